@@ -1,0 +1,184 @@
+//! The kernel table: how generated code reaches the kernels.
+//!
+//! Generated code holds no addresses. It gets a pointer to a [`KernelTable`] in its context argument, loads the function
+//! pointer at [`Function::offset`] and calls it with the platform's C ABI and the signature [`Function::parameters`] and
+//! [`Function::result`] give. One list below declares the table, its three instances and what code generators know of it.
+
+use std::fmt;
+
+use super::fma;
+use super::level::Level;
+
+/// How a parameter or result of a kernel is passed by the C ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Parameter {
+    /// A pointer or a 64-bit integer.
+    Word,
+    /// A 32-bit float.
+    F32,
+    /// A 64-bit float.
+    F64,
+}
+
+/// The parameter class of a Rust type, so that the list below states each signature once.
+trait Passed {
+    const CLASS: Parameter;
+}
+
+impl<T> Passed for *const T {
+    const CLASS: Parameter = Parameter::Word;
+}
+impl<T> Passed for *mut T {
+    const CLASS: Parameter = Parameter::Word;
+}
+impl Passed for u64 {
+    const CLASS: Parameter = Parameter::Word;
+}
+impl Passed for i64 {
+    const CLASS: Parameter = Parameter::Word;
+}
+impl Passed for f32 {
+    const CLASS: Parameter = Parameter::F32;
+}
+impl Passed for f64 {
+    const CLASS: Parameter = Parameter::F64;
+}
+
+macro_rules! result_class {
+    () => {
+        None
+    };
+    ($result:ty) => {
+        Some(<$result as Passed>::CLASS)
+    };
+}
+
+/// `levels` entries name a module with functions `portable`, `avx2` and `avx512` (see `per_level!`); `shared` entries
+/// name one function that serves every level.
+macro_rules! kernel_table {
+    (
+        shared { $(
+            $(#[$shared_doc:meta])*
+            $shared:ident, $Shared:ident: fn($($shared_type:ty),*) $(-> $shared_result:ty)? = $($shared_path:ident)::+;
+        )* }
+        levels { $(
+            $(#[$doc:meta])*
+            $name:ident, $Name:ident: fn($($type:ty),*) $(-> $result:ty)? = $($path:ident)::+;
+        )* }
+    ) => {
+        /// The kernels of one level. Every function documents what its pointers must satisfy in its own module.
+        #[repr(C)]
+        #[derive(Debug)]
+        pub struct KernelTable {
+            $( $(#[$shared_doc])* pub $shared: unsafe extern "C" fn($($shared_type),*) $(-> $shared_result)?, )*
+            $( $(#[$doc])* pub $name: unsafe extern "C" fn($($type),*) $(-> $result)?, )*
+        }
+
+        /// An entry of the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Function {
+            $( $(#[$shared_doc])* $Shared, )*
+            $( $(#[$doc])* $Name, )*
+        }
+
+        impl Function {
+            /// Every entry, in table order.
+            pub const ALL: &'static [Function] = &[$(Function::$Shared,)* $(Function::$Name,)*];
+
+            /// The offset of the function pointer in a [`KernelTable`], in bytes.
+            pub const fn offset(self) -> usize {
+                match self {
+                    $( Function::$Shared => core::mem::offset_of!(KernelTable, $shared), )*
+                    $( Function::$Name => core::mem::offset_of!(KernelTable, $name), )*
+                }
+            }
+
+            /// The name of the entry.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( Function::$Shared => stringify!($shared), )*
+                    $( Function::$Name => stringify!($name), )*
+                }
+            }
+
+            /// How the arguments are passed, in order.
+            pub const fn parameters(self) -> &'static [Parameter] {
+                match self {
+                    $( Function::$Shared => &[$(<$shared_type as Passed>::CLASS),*], )*
+                    $( Function::$Name => &[$(<$type as Passed>::CLASS),*], )*
+                }
+            }
+
+            /// How the result is passed, if there is one.
+            pub const fn result(self) -> Option<Parameter> {
+                match self {
+                    $( Function::$Shared => result_class!($($shared_result)?), )*
+                    $( Function::$Name => result_class!($($result)?), )*
+                }
+            }
+        }
+
+        impl KernelTable {
+            const PORTABLE: KernelTable =
+                KernelTable { $( $shared: $($shared_path)::+, )* $( $name: $($path)::+::portable, )* };
+            #[cfg(target_arch = "x86_64")]
+            const AVX2: KernelTable =
+                KernelTable { $( $shared: $($shared_path)::+, )* $( $name: $($path)::+::avx2, )* };
+            #[cfg(target_arch = "x86_64")]
+            const AVX512: KernelTable =
+                KernelTable { $( $shared: $($shared_path)::+, )* $( $name: $($path)::+::avx512, )* };
+        }
+    };
+}
+
+kernel_table! {
+    shared {
+        /// `a * b + c` with one rounding, f32.
+        fma_f32, FmaF32: fn(f32, f32, f32) -> f32 = fma::fma_f32;
+        /// `a * b + c` with one rounding, f64.
+        fma_f64, FmaF64: fn(f64, f64, f64) -> f64 = fma::fma_f64;
+    }
+    levels {
+    }
+}
+
+impl KernelTable {
+    /// The table of a level. Calling its functions on a machine without that level is undefined behaviour:
+    /// see [`Level::is_available`]. Where a level cannot exist (not x86-64) it is the portable table, whose bits are equal.
+    pub fn for_level(level: Level) -> &'static KernelTable {
+        match level {
+            Level::Portable => &KernelTable::PORTABLE,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => &KernelTable::AVX2,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => &KernelTable::AVX512,
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx2 | Level::Avx512 => &KernelTable::PORTABLE,
+        }
+    }
+}
+
+impl fmt::Display for Function {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_one_pointer_apart_in_order() {
+        for (index, function) in Function::ALL.iter().enumerate() {
+            assert_eq!(function.offset(), index * size_of::<usize>(), "{function}");
+        }
+        assert_eq!(size_of::<KernelTable>(), Function::ALL.len() * size_of::<usize>());
+    }
+
+    #[test]
+    fn signatures_are_what_the_list_says() {
+        assert_eq!(Function::FmaF32.parameters(), [Parameter::F32; 3]);
+        assert_eq!(Function::FmaF64.result(), Some(Parameter::F64));
+    }
+}
