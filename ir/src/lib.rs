@@ -1,1 +1,27 @@
-//! placeholder
+//! Strang's circuits: neural networks as graphs of contractions, maps, reductions and views over indexed arrays.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`axis`] | axes and index variables |
+//! | [`index`] | index expressions and index maps: how an operand is read |
+//! | [`literal`], [`scalar`] | typed numbers and the scalar expressions of `map` |
+//! | [`op`] | the closed set of operations |
+//! | [`circuit`] | nodes, functions, modules |
+//! | [`error`] | what can be wrong with a circuit, and where |
+
+pub mod axis;
+pub mod circuit;
+pub mod error;
+pub mod index;
+pub mod literal;
+pub mod op;
+pub mod scalar;
+
+pub use axis::{Axis, Variable};
+pub use circuit::{Edge, Function, FunctionId, Module, Node, Output, Parameter, Source, Value};
+pub use error::CircuitError;
+pub use index::{Atom, Condition, IndexExpr, IndexMap};
+pub use literal::Literal;
+pub use op::Op;
+pub use scalar::ScalarExpr;
+pub use strang_runtime::{Bindings, ElementType, Size, Tensor};

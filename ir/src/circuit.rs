@@ -1,0 +1,350 @@
+//! Circuits: nodes on a graph, functions, modules.
+//!
+//! A function is a `StableDiGraph` of nodes; an edge carries the output port it leaves and the operand slot it enters.
+//! Inputs, parameters and constants are nodes like the others.
+
+use crate::{Axis, IndexMap, Op, Variable};
+use petgraph::{
+    Direction,
+    stable_graph::{NodeIndex, StableDiGraph},
+    visit::EdgeRef,
+};
+use serde::{Deserialize, Serialize};
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+use strang_runtime::{ElementType, Size, Tensor};
+
+/// A function of a module, by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FunctionId(pub u32);
+
+/// One output of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Value {
+    /// The node.
+    pub node: NodeIndex,
+    /// Which of its outputs.
+    pub port: u32,
+}
+
+impl From<NodeIndex> for Value {
+    fn from(node: NodeIndex) -> Self {
+        Value { node, port: 0 }
+    }
+}
+
+/// From an output of one node to an operand of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Edge {
+    /// The output port of the source.
+    pub port: u32,
+    /// The operand slot of the target.
+    pub slot: u32,
+}
+
+/// Where a node came from, so that errors and profiles name the user's own layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Source {
+    /// Made by a program.
+    #[default]
+    None,
+    /// Bytes of a text file.
+    Span {
+        /// The first byte.
+        start: u32,
+        /// One past the last.
+        end: u32,
+    },
+    /// A node of an ONNX file.
+    Onnx(Arc<str>),
+}
+
+/// One output of a node: its name, its element type and the node's variables that are its axes, outermost first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Output {
+    /// The name of the value, without `%`.
+    pub name: Arc<str>,
+    /// The type of an element.
+    pub element: ElementType,
+    /// Positions in the node's variables.
+    pub variables: Vec<u32>,
+}
+
+/// An operation with its variables, how it reads its operands and what it yields.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Node {
+    /// What is computed.
+    pub op: Op,
+    /// The index variables. The order of those that are contracted is the order of summation.
+    pub variables: Vec<Variable>,
+    /// One index map per operand.
+    pub maps: Vec<IndexMap>,
+    /// What it yields.
+    pub outputs: Vec<Output>,
+    /// Where it came from.
+    pub source: Source,
+    /// The title of the block it stands in.
+    pub block: Option<Arc<str>>,
+}
+
+impl Node {
+    /// The sizes of an output's axes.
+    pub fn shape(&self, port: u32) -> Vec<Size> {
+        self.axes(port).into_iter().map(|axis| axis.size.clone()).collect()
+    }
+
+    /// The axes of an output.
+    pub fn axes(&self, port: u32) -> Vec<&Axis> {
+        self.outputs[port as usize].variables.iter().map(|v| &self.variables[*v as usize].axis).collect()
+    }
+
+    /// The variables that are not axes of the first output, in the node's order.
+    pub fn contracted(&self) -> Vec<u32> {
+        let kept = &self.outputs[0].variables;
+        (0..self.variables.len() as u32).filter(|variable| !kept.contains(variable)).collect()
+    }
+
+    /// The number of positions of a variable.
+    pub fn size_of(&self, variable: u32) -> Size {
+        self.variables[variable as usize].axis.size.clone()
+    }
+}
+
+/// A circuit with inputs and outputs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Function {
+    /// Its name, without `@`.
+    pub name: Arc<str>,
+    /// The nodes and how values flow.
+    pub graph: StableDiGraph<Node, Edge>,
+    /// The input nodes, in order.
+    pub inputs: Vec<NodeIndex>,
+    /// The results, in order.
+    pub outputs: Vec<Value>,
+    /// The names of the results as an interface (an ONNX graph's output names); as many as `outputs`.
+    pub output_names: Vec<Arc<str>>,
+    /// State: positions of an input and an output that share memory from run to run.
+    pub states: Vec<(u32, u32)>,
+}
+
+impl Function {
+    /// An empty function.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Function { name: name.into(), ..Default::default() }
+    }
+
+    /// Adds a node that reads `operands`, one per map.
+    pub fn add(&mut self, node: Node, operands: &[Value]) -> NodeIndex {
+        let input = matches!(node.op, Op::Input(_));
+        let index = self.graph.add_node(node);
+        for (slot, operand) in operands.iter().enumerate() {
+            self.graph.add_edge(operand.node, index, Edge { port: operand.port, slot: slot as u32 });
+        }
+        if input {
+            self.inputs.push(index);
+        }
+        index
+    }
+
+    /// Adds an input with the given axes.
+    pub fn add_input(&mut self, name: impl Into<Arc<str>>, element: ElementType, axes: &[Axis]) -> NodeIndex {
+        let op = Op::Input(self.inputs.len() as u32);
+        self.add(source_node(op, name, element, axes), &[])
+    }
+
+    /// Adds a node that yields parameter `position` of the module.
+    pub fn add_param(&mut self, position: u32, parameter: &Parameter) -> NodeIndex {
+        self.add(source_node(Op::Param(position), parameter.name.clone(), parameter.element, &parameter.axes), &[])
+    }
+
+    /// The operands of a node, by slot.
+    pub fn operands(&self, node: NodeIndex) -> Vec<Value> {
+        let mut edges: Vec<_> = self
+            .graph
+            .edges_directed(node, Direction::Incoming)
+            .map(|edge| (edge.weight().slot, Value { node: edge.source(), port: edge.weight().port }))
+            .collect();
+        edges.sort_unstable();
+        edges.into_iter().map(|(_, value)| value).collect()
+    }
+
+    /// The nodes that read a value, with the slot, ascending.
+    pub fn readers(&self, value: Value) -> Vec<(NodeIndex, u32)> {
+        let mut readers: Vec<_> = self
+            .graph
+            .edges_directed(value.node, Direction::Outgoing)
+            .filter(|edge| edge.weight().port == value.port)
+            .map(|edge| (edge.target(), edge.weight().slot))
+            .collect();
+        readers.sort_unstable();
+        readers
+    }
+
+    /// The output that a value is.
+    pub fn output_of(&self, value: Value) -> &Output {
+        &self.graph[value.node].outputs[value.port as usize]
+    }
+
+    /// The element type of a value.
+    pub fn element_of(&self, value: Value) -> ElementType {
+        self.output_of(value).element
+    }
+
+    /// The sizes of a value's axes.
+    pub fn shape_of(&self, value: Value) -> Vec<Size> {
+        self.graph[value.node].shape(value.port)
+    }
+
+    /// All nodes, operands before their readers, otherwise by index: the canonical order. A cycle leaves its nodes out
+    /// (the verifier refuses it).
+    pub fn order(&self) -> Vec<NodeIndex> {
+        let mut waiting: rustc_hash::FxHashMap<NodeIndex, usize> = Default::default();
+        let mut ready = BinaryHeap::new();
+        for node in self.graph.node_indices() {
+            match self.graph.edges_directed(node, Direction::Incoming).count() {
+                0 => ready.push(Reverse(node)),
+                count => {
+                    waiting.insert(node, count);
+                }
+            }
+        }
+        let mut order = Vec::with_capacity(self.graph.node_count());
+        while let Some(Reverse(node)) = ready.pop() {
+            order.push(node);
+            for edge in self.graph.edges_directed(node, Direction::Outgoing) {
+                if let Some(count) = waiting.get_mut(&edge.target()) {
+                    *count -= 1;
+                    if *count == 0 {
+                        ready.push(Reverse(edge.target()));
+                    }
+                }
+            }
+        }
+        order
+    }
+
+    /// Removes nodes that no output depends on; inputs stay.
+    pub fn remove_dead(&mut self) {
+        let mut live: rustc_hash::FxHashSet<NodeIndex> = self.inputs.iter().copied().collect();
+        let mut pending: Vec<NodeIndex> = self.outputs.iter().map(|value| value.node).collect();
+        while let Some(node) = pending.pop() {
+            if live.insert(node) {
+                pending.extend(self.graph.neighbors_directed(node, Direction::Incoming));
+            }
+        }
+        self.graph.retain_nodes(|_, node| live.contains(&node));
+    }
+}
+
+fn source_node(op: Op, name: impl Into<Arc<str>>, element: ElementType, axes: &[Axis]) -> Node {
+    let variables: Vec<Variable> = distinct_variables(axes);
+    let positions = (0..variables.len() as u32).collect();
+    Node {
+        op,
+        variables,
+        maps: Vec::new(),
+        outputs: vec![Output { name: name.into(), element, variables: positions }],
+        source: Source::None,
+        block: None,
+    }
+}
+
+/// One variable per axis, with primes where an axis name occurs again.
+pub fn distinct_variables(axes: &[Axis]) -> Vec<Variable> {
+    let mut variables: Vec<Variable> = Vec::with_capacity(axes.len());
+    for axis in axes {
+        let mut name = axis.name.to_string();
+        while variables.iter().any(|variable| *variable.name == *name) {
+            name.push('\'');
+        }
+        variables.push(Variable::named(name, axis));
+    }
+    variables
+}
+
+/// Equality of structure: the nodes in canonical order, with axes compared by size and variables by position. Names,
+/// sources and block titles do not count.
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        let (left, right) = (self.order(), other.order());
+        let position_of = |order: &[NodeIndex]| -> rustc_hash::FxHashMap<NodeIndex, usize> {
+            order.iter().enumerate().map(|(position, node)| (*node, position)).collect()
+        };
+        let (left_at, right_at) = (position_of(&left), position_of(&right));
+        let same_value = |a: &Value, b: &Value| a.port == b.port && left_at.get(&a.node) == right_at.get(&b.node);
+        let same_values =
+            |a: &[Value], b: &[Value]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_value(a, b));
+        left.len() == right.len()
+            && self.states == other.states
+            && self.inputs.len() == other.inputs.len()
+            && same_values(&self.outputs, &other.outputs)
+            && left.iter().zip(&right).all(|(a, b)| {
+                same_node(&self.graph[*a], &other.graph[*b]) && same_values(&self.operands(*a), &other.operands(*b))
+            })
+    }
+}
+
+fn same_node(a: &Node, b: &Node) -> bool {
+    a.op == b.op
+        && a.maps == b.maps
+        && a.variables.len() == b.variables.len()
+        && a.variables.iter().zip(&b.variables).all(|(a, b)| a.axis.size == b.axis.size)
+        && a.outputs.len() == b.outputs.len()
+        && a.outputs.iter().zip(&b.outputs).all(|(a, b)| a.element == b.element && a.variables == b.variables)
+}
+
+/// A constant array of a module: a weight, by name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Its name, without `@`.
+    pub name: Arc<str>,
+    /// The type of an element.
+    pub element: ElementType,
+    /// Its axes, outermost first.
+    pub axes: Vec<Axis>,
+    /// Its elements; absent in a circuit that is looked at without its weights.
+    #[serde(skip)]
+    pub data: Option<Tensor>,
+}
+
+/// Equality of type, sizes and data.
+impl PartialEq for Parameter {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.element == other.element
+            && self.axes.len() == other.axes.len()
+            && self.axes.iter().zip(&other.axes).all(|(a, b)| a.size == b.size)
+            && self.data == other.data
+    }
+}
+
+/// A model: functions and parameters. The first function is the entry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Module {
+    /// A title for people.
+    pub title: Arc<str>,
+    /// Constant arrays.
+    pub parameters: Vec<Parameter>,
+    /// The entry, then the bodies of control flow.
+    pub functions: Vec<Function>,
+}
+
+impl Module {
+    /// The function that a run executes.
+    ///
+    /// # Panics
+    /// When the module has no function (the verifier refuses it).
+    pub fn entry(&self) -> &Function {
+        &self.functions[0]
+    }
+
+    /// A function by id.
+    pub fn function(&self, id: FunctionId) -> Option<&Function> {
+        self.functions.get(id.0 as usize)
+    }
+
+    /// Adds a parameter and says its position.
+    pub fn add_parameter(&mut self, parameter: Parameter) -> u32 {
+        self.parameters.push(parameter);
+        self.parameters.len() as u32 - 1
+    }
+}
