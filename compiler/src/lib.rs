@@ -1,1 +1,4 @@
-//! placeholder
+//! From circuits to programs: import of model files, rewriting with egg, planning of kernels and memory, code generation
+//! with Cranelift.
+
+pub mod plan;
