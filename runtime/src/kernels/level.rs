@@ -125,7 +125,6 @@ impl FromStr for Level {
 /// `per_level! { /// Docs. pub mod name = body::<family>(argument: Type, ...); }` calls `body::<family::Avx512>` and so
 /// on; `family` is a module in scope that has types `Portable`, `Avx2` and `Avx512`. `body` and all it calls must be
 /// `#[inline(always)]`: the instruction set holds for what is inlined and for nothing else.
-#[allow(unused_macros)] // until the first kernel lands
 macro_rules! per_level {
     ($(
         $(#[$attribute:meta])*
@@ -169,7 +168,6 @@ macro_rules! per_level {
         }
     )*};
 }
-#[allow(unused_imports)] // until the first kernel lands
 pub(crate) use per_level;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! and add a line to the list in `table.rs`.
 
 pub mod fma;
+pub mod gemm;
 pub mod level;
 pub mod table;
 

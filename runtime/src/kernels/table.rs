@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::fma;
+use super::gemm::{self, GemmBlock};
 use super::level::Level;
 
 /// How a parameter or result of a kernel is passed by the C ABI.
@@ -139,6 +140,8 @@ kernel_table! {
         fma_f64, FmaF64: fn(f64, f64, f64) -> f64 = fma::fma_f64;
     }
     levels {
+        /// One block of a matrix product, [`GemmBlock`].
+        gemm_f32, GemmF32: fn(*const GemmBlock) = gemm::gemm_f32;
     }
 }
 

@@ -1,0 +1,92 @@
+//! What a call of the GEMM kernel computes, as generated code fills it in.
+
+/// One product of a batch-reduce list.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct GemmItem {
+    /// Row 0, depth 0 of A.
+    pub a: *const f32,
+    /// Depth 0, column 0 of B.
+    pub b: *const f32,
+}
+
+/// One block of C and all that goes into it. Every field has 8 bytes and starts at a multiple of 8 (take offsets with
+/// `core::mem::offset_of!`); strides are in elements.
+///
+/// For row `i < rows` and column `j < columns`, with `fma` rounding once and every other operation on its own:
+///
+/// ```text
+/// x = accumulate ? c[i, j] : +0
+/// for item in items: for k in 0..depth: x = fma(a[i, k], b[k, j], x)
+/// x = x * column_scale[j]                    unless null
+/// x = x + column_bias[j]                     unless null
+/// x = x + residual[i, j]                     unless null, if residual_before_activation
+/// x = activation(x)
+/// x = x + residual[i, j]                     unless null, if not residual_before_activation
+/// c[i, j] = x
+/// ```
+///
+/// where `a[i, k]` is at `a + i * a_row_stride + k * a_depth_stride` and `b[k, j]` at
+/// `b + (j / 16) * b_panel_stride + k * b_depth_stride + j % 16`. Packed panels have a depth stride of 16 and a panel
+/// stride of `16 * depth`; a row-major B in place has its row stride and 16. Nothing beyond these elements is read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct GemmBlock {
+    /// Row 0, column 0 of C, whose columns are contiguous.
+    pub c: *mut f32,
+    /// Distance of two rows of C.
+    pub c_row_stride: i64,
+    /// Rows of the block.
+    pub rows: u64,
+    /// Columns of the block.
+    pub columns: u64,
+    /// The products that are summed, in order.
+    pub items: *const GemmItem,
+    /// How many items there are; may be 0.
+    pub item_count: u64,
+    /// Distance of two rows of A.
+    pub a_row_stride: i64,
+    /// Distance of two depths of A.
+    pub a_depth_stride: i64,
+    /// Depth of every item; may be 0.
+    pub depth: u64,
+    /// Distance of two depths of B.
+    pub b_depth_stride: i64,
+    /// Distance of two panels of 16 columns of B.
+    pub b_panel_stride: i64,
+    /// Not 0: continue the chains that C holds.
+    pub accumulate: u64,
+    /// A factor for each column, or null.
+    pub column_scale: *const f32,
+    /// A summand for each column, or null.
+    pub column_bias: *const f32,
+    /// An array of the shape of C, or null; may be C itself.
+    pub residual: *const f32,
+    /// Distance of two rows of the residual.
+    pub residual_row_stride: i64,
+    /// Not 0: the residual is added before the activation.
+    pub residual_before_activation: u64,
+    /// An [`Activation`] as its number; unknown numbers are [`Activation::None`].
+    pub activation: u64,
+    /// The parameters of the activation, each in the first four bytes of its slot.
+    pub activation_parameters: [ActivationParameter; 2],
+}
+
+/// An f32 in an 8-byte slot.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ActivationParameter(pub f32);
+
+/// The closed set of activations a tile applies; parameters are `p0` and `p1`.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `x`
+    None = 0,
+    /// `max(x, 0)`
+    Relu = 1,
+    /// `min(max(x, p0), p1)`
+    Clip = 2,
+    /// `x < 0 ? p0 * x : x`
+    LeakyRelu = 3,
+}

@@ -1,0 +1,58 @@
+//! The batch-reduce GEMM kernel: `C = epilogue(C? + sum over items of A_item * B_item)` on one block of C.
+//!
+//! Products, convolutions (an item per tap), attention and recurrences all come down to it. The kernel cuts the block
+//! into register tiles; whoever calls it cuts the whole product into blocks that suit the caches.
+//!
+//! Every output is one chain of fused multiply-adds, over the items in order and the depth in order within an item,
+//! from +0 or from what C holds: cutting the depth into several accumulating calls keeps the bits, and so does every
+//! choice of tile.
+
+mod block;
+mod panel;
+mod tile;
+
+pub use block::{Activation, GemmBlock, GemmItem};
+pub(crate) use panel::WIDTH;
+
+use super::level::per_level;
+use tile::{Tiles, families};
+
+per_level! {
+    /// [`GemmBlock`] says what it computes.
+    ///
+    /// # Safety
+    /// The block, and the arrays it points at with the strides and sizes it gives, can be read and C written; nothing
+    /// C covers is read through another pointer, except a residual that is C itself (same pointer and stride).
+    pub(crate) mod gemm_f32 = run::<families>(block: *const GemmBlock);
+}
+
+/// Cuts the block into tiles: rows outside, so that the rows of A of a tile stay in L1 while B passes by.
+///
+/// # Safety
+/// As for [`gemm_f32`].
+#[inline(always)]
+unsafe fn run<T: Tiles>(block: *const GemmBlock) {
+    // SAFETY: the caller vouches for the block.
+    let block = unsafe { &*block };
+    let (rows, columns) = (block.rows as usize, block.columns as usize);
+    let panels = columns.div_ceil(WIDTH);
+    // As few row tiles as there can be, all of nearly the same height: 64 rows are 13 + 13 + 13 + 13 + 12.
+    let tiles = rows.div_ceil(T::TILES.len());
+    let mut row = 0;
+    for index in 0..tiles {
+        let height = (rows - row).div_ceil(tiles - index);
+        let widths = T::TILES[height - 1];
+        let mut panel = 0;
+        while panel < panels {
+            // The widest tile that fits; entry i has 2^i panels.
+            let width = widths.len().min((panels - panel).ilog2() as usize + 1) - 1;
+            // SAFETY: the tile lies in the block, and the caller vouches for the arrays and for the level.
+            unsafe { widths[width](block, row, panel * WIDTH) };
+            panel += 1 << width;
+        }
+        row += height;
+    }
+}
+
+#[cfg(test)]
+mod tests;

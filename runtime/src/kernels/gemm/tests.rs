@@ -1,0 +1,260 @@
+//! Every level against a plain loop, bit for bit, with margins that show any access out of bounds.
+
+use proptest::prelude::*;
+
+use super::block::ActivationParameter;
+use super::*;
+use crate::kernels::{KernelTable, Level};
+
+/// What lies around every array: a NaN that spreads into any result computed from it, and whose bits show any write.
+const MARGIN: f32 = f32::from_bits(0x7fc0_dead);
+const MARGIN_LENGTH: usize = 80;
+
+/// An array between margins.
+#[derive(Clone)]
+struct Guarded(Vec<f32>);
+
+impl Guarded {
+    fn new(length: usize, mut value: impl FnMut(usize) -> f32) -> Guarded {
+        let margin = || std::iter::repeat_n(MARGIN, MARGIN_LENGTH);
+        Guarded(margin().chain((0..length).map(&mut value)).chain(margin()).collect())
+    }
+    fn pointer(&self) -> *const f32 {
+        self.0[MARGIN_LENGTH..].as_ptr()
+    }
+    fn pointer_mut(&mut self) -> *mut f32 {
+        self.0[MARGIN_LENGTH..].as_mut_ptr()
+    }
+    fn get(&self, index: usize) -> f32 {
+        self.0[MARGIN_LENGTH + index]
+    }
+    fn set(&mut self, index: usize, value: f32) {
+        self.0[MARGIN_LENGTH + index] = value;
+    }
+    fn bits(&self) -> Vec<u32> {
+        self.0.iter().map(|value| value.to_bits()).collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum LayoutA {
+    RowMajor,
+    Transposed,
+    Spread,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum LayoutB {
+    Packed,
+    RowMajor,
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    items: usize,
+    a: LayoutA,
+    b: LayoutB,
+    c_padding: usize,
+    accumulate: bool,
+    scale: bool,
+    bias: bool,
+    /// Whether there is a residual, and then whether it comes before the activation and whether it is C itself.
+    residual: Option<(bool, bool)>,
+    activation: Activation,
+    parameters: [f32; 2],
+    seed: u64,
+}
+
+const ACTIVATIONS: [Activation; 4] = [Activation::None, Activation::Relu, Activation::Clip, Activation::LeakyRelu];
+
+fn cases() -> impl Strategy<Value = Case> {
+    let sizes = (1usize..=40, 1usize..=140, 0usize..=70, 0usize..=5);
+    let layouts = (
+        prop_oneof![Just(LayoutA::RowMajor), Just(LayoutA::Transposed), Just(LayoutA::Spread)],
+        prop_oneof![Just(LayoutB::Packed), Just(LayoutB::RowMajor)],
+        0usize..20,
+    );
+    let epilogue = (
+        any::<[bool; 3]>(),
+        any::<Option<(bool, bool)>>(),
+        proptest::sample::select(&ACTIVATIONS[..]),
+        -1.0f32..0.5,
+        0.5f32..2.0,
+    );
+    (sizes, layouts, epilogue, any::<u64>()).prop_map(
+        |((rows, columns, depth, items), (a, b, c_padding), (flags, residual, activation, p0, p1), seed)| Case {
+            rows,
+            columns,
+            depth,
+            items,
+            a,
+            b,
+            c_padding,
+            accumulate: flags[0],
+            scale: flags[1],
+            bias: flags[2],
+            residual,
+            activation,
+            parameters: [p0, p1],
+            seed,
+        },
+    )
+}
+
+/// Values of either sign and of sizes some orders apart, zeros of both signs among them.
+fn values(seed: u64) -> impl FnMut(usize) -> f32 {
+    let mut state = seed | 1;
+    move |_| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let bits = (state >> 33) as u32;
+        match bits % 61 {
+            0 => 0.0,
+            1 => -0.0,
+            _ => (bits % 4096) as f32 / 2048.0 * 2f32.powi((bits >> 12) as i32 % 5 - 2) - 0.9,
+        }
+    }
+}
+
+fn reference_activation(activation: Activation, [p0, p1]: [f32; 2], x: f32) -> f32 {
+    // -0 is less than +0, which `f32::max` leaves open.
+    let max = |x: f32, y: f32| if x == y { f32::from_bits(x.to_bits() & y.to_bits()) } else { x.max(y) };
+    let min = |x: f32, y: f32| if x == y { f32::from_bits(x.to_bits() | y.to_bits()) } else { x.min(y) };
+    match activation {
+        Activation::None => x,
+        Activation::Relu => max(x, 0.0),
+        Activation::Clip => min(max(x, p0), p1),
+        Activation::LeakyRelu => {
+            if x < 0.0 {
+                p0 * x
+            } else {
+                x
+            }
+        }
+    }
+}
+
+fn check(case: &Case) {
+    let Case { rows, columns, depth, items, .. } = *case;
+    let (a_row_stride, a_depth_stride, a_length) = match case.a {
+        LayoutA::RowMajor => (depth as i64 + 3, 1, rows * (depth + 3)),
+        LayoutA::Transposed => (1, rows as i64 + 1, depth * (rows + 1)),
+        LayoutA::Spread => (2 * depth as i64 + 1, 2, rows * (2 * depth + 1)),
+    };
+    let panels = columns.div_ceil(WIDTH);
+    let (b_depth_stride, b_panel_stride, b_length) = match case.b {
+        LayoutB::Packed => (WIDTH, WIDTH * depth, panels * WIDTH * depth),
+        LayoutB::RowMajor => (columns, WIDTH, columns * depth),
+    };
+    let mut value = values(case.seed);
+    let a: Vec<_> = (0..items).map(|_| Guarded::new(a_length, &mut value)).collect();
+    let mut b: Vec<_> = (0..items).map(|_| Guarded::new(b_length, &mut value)).collect();
+    let b_index = |k: usize, j: usize| (j / WIDTH) * b_panel_stride + k * b_depth_stride + j % WIDTH;
+    if let LayoutB::Packed = case.b {
+        for (k, j) in (0..depth).flat_map(|k| (columns..panels * WIDTH).map(move |j| (k, j))) {
+            b.iter_mut().for_each(|b| b.set(b_index(k, j), 0.0));
+        }
+    }
+    let scale = case.scale.then(|| Guarded::new(columns, &mut value));
+    let bias = case.bias.then(|| Guarded::new(columns, &mut value));
+    let c_row_stride = columns + case.c_padding;
+    let c = Guarded::new(rows * c_row_stride, &mut value);
+    let separate = Guarded::new(rows * columns, &mut value);
+    let before = case.residual.is_some_and(|(before, _)| before);
+    let in_place = case.residual.is_some_and(|(_, in_place)| in_place);
+
+    let mut expected = c.clone();
+    for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
+        let at = i * c_row_stride + j;
+        let residual = if in_place { c.get(at) } else { separate.get(i * columns + j) };
+        let mut x = if case.accumulate { c.get(at) } else { 0.0 };
+        for (a, b) in a.iter().zip(&b) {
+            for k in 0..depth {
+                x = a.get(i * a_row_stride as usize + k * a_depth_stride as usize).mul_add(b.get(b_index(k, j)), x);
+            }
+        }
+        x = scale.as_ref().map_or(x, |scale| x * scale.get(j));
+        x = bias.as_ref().map_or(x, |bias| x + bias.get(j));
+        x = if before { x + residual } else { x };
+        x = reference_activation(case.activation, case.parameters, x);
+        x = if case.residual.is_some() && !before { x + residual } else { x };
+        expected.set(at, x);
+    }
+
+    let list: Vec<_> = a.iter().zip(&b).map(|(a, b)| GemmItem { a: a.pointer(), b: b.pointer() }).collect();
+    for level in Level::available() {
+        let mut found = c.clone();
+        let pointer = found.pointer_mut();
+        let (residual, residual_row_stride) = match case.residual {
+            None => (std::ptr::null(), 0),
+            Some((_, true)) => (pointer.cast_const(), c_row_stride as i64),
+            Some((_, false)) => (separate.pointer(), columns as i64),
+        };
+        let block = GemmBlock {
+            c: pointer,
+            c_row_stride: c_row_stride as i64,
+            rows: rows as u64,
+            columns: columns as u64,
+            items: list.as_ptr(),
+            item_count: items as u64,
+            a_row_stride,
+            a_depth_stride,
+            depth: depth as u64,
+            b_depth_stride: b_depth_stride as i64,
+            b_panel_stride: b_panel_stride as i64,
+            accumulate: case.accumulate.into(),
+            column_scale: scale.as_ref().map_or(std::ptr::null(), Guarded::pointer),
+            column_bias: bias.as_ref().map_or(std::ptr::null(), Guarded::pointer),
+            residual,
+            residual_row_stride,
+            residual_before_activation: before.into(),
+            activation: case.activation as u64,
+            activation_parameters: case.parameters.map(ActivationParameter),
+        };
+        // SAFETY: all arrays have the sizes the block states.
+        unsafe { (KernelTable::for_level(level).gemm_f32)(&block) };
+        assert!(found.bits() == expected.bits(), "{level}: {case:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn all_levels_equal_a_plain_loop(case in cases()) {
+        check(&case);
+    }
+}
+
+/// Every height and width of tile with every activation, whatever the random cases hit.
+#[test]
+fn every_tile() {
+    for rows in 1..=29 {
+        for columns in (1..=140).step_by(if rows < 15 { 5 } else { 31 }) {
+            check(&Case {
+                rows,
+                columns,
+                depth: 3,
+                items: 2,
+                a: LayoutA::RowMajor,
+                b: LayoutB::Packed,
+                c_padding: 1,
+                accumulate: columns % 2 == 0,
+                scale: true,
+                bias: true,
+                residual: Some((rows % 2 == 0, rows % 3 == 0)),
+                activation: ACTIVATIONS[(rows + columns) % ACTIVATIONS.len()],
+                parameters: [0.1, 1.0],
+                seed: (rows * 1000 + columns) as u64,
+            });
+        }
+    }
+}
+
+#[test]
+fn every_field_has_eight_bytes() {
+    assert_eq!(size_of::<ActivationParameter>(), 8);
+    assert_eq!(size_of::<GemmBlock>(), 20 * 8);
+    assert_eq!(core::mem::offset_of!(GemmBlock, activation_parameters), 18 * 8);
+}
