@@ -72,6 +72,33 @@ pub struct GemmBlock {
     pub activation_parameters: [ActivationParameter; 2],
 }
 
+impl Default for GemmBlock {
+    /// Nothing: no rows, no columns, null pointers, no epilogue.
+    fn default() -> Self {
+        GemmBlock {
+            c: std::ptr::null_mut(),
+            c_row_stride: 0,
+            rows: 0,
+            columns: 0,
+            items: std::ptr::null(),
+            item_count: 0,
+            a_row_stride: 0,
+            a_depth_stride: 0,
+            depth: 0,
+            b_depth_stride: 0,
+            b_panel_stride: 0,
+            accumulate: 0,
+            column_scale: std::ptr::null(),
+            column_bias: std::ptr::null(),
+            residual: std::ptr::null(),
+            residual_row_stride: 0,
+            residual_before_activation: 0,
+            activation: Activation::None as u64,
+            activation_parameters: Default::default(),
+        }
+    }
+}
+
 /// An f32 in an 8-byte slot.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default)]
