@@ -78,10 +78,12 @@ impl Panel for Portable {
             // SAFETY: the mask is full.
             return unsafe { Self::load(from) };
         }
-        // SAFETY: only lanes in the mask are read.
-        Portable(std::array::from_fn(
-            |lane| if lane < lanes { unsafe { from.add(lane).read_unaligned() } } else { 0.0 },
-        ))
+        let mut panel = [0.0; WIDTH];
+        for (lane, value) in panel.iter_mut().enumerate().take(lanes) {
+            // SAFETY: only lanes in the mask are read.
+            *value = unsafe { from.add(lane).read_unaligned() };
+        }
+        Portable(panel)
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
