@@ -6,6 +6,7 @@ pub mod element;
 pub mod kernels;
 pub mod program;
 pub mod size;
+pub mod team;
 pub mod tensor;
 
 pub use element::ElementType;
