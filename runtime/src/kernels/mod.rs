@@ -10,6 +10,7 @@
 pub mod fma;
 pub mod gemm;
 pub mod level;
+pub mod pack;
 pub mod table;
 
 pub use level::{Level, LevelError};

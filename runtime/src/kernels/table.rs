@@ -9,6 +9,7 @@ use std::fmt;
 use super::fma;
 use super::gemm::{self, GemmBlock};
 use super::level::Level;
+use super::pack;
 
 /// How a parameter or result of a kernel is passed by the C ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,6 +143,8 @@ kernel_table! {
     levels {
         /// One block of a matrix product, [`GemmBlock`].
         gemm_f32, GemmF32: fn(*const GemmBlock) = gemm::gemm_f32;
+        /// `(source, k_stride, n_stride, depth, columns, packed)`: the panels of a matrix, [`pack`].
+        pack_b, PackB: fn(*const f32, i64, i64, u64, u64, *mut f32) = pack::pack_b;
     }
 }
 

@@ -8,7 +8,7 @@
 //! choice of tile.
 
 mod block;
-mod panel;
+pub(super) mod panel;
 mod tile;
 
 pub use block::{Activation, GemmBlock, GemmItem};
