@@ -1,5 +1,99 @@
 //! Planning: which nodes become one kernel, where arrays lie, and how every kernel reads and writes them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `group` | fusion: nodes to groups |
+//! | `trace` | reads through views |
+//! | `layout` | strides, offsets, halos |
+//! | `build` | the scalar code and accesses of one kernel |
+//! | `lower`, `nest`, `contract`, `attention`, `control` | groups to kernels, by kind |
+//! | `pack` | weights into panels |
+//! | `memory`, `cost` | live ranges; flops and bytes |
+//! | `kernel` | the result, which code generation reads |
 
+mod attention;
+mod build;
+mod contract;
+mod control;
+mod cost;
+pub mod error;
+mod group;
 pub mod kernel;
+mod layout;
+mod lower;
+mod memory;
+mod nest;
+mod pack;
+mod scope;
+mod sweep;
+mod trace;
 
+pub use error::PlanError;
 pub use kernel::{Kernel, Plan};
+
+use kernel::PlanStep;
+use layout::Layout;
+use lower::Planner;
+use std::{collections::BTreeMap, sync::Arc};
+use strang_ir::{Module, Size};
+use strang_runtime::program::{Base, Check, Port, Symbol};
+
+/// What planning is told beside the circuit.
+#[derive(Clone, Debug, Default)]
+pub struct PlanOptions {
+    /// Sizes that symbols are estimated with; 1 for those that are not named.
+    pub representative: BTreeMap<Arc<str>, i64>,
+    /// Conditions on symbols that the verifier could not decide.
+    pub checks: Vec<Check>,
+}
+
+/// Plans the entry of a verified module.
+///
+/// # Errors
+/// A parameter without data, or something that has no kernel.
+pub fn plan(module: &Module, options: &PlanOptions) -> Result<Plan, PlanError> {
+    let mut planner = Planner::new(module);
+    let function = module.entry();
+    let port = |name: &Arc<str>, value: strang_ir::Value| Port {
+        name: name.clone(),
+        element: function.element_of(value),
+        shape: function.shape_of(value),
+    };
+    let dense = |buffer: u32, port: &Port| {
+        let order: Vec<usize> = (0..port.shape.len()).collect();
+        let (layout, count) = Layout::dense(buffer, port.element, &port.shape, &order, &[]);
+        (layout, (count * Size::from(i64::from(port.element.bits()))).ceil_div(&Size::from(8)))
+    };
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    for (position, node) in function.inputs.iter().enumerate() {
+        let port = port(&function.graph[*node].outputs[0].name, (*node).into());
+        let buffer = planner.buffer(Base::Input(position as u32), Size::ZERO, false);
+        let (layout, bytes) = dense(buffer, &port);
+        planner.plan.buffers[buffer as usize].bytes = bytes;
+        planner.plan.inputs.push(port);
+        inputs.push(layout);
+    }
+    for (position, value) in function.outputs.iter().enumerate() {
+        let own = &function.output_of(*value).name;
+        let port = port(function.output_names.get(position).unwrap_or(own), *value);
+        let buffer = planner.buffer(Base::Output(position as u32), Size::ZERO, false);
+        let (layout, bytes) = dense(buffer, &port);
+        planner.plan.buffers[buffer as usize].bytes = bytes;
+        planner.plan.outputs.push(port);
+        outputs.push(layout);
+    }
+    let body: Vec<PlanStep> = planner.function(function, &inputs, &outputs, 0)?;
+    let mut plan = planner.plan;
+    plan.body = body;
+    plan.checks = options.checks.clone();
+    let mut symbols: Vec<Arc<str>> =
+        plan.inputs.iter().flat_map(|port| &port.shape).flat_map(|size| size.symbols()).collect();
+    symbols.sort();
+    symbols.dedup();
+    plan.symbols = symbols
+        .into_iter()
+        .map(|name| Symbol { representative: options.representative.get(&name).copied().unwrap_or(1), name })
+        .collect();
+    memory::set_live_ranges(&mut plan);
+    Ok(plan)
+}

@@ -1,0 +1,321 @@
+//! Contractions as matrix products: which variables are rows, columns, taps and depth; halos instead of guards; packing
+//! of weights.
+
+use super::{
+    PlanError,
+    build::{KernelBuilder, MustStore, frame_positions},
+    group::Group,
+    kernel::{Block, Body, Depthwise, Gemm, Instruction, Kernel, LoopVariable, RightOperand},
+    layout::Halo,
+    lower::{Planner, estimate, finish, order_for_readers, padding_halo, wanted_halos},
+    nest::label,
+    scope::Scope,
+    trace::{Trace, through_map, through_views},
+};
+use crate::plan::kernel::PlanStep;
+use petgraph::stable_graph::NodeIndex;
+use strang_ir::{ElementType, IndexExpr, Size, Value};
+
+/// The variables of a product by where they occur.
+#[derive(Clone, Debug, Default)]
+pub struct Roles {
+    /// Which operand is the left one.
+    pub left: usize,
+    /// Which is the right one.
+    pub right: usize,
+    /// Output variables of the left operand alone.
+    pub rows: Vec<u32>,
+    /// Output variables of the right operand alone.
+    pub columns: Vec<u32>,
+    /// Output variables of both.
+    pub shared: Vec<u32>,
+    /// Contracted variables, in order.
+    pub contracted: Vec<u32>,
+}
+
+/// The variables of a product by where they occur. Weights are the right operand; of two arrays the right one is that
+/// with the innermost output variable.
+pub fn roles(scope: &Scope, root: NodeIndex) -> Roles {
+    let node = &scope.function.graph[root];
+    let operands = scope.function.operands(root);
+    let is_weight = |slot: usize| {
+        let start = super::trace::operand_trace(scope.function, node, slot, operands[slot]);
+        let trace = through_views(scope.function, start, &|value| scope.is_virtual(value), &|v| node.size_of(v));
+        scope.parameter(trace.value).is_some()
+    };
+    let output = &node.outputs[0].variables;
+    let only = |slot: usize, v: u32| node.maps[slot].mentions(v) && !node.maps[1 - slot].mentions(v);
+    let right = match (is_weight(0), is_weight(1)) {
+        (false, true) => 1,
+        (true, false) => 0,
+        _ => usize::from(!output.iter().rev().find(|v| only(0, **v) || only(1, **v)).is_some_and(|v| only(0, *v))),
+    };
+    let left = 1 - right;
+    let (mut rows, mut columns, mut shared) = (Vec::new(), Vec::new(), Vec::new());
+    for variable in output {
+        match (only(left, *variable), only(right, *variable)) {
+            (true, _) => rows.push(*variable),
+            (_, true) => columns.push(*variable),
+            _ => shared.push(*variable),
+        }
+    }
+    Roles { left, right, rows, columns, shared, contracted: node.contracted() }
+}
+
+impl Planner<'_> {
+    /// A kernel of a contraction.
+    ///
+    /// # Errors
+    /// Something that has no kernel.
+    pub fn lower_contraction(
+        &mut self,
+        scope: &mut Scope,
+        group: &Group,
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<Result<Kernel, MustStore>, PlanError> {
+        let root = group.root;
+        let nodes: Vec<NodeIndex> = group.nodes().collect();
+        self.bind_parameters(scope, &nodes)?;
+        let mut roles = roles(scope, root);
+        let depthwise = roles.columns.is_empty() && roles.shared.len() == 1 && !roles.rows.is_empty();
+        if roles.columns.is_empty() && !depthwise && roles.rows.is_empty() {
+            return Ok(self.lower_fold(scope, group));
+        }
+        let node = &scope.function.graph[root];
+        let sizes = node.variables.iter().map(|v| v.size().clone()).chain(group.extra.iter().cloned());
+        let mut kernel = KernelBuilder::new(sizes);
+        let frame = group.frames[&root].clone();
+        let inner = if depthwise { roles.shared[0] } else { *roles.contracted.last().expect("a product contracts") };
+        let left = self.product_operand(scope, &mut kernel, root, roles.left, &frame, inner, steps)?;
+        let a = match left {
+            Ok(a) => a,
+            Err(must_store) => return Ok(Err(must_store)),
+        };
+        let right_inner = if depthwise { roles.shared[0] } else { roles.columns.last().copied().unwrap_or(inner) };
+        let right = self.product_operand(scope, &mut kernel, root, roles.right, &frame, right_inner, steps)?;
+        let b = match right {
+            Ok(b) => b,
+            Err(must_store) => return Ok(Err(must_store)),
+        };
+        let is_weight = self.is_weight_access(&kernel, b);
+        // Columns that are one axis of the weights lie side by side in the result too.
+        let address = kernel.accesses[b as usize].address.clone();
+        roles.columns.sort_by_key(|v| std::cmp::Reverse(estimate(&address.coefficient(*v))));
+        let order = product_order(scope, group, &roles, is_weight);
+        let mut block = Block::default();
+        let result = block.push(Instruction::Folded(0));
+        kernel.locals.insert(root.into(), result);
+        let stores = match self.epilogue(scope, group, &mut kernel, &mut block, &[root], &order) {
+            Ok(stores) => stores,
+            Err(must_store) => return Ok(Err(must_store)),
+        };
+        let output = &scope.function.graph[root].outputs[0].variables;
+        roles.rows = order.iter().map(|axis| output[*axis]).filter(|v| roles.rows.contains(v)).collect();
+        let label = label(scope, group);
+        let vectorised = |access: u32| kernel.accesses[access as usize].address.coefficient(inner).is(1);
+        if depthwise && is_weight && vectorised(a) {
+            let [channels] = roles.shared[..] else { unreachable!("one shared variable was asked for") };
+            let columns = roles.rows.pop().expect("rows were asked for");
+            let weights = self.pack_taps(&mut kernel, b, &roles.contracted, channels);
+            let body = Depthwise {
+                batch: roles.rows,
+                columns,
+                channels,
+                taps: roles.contracted,
+                a,
+                weights,
+                finish: block,
+                stores,
+            };
+            return Ok(Ok(finish(kernel, Body::Depthwise(body), &label)));
+        }
+        if depthwise || (roles.columns.is_empty() && !is_weight) {
+            // A product with a vector, or channels that are not contiguous: term by term.
+            return Ok(self.lower_fold(scope, group));
+        }
+        for list in [&mut roles.rows, &mut roles.columns, &mut roles.contracted] {
+            for position in (1..list.len()).rev() {
+                if kernel.merge(list[position - 1], list[position], &[&block]) {
+                    list.remove(position - 1);
+                }
+            }
+        }
+        let mut batch = roles.shared;
+        let columns = match roles.columns.pop() {
+            Some(columns) => columns,
+            None => single(&mut kernel),
+        };
+        batch.extend(roles.columns);
+        let rows = match roles.rows.iter().copied().max_by_key(|v| estimate(&kernel.size_of(*v))) {
+            Some(rows) => rows,
+            None => single(&mut kernel),
+        };
+        batch.extend(roles.rows.into_iter().filter(|v| *v != rows));
+        let mut taps = roles.contracted;
+        let depth = taps.pop().expect("a product contracts");
+        let right = match is_weight.then(|| self.pack_right(&mut kernel, b, &batch, &taps, depth, columns)).flatten() {
+            Some(packed) => RightOperand::Packed(packed),
+            None => RightOperand::Strided(b),
+        };
+        let body = Gemm { batch, rows, columns, taps, depth, a, b: right, finish: block, stores };
+        Ok(Ok(finish(kernel, Body::Gemm(body), &label)))
+    }
+
+    /// The access to an operand of a product: affine and without a guard, after a copy where it cannot be otherwise.
+    /// `inner` is the variable that is best contiguous.
+    #[expect(clippy::too_many_arguments, reason = "the operand and the kernel it is for")]
+    pub fn product_operand(
+        &mut self,
+        scope: &mut Scope,
+        kernel: &mut KernelBuilder,
+        root: NodeIndex,
+        slot: usize,
+        frame: &[u32],
+        inner: u32,
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<Result<u32, MustStore>, PlanError> {
+        if let Some((layout, variables)) = scope.copies.get(&(root, slot)) {
+            let position: Vec<IndexExpr> = variables.iter().map(|v| IndexExpr::variable(frame[*v as usize])).collect();
+            return Ok(Ok(kernel.access(&layout.clone(), &position, None)));
+        }
+        let function = scope.function;
+        let map = &function.graph[root].maps[slot];
+        let operand = function.operands(root)[slot];
+        let sizes: Vec<Size> = (0..kernel.variables.len() as u32).map(|v| kernel.size_of(v)).collect();
+        let size_of = |v: u32| sizes.get(v as usize).cloned().unwrap_or_else(|| Size::symbol("iterations"));
+        let trace = through_map(function, map, operand, &frame_positions(frame), None, &size_of);
+        let trace = through_views(function, trace, &|value| scope.is_virtual(value), &size_of);
+        if scope.is_virtual(trace.value) || scope.literal(trace.value).is_some() {
+            self.copy_read(scope, root, slot, inner, steps)?;
+            return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
+        }
+        if !scope.arrays.contains_key(&trace.value) {
+            return Ok(Err(MustStore(trace.value)));
+        }
+        if trace.guard.is_some() {
+            let Some(halos) = padding_halo(function, &trace, &size_of) else {
+                self.copy_read(scope, root, slot, inner, steps)?;
+                return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
+            };
+            if !covers(scope.halos.get(&trace.value), &halos) {
+                self.copy_padded(scope, trace.value, &trace, inner, steps)?;
+            }
+        }
+        let layout = scope.arrays[&trace.value].clone();
+        let address = super::trace::recombined(&layout.address(&trace.position), &size_of);
+        let affine = address.terms().iter().all(|(atom, _)| match atom {
+            strang_ir::Atom::Variable(_) => true,
+            other => mentions_only_counters(&IndexExpr::atom(other.clone())),
+        });
+        let scattered = trace.position.iter().any(super::build::reads_data);
+        if !affine || scattered {
+            self.copy_read(scope, root, slot, inner, steps)?;
+            return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
+        }
+        Ok(Ok(kernel.access(&layout, &trace.position, None)))
+    }
+
+    /// Copies an image into one with a halo, the axis of `inner` innermost; later reads go there.
+    fn copy_padded(
+        &mut self,
+        scope: &mut Scope,
+        value: Value,
+        trace: &Trace,
+        inner: u32,
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<(), PlanError> {
+        let halos = wanted_halos(scope, value);
+        let shape = scope.function.shape_of(value);
+        let mut order: Vec<usize> = scope.arrays[&value].order();
+        if let Some(axis) = trace.position.iter().position(|expr| expr.as_variable() == Some(inner)) {
+            order.retain(|other| *other != axis);
+            order.push(axis);
+        }
+        let layout = self.array(ElementType::F32, &shape, &order, &halos);
+        self.copy_to(scope, value, &layout, steps)?;
+        scope.arrays.insert(value, layout);
+        scope.halos.insert(value, halos);
+        Ok(())
+    }
+
+    /// Copies what an operand reads, position by position, into an array over the variables that it mentions.
+    fn copy_read(
+        &mut self,
+        scope: &mut Scope,
+        root: NodeIndex,
+        slot: usize,
+        inner: u32,
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<(), PlanError> {
+        let node = &scope.function.graph[root];
+        let mut variables: Vec<u32> =
+            (0..node.variables.len() as u32).filter(|v| node.maps[slot].mentions(*v)).collect();
+        variables.sort_by_key(|v| *v == inner);
+        let shape: Vec<Size> = variables.iter().map(|v| node.size_of(*v)).collect();
+        let order: Vec<usize> = (0..shape.len()).collect();
+        let layout = self.array(ElementType::F32, &shape, &order, &[]);
+        self.copy_operand(scope, root, slot, &variables, &layout, steps)?;
+        scope.copies.insert((root, slot), (layout, variables));
+        Ok(())
+    }
+
+    fn is_weight_access(&self, kernel: &KernelBuilder, access: u32) -> bool {
+        let access = &kernel.accesses[access as usize];
+        let buffer = kernel.pointers[access.pointer as usize].buffer;
+        let base = self.plan.buffers[buffer as usize].base;
+        matches!(base, strang_runtime::program::Base::Weights(_)) && access.guard.is_none()
+    }
+}
+
+/// A variable with one position, for products with a vector.
+fn single(kernel: &mut KernelBuilder) -> u32 {
+    kernel.variables.push(LoopVariable::Loop(Size::ONE));
+    kernel.variables.len() as u32 - 1
+}
+
+/// The physical order of the axes of a product: rows as readers want them, columns innermost; with weights, the variables
+/// that weights share come between.
+fn product_order(scope: &Scope, group: &Group, roles: &Roles, is_weight: bool) -> Vec<usize> {
+    let root = &scope.function.graph[group.root];
+    let output = &root.outputs[0].variables;
+    // The readers of the last value that leaves the kernel decide.
+    let last = group.epilogue.iter().rev().chain([&group.root]).find(|node| scope.needed.contains(&(**node).into()));
+    let wanted: Vec<u32> = match last {
+        Some(last) => {
+            let frame = &group.frames[last];
+            let axes = &scope.function.graph[*last].outputs[0].variables;
+            order_for_readers(scope, (*last).into()).iter().map(|axis| frame[axes[*axis] as usize]).collect()
+        }
+        None => output.clone(),
+    };
+    let class = |v: &u32| {
+        if roles.columns.contains(v) {
+            2
+        } else if roles.shared.contains(v) && is_weight {
+            1
+        } else {
+            0
+        }
+    };
+    let mut ordered: Vec<u32> = wanted.iter().copied().filter(|v| class(v) == 0).collect();
+    ordered.extend(wanted.iter().copied().filter(|v| class(v) == 1));
+    ordered.extend(&roles.columns);
+    ordered.iter().filter_map(|v| output.iter().position(|other| other == v)).collect()
+}
+
+fn covers(have: Option<&Vec<Halo>>, want: &[Halo]) -> bool {
+    match have {
+        None => want.iter().all(Halo::is_none),
+        Some(have) => have
+            .iter()
+            .zip(want)
+            .all(|(have, want)| have.before.is_at_least(&want.before, 1) && have.after.is_at_least(&want.after, 1)),
+    }
+}
+
+/// Whether only iterations of repeats occur.
+fn mentions_only_counters(expr: &IndexExpr) -> bool {
+    let mut only = !super::build::reads_data(expr);
+    expr.visit_variables(&mut |v| only &= v >= super::layout::COUNTER);
+    only
+}

@@ -1,0 +1,480 @@
+//! Fusion: which nodes become one kernel.
+//!
+//! A kernel has one root: a contraction, a reduction, a row operation, a gather, a scatter or a plain map. Maps that read
+//! the root's result position by position join it as its epilogue; a group of maps that only one row operation or
+//! reduction reads becomes its prologue; a softmax between two contractions becomes attention. Views and constants are
+//! never kernels: reads go through them. Groups come in an order in which they can run.
+
+use super::trace::{Trace, distinct_variables, operand_trace, through_views};
+use petgraph::stable_graph::NodeIndex;
+use rustc_hash::{FxHashMap, FxHashSet};
+use strang_ir::{ElementType, Function, Literal, Node, Op, Size, Value, op::Norm};
+
+/// Nodes that become one kernel (or one control step).
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What the root is.
+    pub kind: Kind,
+    /// The node that decides the loop variables: variable `i` of the kernel is variable `i` of the root.
+    pub root: NodeIndex,
+    /// Maps evaluated before the root, in order.
+    pub prologue: Vec<NodeIndex>,
+    /// Maps evaluated on the root's result, in order.
+    pub epilogue: Vec<NodeIndex>,
+    /// For every node: which kernel variable each of its variables is.
+    pub frames: FxHashMap<NodeIndex, Vec<u32>>,
+    /// Sizes of kernel variables beyond the root's (the contracted variable of attention's scores).
+    pub extra: Vec<Size>,
+}
+
+/// What the root of a group is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A map, a gather or a view that must be copied.
+    Map,
+    /// A reduction, or a contraction that is no matrix product.
+    Fold,
+    /// A softmax or a normalisation over rows.
+    Rows,
+    /// A contraction.
+    Contraction,
+    /// Two contractions with a softmax between; the root is the second.
+    Attention {
+        /// The first contraction.
+        scores: NodeIndex,
+        /// The softmax.
+        softmax: NodeIndex,
+    },
+    /// A concatenation.
+    Concat,
+    /// A scatter.
+    Scatter,
+    /// Something with its own steps: a scan, a loop, an `if`, a sort, a custom operation.
+    Control,
+}
+
+impl Group {
+    fn new(kind: Kind, root: NodeIndex, function: &Function) -> Self {
+        let variables = function.graph[root].variables.len() as u32;
+        let frames = FxHashMap::from_iter([(root, (0..variables).collect())]);
+        Group { kind, root, prologue: Vec::new(), epilogue: Vec::new(), frames, extra: Vec::new() }
+    }
+
+    /// The nodes whose values exist in the kernel, in order of evaluation.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeIndex> + '_ {
+        self.prologue.iter().chain([&self.root]).chain(&self.epilogue).copied()
+    }
+
+    /// The kernel variables over which the values of the epilogue exist.
+    pub fn space(&self, function: &Function) -> Vec<u32> {
+        function.graph[self.root].outputs[0].variables.clone()
+    }
+}
+
+/// All groups of a function.
+#[derive(Debug, Default)]
+pub struct Groups {
+    /// The groups, in an order in which they can run.
+    pub groups: Vec<Group>,
+    /// The nodes that are no kernels: reads go through them.
+    pub virtuals: FxHashSet<NodeIndex>,
+}
+
+/// Groups the nodes of a function.
+pub fn group(function: &Function) -> Groups {
+    let mut builder =
+        Builder { function, groups: Vec::new(), virtuals: FxHashSet::default(), home: FxHashMap::default() };
+    for node in function.order() {
+        builder.place(node);
+    }
+    Groups { groups: builder.groups.into_iter().flatten().collect(), virtuals: builder.virtuals }
+}
+
+struct Builder<'a> {
+    function: &'a Function,
+    /// `None` where a group was merged into a later one.
+    groups: Vec<Option<Group>>,
+    virtuals: FxHashSet<NodeIndex>,
+    /// The group that computes a node.
+    home: FxHashMap<NodeIndex, usize>,
+}
+
+impl Builder<'_> {
+    fn node(&self, index: NodeIndex) -> &Node {
+        &self.function.graph[index]
+    }
+
+    fn place(&mut self, index: NodeIndex) {
+        let node = self.node(index);
+        let kind = match &node.op {
+            Op::Input(_) | Op::Param(_) | Op::Const(_) => return,
+            Op::View if self.view_is_virtual(index) => {
+                self.virtuals.insert(index);
+                return;
+            }
+            Op::Map(_) if self.is_index_only(index) => {
+                self.virtuals.insert(index);
+                return;
+            }
+            Op::View | Op::Gather => Kind::Map,
+            Op::Map(_) | Op::Norm { kind: Norm::Batch, .. } => {
+                if self.join_as_epilogue(index) {
+                    return;
+                }
+                Kind::Map
+            }
+            Op::Dot { .. } => {
+                if let Some(attention) = self.attention(index) {
+                    self.add(attention);
+                    return;
+                }
+                if is_float_product(self.function, index) { Kind::Contraction } else { Kind::Fold }
+            }
+            Op::Reduce(_) | Op::ArgReduce { .. } => Kind::Fold,
+            Op::Softmax { .. } | Op::Norm { .. } => Kind::Rows,
+            Op::Concat { .. } => Kind::Concat,
+            Op::Scatter { .. } => Kind::Scatter,
+            Op::Scan { .. } | Op::Sort { .. } | Op::If { .. } | Op::Loop { .. } | Op::Call(_) | Op::Custom { .. } => {
+                Kind::Control
+            }
+        };
+        let mut group = Group::new(kind, index, self.function);
+        if matches!(group.kind, Kind::Fold | Kind::Rows) {
+            self.take_prologue(&mut group);
+        }
+        self.add(group);
+    }
+
+    fn add(&mut self, group: Group) {
+        for node in group.nodes() {
+            self.home.insert(node, self.groups.len());
+        }
+        self.groups.push(Some(group));
+    }
+
+    /// A view is a way of reading unless its fill differs from one that a reader puts around it.
+    fn view_is_virtual(&self, index: NodeIndex) -> bool {
+        match self.node(index).maps[0].fill {
+            None => true,
+            Some(fill) => self.fills_agree(index.into(), fill),
+        }
+    }
+
+    fn fills_agree(&self, value: Value, fill: Literal) -> bool {
+        self.function.readers(value).into_iter().all(|(reader, slot)| {
+            let node = self.node(reader);
+            let own = node.maps.get(slot as usize).and_then(|map| map.fill);
+            own.is_none_or(|own| own == fill) && (!matches!(node.op, Op::View) || self.fills_agree(reader.into(), fill))
+        })
+    }
+
+    /// Whether a map depends on positions and constants alone, so that computing it again is cheaper than storing it.
+    fn is_index_only(&self, index: NodeIndex) -> bool {
+        self.function.operands(index).iter().all(|operand| match &self.node(operand.node).op {
+            Op::Const(_) => true,
+            Op::Map(_) | Op::View => self.virtuals.contains(&operand.node) && self.is_index_only(operand.node),
+            _ => false,
+        })
+    }
+
+    fn trace(&self, node: NodeIndex, slot: usize, operand: Value) -> Trace {
+        let reader = self.node(node);
+        let start = operand_trace(self.function, reader, slot, operand);
+        through_views(self.function, start, &|value| self.virtuals.contains(&value.node), &|v| reader.size_of(v))
+    }
+
+    /// The values that are read below a value, through views and maps that are no kernels.
+    fn sources(&self, value: Value, found: &mut Vec<Value>) {
+        if self.virtuals.contains(&value.node) {
+            for operand in self.function.operands(value.node) {
+                self.sources(operand, found);
+            }
+        } else {
+            found.push(value);
+        }
+    }
+
+    /// Joins a map to a group that it reads position by position: the last group it reads, or one that can move there.
+    fn join_as_epilogue(&mut self, index: NodeIndex) -> bool {
+        let operands = self.function.operands(index);
+        let mut sources = Vec::new();
+        operands.iter().for_each(|operand| self.sources(*operand, &mut sources));
+        let mut homes: Vec<usize> = sources.iter().filter_map(|value| self.home.get(&value.node)).copied().collect();
+        homes.sort_unstable_by(|a, b| b.cmp(a));
+        homes.dedup();
+        for home in &homes {
+            let Some(frame) = self.epilogue_frame(index, &operands, *home) else { continue };
+            let home = if *home == homes[0] {
+                *home
+            } else if self.is_read_later(*home) {
+                continue;
+            } else {
+                self.move_to_the_end(*home)
+            };
+            let group = self.groups[home].as_mut().expect("a group that was just found");
+            group.epilogue.push(index);
+            group.frames.insert(index, frame);
+            self.home.insert(index, home);
+            return true;
+        }
+        false
+    }
+
+    /// The frame of a map in a group whose values it reads once at every position.
+    fn epilogue_frame(&self, index: NodeIndex, operands: &[Value], home: usize) -> Option<Vec<u32>> {
+        let group = self.groups[home].as_ref()?;
+        if matches!(group.kind, Kind::Concat | Kind::Scatter | Kind::Control) {
+            return None;
+        }
+        let mut frame: Option<Vec<u32>> = None;
+        for (slot, operand) in operands.iter().enumerate() {
+            if !self.reads_group(*operand, home) {
+                continue;
+            }
+            let found = self.frame_of(group, self.node(index), &self.trace(index, slot, *operand))?;
+            if frame.as_ref().is_some_and(|frame| *frame != found) {
+                return None;
+            }
+            frame = Some(found);
+        }
+        frame
+    }
+
+    fn reads_group(&self, operand: Value, home: usize) -> bool {
+        let mut below = Vec::new();
+        self.sources(operand, &mut below);
+        below.iter().any(|value| self.home.get(&value.node) == Some(&home))
+    }
+
+    /// Whether a group after this one reads its values.
+    fn is_read_later(&self, home: usize) -> bool {
+        self.groups[home + 1..].iter().flatten().any(|later| {
+            later
+                .nodes()
+                .any(|node| self.function.operands(node).iter().any(|operand| self.reads_group(*operand, home)))
+        })
+    }
+
+    fn move_to_the_end(&mut self, home: usize) -> usize {
+        let group = self.groups[home].take().expect("a group that was just found");
+        self.add(group);
+        self.groups.len() - 1
+    }
+
+    /// Which kernel variable each variable of a map is, when it reads a value of the group once at every position.
+    fn frame_of(&self, group: &Group, node: &Node, trace: &Trace) -> Option<Vec<u32>> {
+        if trace.guard.is_some() || group.prologue.contains(&trace.value.node) {
+            return None;
+        }
+        let kernel_variables = group.frames.get(&trace.value.node)?;
+        let source = self.node(trace.value.node);
+        let axes = &source.outputs[trace.value.port as usize].variables;
+        let read = distinct_variables(&trace.position)?;
+        // Every variable of the map must be read: a variable that is not would repeat the value.
+        if read.len() != node.variables.len() || axes.len() != read.len() {
+            return None;
+        }
+        let mut frame = vec![0; node.variables.len()];
+        for (variable, axis) in read.iter().zip(axes) {
+            if node.size_of(*variable) != source.size_of(*axis) {
+                return None;
+            }
+            frame[*variable as usize] = kernel_variables[*axis as usize];
+        }
+        Some(frame)
+    }
+
+    /// Takes the group of maps that operand 0 of a row operation or reduction comes from, if nothing else reads it.
+    fn take_prologue(&mut self, group: &mut Group) {
+        let root = group.root;
+        let operand = self.function.operands(root)[0];
+        let trace = self.trace(root, 0, operand);
+        let Some(home) = self.home.get(&trace.value.node).copied() else { return };
+        let Some(source) = &self.groups[home] else { return };
+        let stores_allowed = group.kind == Kind::Rows;
+        if source.kind != Kind::Map || trace.guard.is_some() || matches!(self.node(source.root).op, Op::View) {
+            return;
+        }
+        let Some(read) = distinct_variables(&trace.position) else { return };
+        let node = self.node(root);
+        if read.len() != node.variables.len() {
+            return;
+        }
+        let outside = source.nodes().any(|member| self.read_outside(member, home, root));
+        if outside && !stores_allowed {
+            return;
+        }
+        // Groups between that read the maps' values would run before them.
+        if self.is_read_later(home) {
+            return;
+        }
+        // The value's axes are the source's kernel variables; the root reads axis `i` at its variable `read[i]`.
+        let value_frame = &source.frames[&trace.value.node];
+        let axes = &self.node(trace.value.node).outputs[trace.value.port as usize].variables;
+        let mut renamed: FxHashMap<u32, u32> = FxHashMap::default();
+        for (axis, variable) in axes.iter().zip(&read) {
+            renamed.insert(value_frame[*axis as usize], *variable);
+        }
+        let frames: Option<Vec<(NodeIndex, Vec<u32>)>> = source
+            .frames
+            .iter()
+            .map(|(node, frame)| {
+                let frame: Option<Vec<u32>> = frame.iter().map(|v| renamed.get(v).copied()).collect();
+                frame.map(|frame| (*node, frame))
+            })
+            .collect();
+        let Some(frames) = frames else { return };
+        group.prologue = source.nodes().collect();
+        group.frames.extend(frames);
+        self.groups[home] = None;
+    }
+
+    /// Whether a node's value is read by a node that is neither in its group nor `except`, or is a result.
+    fn read_outside(&self, index: NodeIndex, home: usize, except: NodeIndex) -> bool {
+        let value = Value::from(index);
+        self.function.outputs.contains(&value)
+            || self
+                .real_readers(value)
+                .into_iter()
+                .any(|reader| reader != except && self.home.get(&reader) != Some(&home))
+    }
+
+    /// The nodes that read a value, through views too.
+    fn real_readers(&self, value: Value) -> Vec<NodeIndex> {
+        let mut readers = Vec::new();
+        for (reader, _) in self.function.readers(value) {
+            if self.virtuals.contains(&reader)
+                || (matches!(self.node(reader).op, Op::View) && self.view_is_virtual(reader))
+            {
+                if self.function.outputs.contains(&reader.into()) {
+                    readers.push(reader);
+                }
+                readers.extend(self.real_readers(reader.into()));
+            } else {
+                readers.push(reader);
+            }
+        }
+        readers
+    }
+
+    /// Whether only `reader` reads the values of a group.
+    fn only_read_by(&self, home: usize, reader: NodeIndex) -> bool {
+        self.groups[home].as_ref().is_some_and(|group| group.nodes().all(|node| !self.read_outside(node, home, reader)))
+    }
+
+    /// The group of a contraction that multiplies a softmax of scores with values, if it is one.
+    fn attention(&mut self, index: NodeIndex) -> Option<Group> {
+        if !is_float_product(self.function, index) {
+            return None;
+        }
+        let node = self.node(index);
+        let operands = self.function.operands(index);
+        let [keys] = node.contracted()[..] else { return None };
+        let weights = self.trace(index, 0, operands[0]);
+        let rows_home = *self.home.get(&weights.value.node)?;
+        let rows = self.groups[rows_home].as_ref()?;
+        let Op::Softmax { over, log: false } = &self.node(rows.root).op else { return None };
+        if rows.kind != Kind::Rows
+            || rows.root != weights.value.node
+            || weights.guard.is_some()
+            || !rows.epilogue.is_empty()
+            || !self.only_read_by(rows_home, index)
+        {
+            return None;
+        }
+        let softmax = rows.root;
+        // Softmax variables, in the variables of the second contraction.
+        let read = distinct_variables(&weights.position)?;
+        let softmax_node = self.node(softmax);
+        let mut softmax_frame = vec![u32::MAX; softmax_node.variables.len()];
+        for (axis, variable) in softmax_node.outputs[0].variables.iter().zip(&read) {
+            softmax_frame[*axis as usize] = *variable;
+        }
+        let [normalised] = over[..] else { return None };
+        if softmax_frame[normalised as usize] != keys {
+            return None;
+        }
+        // The scores: a contraction that nothing else reads, directly or through the softmax's prologue.
+        let (inner, prologue) = match rows.prologue.first() {
+            None => (self.trace(softmax, 0, self.function.operands(softmax)[0]), Vec::new()),
+            // A prologue is a group of maps of its own; the scores' maps have joined the contraction instead.
+            Some(_) => return None,
+        };
+        let scores_home = *self.home.get(&inner.value.node)?;
+        let scores = self.groups[scores_home].as_ref()?;
+        if scores.kind != Kind::Contraction || inner.guard.is_some() || !self.only_read_by(scores_home, softmax) {
+            return None;
+        }
+        let read = distinct_variables(&inner.position)?;
+        let value_axes = &self.node(inner.value.node).outputs[inner.value.port as usize].variables;
+        let value_frame = &scores.frames[&inner.value.node];
+        let scores_node = self.node(scores.root);
+        let [depth] = scores_node.contracted()[..] else { return None };
+        let depth_variable = node.variables.len() as u32;
+        let mut renamed: FxHashMap<u32, u32> = FxHashMap::from_iter([(depth, depth_variable)]);
+        for (axis, variable) in value_axes.iter().zip(&read) {
+            renamed.insert(value_frame[*axis as usize], softmax_frame[*variable as usize]);
+        }
+        let mut group = Group::new(Kind::Attention { scores: scores.root, softmax }, index, self.function);
+        group.prologue = scores.nodes().chain(prologue).chain([softmax]).collect();
+        for (node, frame) in &scores.frames {
+            let frame: Option<Vec<u32>> = frame.iter().map(|v| renamed.get(v).copied()).collect();
+            group.frames.insert(*node, frame?);
+        }
+        group.frames.insert(softmax, softmax_frame);
+        group.extra = vec![scores_node.size_of(depth)];
+        if !attention_shape(self.function, &group, index, scores.root, keys, depth_variable) {
+            return None;
+        }
+        self.groups[scores_home] = None;
+        self.groups[rows_home] = None;
+        Some(group)
+    }
+}
+
+/// Whether the variables of two contractions are those of attention: one row variable (in the query alone), one key
+/// variable, one depth variable, one column variable, and all others shared.
+fn attention_shape(
+    function: &Function,
+    group: &Group,
+    index: NodeIndex,
+    scores: NodeIndex,
+    keys: u32,
+    depth: u32,
+) -> bool {
+    let mentions = |node: NodeIndex, slot: usize, variable: u32| {
+        let frame = &group.frames[&node];
+        let map = &function.graph[node].maps[slot];
+        frame.iter().enumerate().any(|(own, kernel)| *kernel == variable && map.mentions(own as u32))
+    };
+    let output = &function.graph[index].outputs[0].variables;
+    let columns = output.iter().filter(|v| mentions(index, 1, **v) && !mentions(index, 0, **v)).count();
+    let slots = match (mentions(scores, 0, keys), mentions(scores, 1, keys)) {
+        (false, true) => (0, 1),
+        (true, false) => (1, 0),
+        _ => return false,
+    };
+    let rows = output
+        .iter()
+        .filter(|v| mentions(index, 0, **v) && !mentions(index, 1, **v) && mentions(scores, slots.0, **v))
+        .filter(|v| !mentions(scores, slots.1, **v))
+        .count();
+    columns == 1
+        && rows == 1
+        && mentions(scores, 0, depth)
+        && mentions(scores, 1, depth)
+        && mentions(index, 1, keys)
+        && function.graph[scores].maps.len() == 2
+}
+
+/// Whether a `dot` is a product of two f32 arrays that a matrix kernel can do.
+pub fn is_float_product(function: &Function, index: NodeIndex) -> bool {
+    let node = &function.graph[index];
+    let Op::Dot { accumulator: ElementType::F32 } = node.op else { return false };
+    let operands = function.operands(index);
+    operands.len() == 2
+        && node.outputs[0].element == ElementType::F32
+        && operands.iter().all(|operand| function.element_of(*operand) == ElementType::F32)
+        && node.maps.iter().all(|map| map.fill.is_none_or(|fill| fill.is(0.)))
+        && !node.contracted().is_empty()
+}

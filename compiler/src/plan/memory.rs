@@ -1,0 +1,67 @@
+//! Live ranges of buffers: which steps touch them.
+
+use super::kernel::{Body, Plan, PlanStep};
+use strang_runtime::program::{Address, Argument, Buffer};
+
+/// Sets the live range of every buffer. Steps are numbered depth first; a buffer that a repeat touches lives through all
+/// of it, since the next iteration may read what this one wrote.
+pub fn set_live_ranges(plan: &mut Plan) {
+    for buffer in &mut plan.buffers {
+        buffer.live = (u32::MAX, 0);
+    }
+    let mut number = 0;
+    let body = std::mem::take(&mut plan.body);
+    walk(&body, &mut plan.buffers, &mut number);
+    plan.body = body;
+    for buffer in &mut plan.buffers {
+        if buffer.live.0 > buffer.live.1 {
+            buffer.live = (0, 0);
+        }
+    }
+}
+
+fn walk(steps: &[PlanStep], buffers: &mut [Buffer], number: &mut u32) {
+    for step in steps {
+        match step {
+            PlanStep::Kernel(kernel) => {
+                kernel.pointers.iter().for_each(|pointer| touch(buffers, pointer, (*number, *number)));
+                if let Body::Builtin { arguments, .. } = &kernel.body {
+                    for argument in arguments {
+                        if let Argument::Address(address) = argument {
+                            touch(buffers, address, (*number, *number));
+                        }
+                    }
+                }
+                *number += 1;
+            }
+            PlanStep::Host { operands, results, .. } => {
+                operands.iter().chain(results).for_each(|(address, _)| touch(buffers, address, (*number, *number)));
+                *number += 1;
+            }
+            PlanStep::Repeat { condition, body, .. } => {
+                let first = *number;
+                walk(body, buffers, number);
+                let last = number.saturating_sub(1).max(first);
+                // A buffer written late in one iteration may be read early in the next.
+                for buffer in buffers.iter_mut() {
+                    if buffer.live.0 <= last && buffer.live.1 >= first && buffer.live.0 <= buffer.live.1 {
+                        buffer.live = (buffer.live.0.min(first), buffer.live.1.max(last));
+                    }
+                }
+                if let Some(condition) = condition {
+                    touch(buffers, condition, (first, last));
+                }
+            }
+            PlanStep::If { condition, then, otherwise } => {
+                touch(buffers, condition, (*number, *number));
+                walk(then, buffers, number);
+                walk(otherwise, buffers, number);
+            }
+        }
+    }
+}
+
+fn touch(buffers: &mut [Buffer], address: &Address, range: (u32, u32)) {
+    let live = &mut buffers[address.buffer as usize].live;
+    *live = (live.0.min(range.0), live.1.max(range.1));
+}

@@ -1,0 +1,384 @@
+//! Loop nests and row kernels: maps, reductions, contractions that are no matrix products, softmax and normalisation,
+//! concatenation and scatter.
+
+use super::{
+    PlanError,
+    build::{KernelBuilder, MustStore, frame_positions, reads_data},
+    error::layer_of,
+    group::Group,
+    kernel::{Block, Body, Fold, Instruction, Kernel, Nest, PlanStep, RowOperation, Rows, Store},
+    lower::{Planner, finish, finish_map, order_for_readers, unsupported},
+    scope::Scope,
+    trace::through_map,
+};
+use petgraph::stable_graph::NodeIndex;
+use strang_ir::{ElementType, IndexExpr, Literal, Op, Size, Value, op::Norm, scalar::Binary};
+
+impl Planner<'_> {
+    /// A kernel of maps.
+    pub fn lower_map(&mut self, scope: &mut Scope, group: &Group) -> Result<Kernel, MustStore> {
+        self.bind(scope, group);
+        let mut kernel = group_kernel(scope, group);
+        let mut block = Block::default();
+        let root = group.root;
+        let value = kernel.node_value(scope, &mut block, root, &frame_positions(&group.frames[&root]))?;
+        kernel.locals.insert(root.into(), value);
+        let order = self.output_order(scope, &kernel, root);
+        let stores = self.epilogue(scope, group, &mut kernel, &mut block, &[root], &order)?;
+        let space = order.iter().map(|axis| scope.function.graph[root].outputs[0].variables[*axis]).collect();
+        Ok(finish_map(kernel, space, block, stores, &label(scope, group)))
+    }
+
+    /// A kernel of a reduction or of a contraction term by term.
+    pub fn lower_fold(&mut self, scope: &mut Scope, group: &Group) -> Result<Kernel, MustStore> {
+        self.bind(scope, group);
+        let mut kernel = group_kernel(scope, group);
+        let root = group.root;
+        let node = &scope.function.graph[root];
+        let mut body = Block::default();
+        for member in &group.prologue {
+            let value = kernel.node_value(scope, &mut body, *member, &frame_positions(&group.frames[member]))?;
+            kernel.locals.insert((*member).into(), value);
+        }
+        let positions = frame_positions(&group.frames[&root]);
+        let slots = scope.function.operands(root).len();
+        let mut operands = Vec::with_capacity(slots);
+        for slot in 0..slots {
+            operands.push(kernel.operand(scope, &mut body, root, slot, &positions)?);
+        }
+        let output = node.outputs[0].element;
+        let element = scope.function.element_of(scope.function.operands(root)[0]);
+        let (fold, folded) = match &node.op {
+            Op::Dot { accumulator } => {
+                let when = zero_guards(&kernel, &mut body, &operands);
+                let factors: Vec<u32> =
+                    operands.iter().map(|value| cast(&mut body, *value, element, *accumulator)).collect();
+                let one = body.push(Instruction::Literal(Literal::one(*accumulator)));
+                let (b, firsts) = match factors.as_slice() {
+                    [] | [_] => (one, factors.as_slice()),
+                    [firsts @ .., last] => (*last, firsts),
+                };
+                let first = firsts.first().copied().unwrap_or(one);
+                let a = firsts
+                    .iter()
+                    .skip(1)
+                    .fold(first, |product, factor| body.push(Instruction::Binary(Binary::Multiply, product, *factor)));
+                (Fold::MultiplyAdd { a, b, when }, *accumulator)
+            }
+            Op::Reduce(monoid) => {
+                let narrow = matches!(element, ElementType::F16 | ElementType::BF16);
+                let wide = if narrow { ElementType::F32 } else { element };
+                let value = cast(&mut body, operands[0], element, wide);
+                (Fold::Monoid { monoid: *monoid, value, when: None }, wide)
+            }
+            Op::ArgReduce { largest, last } => {
+                (Fold::Arg { value: operands[0], largest: *largest, last: *last }, ElementType::I64)
+            }
+            _ => return Err(MustStore(root.into())),
+        };
+        kernel.locals.clear();
+        let mut end = Block::default();
+        let result = end.push(Instruction::Folded(0));
+        let result = cast(&mut end, result, folded, output);
+        kernel.locals.insert(root.into(), result);
+        let order = self.output_order(scope, &kernel, root);
+        let stores = self.epilogue(scope, group, &mut kernel, &mut end, &[root], &order)?;
+        let space: Vec<u32> = order.iter().map(|axis| node.outputs[0].variables[*axis]).collect();
+        let nest = Nest {
+            parallel: space.clone(),
+            space,
+            contracted: node.contracted(),
+            body,
+            folds: vec![fold],
+            finish: end,
+            stores,
+        };
+        Ok(finish(kernel, Body::Nest(nest), &label(scope, group)))
+    }
+
+    /// A kernel of a softmax or a normalisation.
+    pub fn lower_rows(&mut self, scope: &mut Scope, group: &Group) -> Result<Kernel, MustStore> {
+        self.bind(scope, group);
+        let mut kernel = group_kernel(scope, group);
+        let root = group.root;
+        let node = &scope.function.graph[root];
+        let mut prologue = Block::default();
+        for member in &group.prologue {
+            let value = kernel.node_value(scope, &mut prologue, *member, &frame_positions(&group.frames[member]))?;
+            kernel.locals.insert((*member).into(), value);
+        }
+        let positions = frame_positions(&group.frames[&root]);
+        let element = node.outputs[0].element;
+        let operand = kernel.operand(scope, &mut prologue, root, 0, &positions)?;
+        let value = cast(&mut prologue, operand, element, ElementType::F32);
+        let order = self.output_order(scope, &kernel, root);
+        let prologue_stores = self.stores(scope, group, &mut kernel, &group.prologue, &order);
+        kernel.locals.clear();
+        let mut end = Block::default();
+        let mut result = end.push(Instruction::Folded(0));
+        let (operation, over) = match &node.op {
+            Op::Softmax { over, log } => (if *log { RowOperation::LogSoftmax } else { RowOperation::Softmax }, over),
+            Op::Norm { kind, over, epsilon } => {
+                let epsilon = epsilon.to_f64() as f32;
+                let operation = match kind {
+                    Norm::Rms => RowOperation::RmsNorm { epsilon },
+                    _ => RowOperation::LayerNorm { epsilon },
+                };
+                let slots = scope.function.operands(root).len();
+                for slot in 1..slots {
+                    let read = kernel.operand(scope, &mut end, root, slot, &positions)?;
+                    let read = cast(&mut end, read, element, ElementType::F32);
+                    let function = if slot == 1 { Binary::Multiply } else { Binary::Add };
+                    result = end.push(Instruction::Binary(function, result, read));
+                }
+                (operation, over)
+            }
+            _ => return Err(MustStore(root.into())),
+        };
+        let result = cast(&mut end, result, ElementType::F32, element);
+        kernel.locals.insert(root.into(), result);
+        let stores = self.epilogue(scope, group, &mut kernel, &mut end, &[root], &order)?;
+        let variables = order.iter().map(|axis| node.outputs[0].variables[*axis]);
+        let (row, space) = variables.partition(|variable| over.contains(variable));
+        let rows = Rows { space, row, prologue, value, prologue_stores, operation, finish: end, stores };
+        Ok(finish(kernel, Body::Rows(rows), &label(scope, group)))
+    }
+
+    /// Copies what has not been written in place into a concatenation.
+    pub fn lower_concat(
+        &mut self,
+        scope: &mut Scope,
+        root: NodeIndex,
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<(), PlanError> {
+        let node = scope.function.graph[root].clone();
+        let Op::Concat { along, offsets } = &node.op else {
+            return Err(unsupported(scope, root, "it is no concatenation"));
+        };
+        let order: Vec<usize> = (0..node.outputs[0].variables.len()).collect();
+        let whole = self.place(scope, root.into(), &order);
+        let axis = node.outputs[0].variables.iter().position(|v| v == along);
+        let Some(axis) = axis else { return Err(unsupported(scope, root, "it joins an axis that it does not have")) };
+        for (slot, operand) in scope.function.operands(root).into_iter().enumerate() {
+            let part = whole.part(axis, &offsets[slot]);
+            if scope.arrays.get(&operand).is_some_and(|layout| layout.buffer == whole.buffer) {
+                continue;
+            }
+            self.copy_part(scope, root, slot, operand, &part, axis, &offsets[slot + 1] - &offsets[slot], steps)?;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site, and each is a different thing")]
+    fn copy_part(
+        &mut self,
+        scope: &mut Scope,
+        root: NodeIndex,
+        slot: usize,
+        operand: Value,
+        part: &super::layout::Layout,
+        axis: usize,
+        size: Size,
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<(), PlanError> {
+        let node = scope.function.graph[root].clone();
+        let Op::Concat { offsets, .. } = &node.op else { return Ok(()) };
+        loop {
+            let sizes = node.outputs[0]
+                .variables
+                .iter()
+                .enumerate()
+                .map(|(position, variable)| if position == axis { size.clone() } else { node.size_of(*variable) });
+            let mut kernel = KernelBuilder::new(sizes);
+            let position: Vec<IndexExpr> =
+                (0..node.outputs[0].variables.len() as u32).map(IndexExpr::variable).collect();
+            let mut shifted = position.clone();
+            shifted[axis] = shifted[axis].plus_size(&offsets[slot]);
+            let positions = super::trace::variable_positions(&node, 0, &shifted);
+            let mut block = Block::default();
+            let trace =
+                through_map(scope.function, &node.maps[slot], operand, &positions, None, &|v| kernel.size_of(v));
+            match kernel.read(scope, &mut block, trace) {
+                Ok(value) => {
+                    let store = kernel.store(part, &position, value);
+                    let space = part.order().into_iter().map(|axis| axis as u32).collect();
+                    let kernel = finish_map(kernel, space, block, vec![store], &layer_of(&node));
+                    steps.push(PlanStep::Kernel(Box::new(kernel)));
+                    return Ok(());
+                }
+                Err(MustStore(value)) => self.store_value(scope, value, steps)?,
+            }
+        }
+    }
+
+    /// Writes updates into a copy of an array.
+    ///
+    /// # Errors
+    /// A scatter whose output is no array.
+    pub fn lower_scatter(
+        &mut self,
+        scope: &mut Scope,
+        root: NodeIndex,
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<Result<Kernel, MustStore>, PlanError> {
+        let node = scope.function.graph[root].clone();
+        let Op::Scatter { reduction, target } = &node.op else {
+            return Err(unsupported(scope, root, "it is no scatter"));
+        };
+        let order: Vec<usize> = (0..node.outputs[0].variables.len()).collect();
+        let operands = scope.function.operands(root);
+        let mut kernel = KernelBuilder::new(node.variables.iter().map(|variable| variable.size().clone()));
+        let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(IndexExpr::variable).collect();
+        let mut block = Block::default();
+        let update = match kernel.operand(scope, &mut block, root, 1, &positions) {
+            Ok(update) => update,
+            Err(must_store) => return Ok(Err(must_store)),
+        };
+        let reads = match kernel.index_reads(scope, root, &positions, 2) {
+            Ok(reads) => reads,
+            Err(must_store) => return Ok(Err(must_store)),
+        };
+        let already = scope.arrays.contains_key(&root.into());
+        let layout = self.place(scope, root.into(), &order);
+        if !already {
+            // The base is copied once, before the updates; a retry of this kernel finds it done.
+            self.copy_to(scope, operands[0], &layout, steps)?;
+        }
+        let target: Vec<IndexExpr> = target
+            .iter()
+            .map(|expr| expr.substitute(&IndexExpr::variable, &|slot| reads[&slot], &|v| kernel.size_of(v)))
+            .collect();
+        let store = kernel.store(&layout, &target, update);
+        let shape = node.shape(0);
+        let checked: Vec<(IndexExpr, Size)> =
+            target.iter().cloned().zip(shape).filter(|(expr, _)| reads_data(expr)).collect();
+        kernel.accesses[store.access as usize].checked = checked;
+        let moving: Vec<u32> = (0..node.variables.len() as u32)
+            .filter(|v| {
+                node.maps[1..].iter().any(|map| map.mentions(*v)) || target.iter().any(|expr| expr.mentions(*v))
+            })
+            .collect();
+        let parallel =
+            moving.iter().copied().filter(|v| target.iter().any(|expr| expr.as_variable() == Some(*v))).collect();
+        let nest = Nest {
+            space: moving,
+            parallel,
+            contracted: Vec::new(),
+            body: block,
+            folds: Vec::new(),
+            finish: Block::default(),
+            stores: vec![Store { combine: *reduction, ..store }],
+        };
+        Ok(Ok(finish(kernel, Body::Nest(nest), &layer_of(&node))))
+    }
+
+    /// Evaluates the maps on a root's result and writes what others need.
+    ///
+    /// # Errors
+    /// A value that must be an array for these reads.
+    pub fn epilogue(
+        &mut self,
+        scope: &mut Scope,
+        group: &Group,
+        kernel: &mut KernelBuilder,
+        block: &mut Block,
+        roots: &[NodeIndex],
+        order: &[usize],
+    ) -> Result<Vec<Store>, MustStore> {
+        for member in &group.epilogue {
+            let value = kernel.node_value(scope, block, *member, &frame_positions(&group.frames[member]))?;
+            kernel.locals.insert((*member).into(), value);
+        }
+        let nodes: Vec<NodeIndex> = roots.iter().chain(&group.epilogue).copied().collect();
+        Ok(self.stores(scope, group, kernel, &nodes, order))
+    }
+
+    /// Writes of the values of nodes that something outside the group needs. `order` is the physical order of the axes
+    /// of the root's result.
+    pub fn stores(
+        &mut self,
+        scope: &mut Scope,
+        group: &Group,
+        kernel: &mut KernelBuilder,
+        nodes: &[NodeIndex],
+        order: &[usize],
+    ) -> Vec<Store> {
+        let root_variables = group.space(scope.function);
+        let mut stores = Vec::new();
+        for index in nodes {
+            let value = Value::from(*index);
+            if !scope.needed.contains(&value) {
+                continue;
+            }
+            let output = &scope.function.graph[*index].outputs[0];
+            let frame = &group.frames[index];
+            let axes: Vec<u32> = output.variables.iter().map(|v| frame[*v as usize]).collect();
+            let own_order: Vec<usize> =
+                order.iter().filter_map(|axis| axes.iter().position(|v| *v == root_variables[*axis])).collect();
+            let own_order = if own_order.len() == axes.len() { own_order } else { (0..axes.len()).collect() };
+            let layout = self.place(scope, value, &own_order);
+            let local = kernel.locals[&value];
+            stores.push(kernel.store(&layout, &frame_positions(&axes), local));
+        }
+        stores
+    }
+
+    /// The physical order of the axes of a result: as its largest operand lies, so that layouts pass through maps.
+    pub fn output_order(&self, scope: &Scope, kernel: &KernelBuilder, root: NodeIndex) -> Vec<usize> {
+        let output = &scope.function.graph[root].outputs[0].variables;
+        let extent = |position: usize| -> usize {
+            let address = &kernel.accesses[position].address;
+            output.iter().filter(|v| !address.coefficient(**v).is(0)).count()
+        };
+        let main = (0..kernel.accesses.len())
+            .filter(|position| kernel.accesses[*position].checked.is_empty())
+            .max_by_key(|position| (extent(*position), std::cmp::Reverse(*position)));
+        let Some(main) = main.filter(|main| extent(*main) == output.len() && output.len() > 1) else {
+            return order_for_readers(scope, root.into());
+        };
+        let address = &kernel.accesses[main].address;
+        let strides: Vec<Size> = output.iter().map(|v| address.coefficient(*v)).collect();
+        let layout =
+            super::layout::Layout { buffer: 0, element: ElementType::F32, offset: IndexExpr::default(), strides };
+        layout.order()
+    }
+
+    fn bind(&mut self, scope: &mut Scope, group: &Group) {
+        let nodes: Vec<NodeIndex> = group.nodes().collect();
+        // A parameter without data is named when the read of it fails.
+        let _ = self.bind_parameters(scope, &nodes);
+    }
+}
+
+fn group_kernel(scope: &Scope, group: &Group) -> KernelBuilder {
+    let root = &scope.function.graph[group.root];
+    KernelBuilder::new(root.variables.iter().map(|v| v.size().clone()).chain(group.extra.iter().cloned()))
+}
+
+/// The layer of the root; of the last map when there is more.
+pub fn label(scope: &Scope, group: &Group) -> String {
+    layer_of(&scope.function.graph[group.root])
+}
+
+/// A value in another type, when it is another.
+pub fn cast(block: &mut Block, value: u32, from: ElementType, to: ElementType) -> u32 {
+    if from == to { value } else { block.push(Instruction::Cast(to, value)) }
+}
+
+/// Whether all guarded factors are inside: a product with a zero fill is skipped, not added.
+fn zero_guards(kernel: &KernelBuilder, block: &mut Block, operands: &[u32]) -> Option<u32> {
+    let mut all: Option<u32> = None;
+    for operand in operands {
+        let Instruction::Load(access) = block.instructions[*operand as usize] else { continue };
+        let Some(guard) = &kernel.accesses[access as usize].guard else { continue };
+        if !guard.fill.is(0.) {
+            continue;
+        }
+        let inside = block.push(Instruction::Inside(access));
+        all = Some(match all {
+            None => inside,
+            Some(others) => block.push(Instruction::Binary(Binary::And, others, inside)),
+        });
+    }
+    all
+}

@@ -1,0 +1,155 @@
+//! Packing of weights at compile time, into the panels that the matrix kernels read.
+
+use super::{
+    build::KernelBuilder,
+    kernel::{Access, LoopVariable},
+    lower::Planner,
+};
+use rayon::prelude::*;
+use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
+use strang_runtime::{
+    kernels::pack,
+    program::{Address, Base},
+};
+
+/// Strides and extents of a strided block of weights, all known.
+struct Block {
+    /// Sizes and strides of the variables that select a matrix, outermost first.
+    outer: Vec<(u32, usize, usize)>,
+    /// Elements from the start of the parameter.
+    start: usize,
+}
+
+impl Planner<'_> {
+    /// Replaces an access to weights by one to packed panels: for every position of `batch` and `taps` that moves it, one
+    /// matrix of `depth` by `columns`. `None` when a size is not known at compile time.
+    pub fn pack_right(
+        &mut self,
+        kernel: &mut KernelBuilder,
+        access: u32,
+        batch: &[u32],
+        taps: &[u32],
+        depth: u32,
+        columns: u32,
+    ) -> Option<u32> {
+        let (source, block) = self.block(kernel, access, batch.iter().chain(taps).copied())?;
+        let address = &kernel.accesses[access as usize].address;
+        let constant = |size: Size| size.as_constant().and_then(|value| usize::try_from(value).ok());
+        let (rows, width) = (constant(kernel.size_of(depth))?, constant(kernel.size_of(columns))?);
+        let strides = [constant(address.coefficient(depth))?, constant(address.coefficient(columns))?];
+        let key = format!("{source} {:?} {} {rows} {width} {strides:?}", block.outer, block.start);
+        let each = if rows == 0 || width == 0 { 0 } else { pack::packed_len(rows, width) };
+        let packed = match self.packed.get(&key) {
+            Some(buffer) => *buffer,
+            None => {
+                let data = self.plan.weights[source as usize].clone();
+                let values: std::borrow::Cow<[f32]> = match data.as_slice::<f32>() {
+                    Ok(values) => values.into(),
+                    Err(_) => data.to_vec::<f32>().ok()?.into(),
+                };
+                let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
+                let mut tensor = Tensor::zeros(ElementType::F32, &[count, each]).ok()?;
+                let target = tensor.as_mut_slice::<f32>().ok()?;
+                if each > 0 {
+                    target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
+                        let start = block.start + block.offset(position);
+                        pack_parallel(values.get(start..)?, strides, rows, width, chunk)
+                    })?;
+                }
+                let buffer = self.weights(tensor);
+                self.packed.insert(key, buffer);
+                buffer
+            }
+        };
+        Some(block.access(kernel, packed, each))
+    }
+
+    /// Replaces an access to depthwise weights by one to packed taps: for every position of `taps`, the channels, padded
+    /// with zeros to a multiple of 16.
+    pub fn pack_taps(&mut self, kernel: &mut KernelBuilder, access: u32, taps: &[u32], channels: u32) -> u32 {
+        self.try_pack_taps(kernel, access, taps, channels).unwrap_or(access)
+    }
+
+    fn try_pack_taps(&mut self, kernel: &mut KernelBuilder, access: u32, taps: &[u32], channels: u32) -> Option<u32> {
+        let (source, block) = self.block(kernel, access, taps.iter().copied())?;
+        let count = usize::try_from(kernel.size_of(channels).as_constant()?).ok()?;
+        let stride =
+            usize::try_from(kernel.accesses[access as usize].address.coefficient(channels).as_constant()?).ok()?;
+        let values = self.plan.weights[source as usize].to_vec::<f32>().ok()?;
+        let width = count.next_multiple_of(16);
+        let total: usize = block.outer.iter().map(|(_, size, _)| size).product();
+        let mut tensor = Tensor::zeros(ElementType::F32, &[total, width]).ok()?;
+        for (position, row) in tensor.as_mut_slice::<f32>().ok()?.chunks_mut(width).enumerate() {
+            let start = block.start + block.offset(position);
+            for (channel, value) in row.iter_mut().take(count).enumerate() {
+                *value = *values.get(start + channel * stride)?;
+            }
+        }
+        let buffer = self.weights(tensor);
+        let packed = block.access(kernel, buffer, width);
+        let place = &mut kernel.accesses[packed as usize];
+        place.address = place.address.plus(&IndexExpr::variable(channels));
+        Some(packed)
+    }
+
+    /// The parameter that an access reads, and the variables of `moving` that select a matrix in it.
+    fn block(&self, kernel: &KernelBuilder, access: u32, moving: impl Iterator<Item = u32>) -> Option<(u32, Block)> {
+        let access = &kernel.accesses[access as usize];
+        let pointer = &kernel.pointers[access.pointer as usize];
+        let Base::Weights(source) = self.plan.buffers[pointer.buffer as usize].base else { return None };
+        let offset = usize::try_from(pointer.offset.as_constant()?).ok()? / 4;
+        let start = offset.checked_add_signed(isize::try_from(access.address.offset().as_constant()?).ok()?)?;
+        let mut outer = Vec::new();
+        for variable in moving {
+            let stride = access.address.coefficient(variable).as_constant()?;
+            let LoopVariable::Loop(size) = &kernel.variables[variable as usize] else { return None };
+            if stride != 0 {
+                let size = usize::try_from(size.as_constant()?).ok()?;
+                outer.push((variable, size, usize::try_from(stride).ok()?));
+            }
+        }
+        Some((source, Block { outer, start }))
+    }
+}
+
+impl Block {
+    /// Elements from the start of the block to matrix `position`, row-major over the outer variables.
+    fn offset(&self, mut position: usize) -> usize {
+        let mut offset = 0;
+        for (_, size, stride) in self.outer.iter().rev() {
+            offset += position % size * stride;
+            position /= size;
+        }
+        offset
+    }
+
+    /// The access to matrix `position` of packed data, each of `length` elements.
+    fn access(&self, kernel: &mut KernelBuilder, buffer: u32, length: usize) -> u32 {
+        let mut stride = length as i64;
+        let mut terms = Vec::new();
+        for (variable, size, _) in self.outer.iter().rev() {
+            terms.push((Atom::Variable(*variable), Size::from(stride)));
+            stride = stride.saturating_mul(*size as i64);
+        }
+        kernel.pointers.push(Address { buffer, offset: Size::ZERO });
+        kernel.accesses.push(Access {
+            pointer: kernel.pointers.len() as u32 - 1,
+            element: ElementType::F32,
+            address: IndexExpr::new(terms, Size::ZERO),
+            guard: None,
+            checked: Vec::new(),
+        });
+        kernel.accesses.len() as u32 - 1
+    }
+}
+
+/// Packs one matrix, parts of its columns in parallel.
+fn pack_parallel(source: &[f32], strides: [usize; 2], depth: usize, columns: usize, packed: &mut [f32]) -> Option<()> {
+    // Part of the columns that one task packs: whole panels, enough of them to be worth a task.
+    const PART: usize = 64;
+    packed.par_chunks_mut(PART * depth).enumerate().try_for_each(|(part, chunk)| {
+        let first = part * PART;
+        let width = PART.min(columns - first);
+        pack::pack(source.get(first * strides[1]..)?, strides, depth, width, chunk).ok()
+    })
+}
