@@ -3,7 +3,7 @@
 //! A function is a `StableDiGraph` of nodes; an edge carries the output port it leaves and the operand slot it enters.
 //! Inputs, parameters and constants are nodes like the others.
 
-use crate::{Axis, IndexMap, Op, Variable};
+use crate::{Axis, Digest, IndexMap, Op, Variable};
 use petgraph::{
     Direction,
     stable_graph::{NodeIndex, StableDiGraph},
@@ -261,21 +261,21 @@ pub fn distinct_variables(axes: &[Axis]) -> Vec<Variable> {
     variables
 }
 
-/// Equality of structure: the nodes in canonical order, with axes compared by size and variables by position. Names,
-/// sources and block titles do not count.
+/// Equality of structure: the operations in canonical order, each in its canonical form, with axes compared by size and
+/// operands by what they are. Names, sources and block titles do not count, nor does where, how often or whether in vain
+/// a parameter is brought in.
 impl PartialEq for Function {
     fn eq(&self, other: &Self) -> bool {
-        let (left, right) = (self.order(), other.order());
-        let position_of = |order: &[NodeIndex]| -> rustc_hash::FxHashMap<NodeIndex, usize> {
-            order.iter().enumerate().map(|(position, node)| (*node, position)).collect()
+        let (left, right) = (self.operations(), other.operations());
+        let (left_at, right_at) = (Self::positions(&left), Self::positions(&right));
+        let same_values = |a: &[Value], b: &[Value]| {
+            a.len() == b.len()
+                && a.iter().zip(b).all(|(a, b)| self.identity(&left_at, *a) == other.identity(&right_at, *b))
         };
-        let (left_at, right_at) = (position_of(&left), position_of(&right));
-        let same_value = |a: &Value, b: &Value| a.port == b.port && left_at.get(&a.node) == right_at.get(&b.node);
-        let same_values =
-            |a: &[Value], b: &[Value]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_value(a, b));
         left.len() == right.len()
             && self.states == other.states
             && self.inputs.len() == other.inputs.len()
+            && self.inputs.iter().zip(&other.inputs).all(|(a, b)| same_node(&self.graph[*a], &other.graph[*b]))
             && same_values(&self.outputs, &other.outputs)
             && left.iter().zip(&right).all(|(a, b)| {
                 same_node(&self.graph[*a], &other.graph[*b]) && same_values(&self.operands(*a), &other.operands(*b))
@@ -283,7 +283,37 @@ impl PartialEq for Function {
     }
 }
 
+/// What an operand is, whatever its node's index.
+#[derive(PartialEq)]
+enum Identity {
+    Input(u32),
+    Param(u32),
+    Operation(Option<usize>, u32),
+}
+
+impl Function {
+    /// The nodes other than inputs and parameters, in canonical order.
+    fn operations(&self) -> Vec<NodeIndex> {
+        let mut order = self.order();
+        order.retain(|node| !matches!(self.graph[*node].op, Op::Input(_) | Op::Param(_)));
+        order
+    }
+
+    fn positions(order: &[NodeIndex]) -> rustc_hash::FxHashMap<NodeIndex, usize> {
+        order.iter().enumerate().map(|(position, node)| (*node, position)).collect()
+    }
+
+    fn identity(&self, positions: &rustc_hash::FxHashMap<NodeIndex, usize>, value: Value) -> Identity {
+        match self.graph[value.node].op {
+            Op::Input(position) => Identity::Input(position),
+            Op::Param(position) => Identity::Param(position),
+            _ => Identity::Operation(positions.get(&value.node).copied(), value.port),
+        }
+    }
+}
+
 fn same_node(a: &Node, b: &Node) -> bool {
+    let (a, b) = (a.canonical(), b.canonical());
     a.op == b.op
         && a.maps == b.maps
         && a.variables.len() == b.variables.len()
@@ -304,16 +334,44 @@ pub struct Parameter {
     /// Its elements; absent in a circuit that is looked at without its weights.
     #[serde(skip)]
     pub data: Option<Tensor>,
+    /// The digest of its elements, where they were left out: see [`Parameter::digest`].
+    pub digest: Option<Digest>,
 }
 
-/// Equality of type, sizes and data.
+impl Parameter {
+    /// A parameter whose elements are not known.
+    pub fn new(name: impl Into<Arc<str>>, element: ElementType, axes: Vec<Axis>) -> Self {
+        Parameter { name: name.into(), element, axes, data: None, digest: None }
+    }
+
+    /// The same parameter with its elements.
+    pub fn with_data(mut self, data: Tensor) -> Self {
+        self.data = Some(data);
+        self.digest = None;
+        self
+    }
+
+    /// The digest of the elements, computed from them when they are here (which takes time in proportion).
+    pub fn digest(&self) -> Option<Digest> {
+        self.data.as_ref().map(Digest::of).or(self.digest)
+    }
+
+    fn same_elements(&self, other: &Self) -> bool {
+        match (&self.data, &other.data) {
+            (Some(left), Some(right)) => left == right,
+            _ => self.digest() == other.digest(),
+        }
+    }
+}
+
+/// Equality of name, type, sizes and elements, which are compared by digest where one side has no data.
 impl PartialEq for Parameter {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
             && self.element == other.element
             && self.axes.len() == other.axes.len()
             && self.axes.iter().zip(&other.axes).all(|(a, b)| a.size == b.size)
-            && self.data == other.data
+            && self.same_elements(other)
     }
 }
 

@@ -6,11 +6,14 @@
 //! | [`index`] | index expressions and index maps: how an operand is read |
 //! | [`literal`], [`scalar`] | typed numbers and the scalar expressions of `map` |
 //! | [`op`] | the closed set of operations |
-//! | [`circuit`] | nodes, functions, modules |
+//! | [`circuit`], [`canonical`] | nodes, functions, modules; nodes up to the names of variables |
+//! | [`digest`] | digests of constant data |
 //! | [`error`] | what can be wrong with a circuit, and where |
 
 pub mod axis;
+pub mod canonical;
 pub mod circuit;
+pub mod digest;
 pub mod error;
 pub mod index;
 pub mod literal;
@@ -19,6 +22,7 @@ pub mod scalar;
 
 pub use axis::{Axis, Variable};
 pub use circuit::{Edge, Function, FunctionId, Module, Node, Output, Parameter, Source, Value};
+pub use digest::Digest;
 pub use error::CircuitError;
 pub use index::{Atom, Condition, IndexExpr, IndexMap};
 pub use literal::Literal;
