@@ -1,5 +1,6 @@
-//! What the thread team costs: a run of an empty closure (wake-up and join) on spinning and on sleeping workers, a barrier, and taking a
-//! chunk of a grid. Beside criterion's estimate each prints the best sample, which other programs on the machine disturb least.
+//! What the thread team costs: a run of an empty closure (wake-up and join) on spinning and on sleeping workers, a
+//! barrier, and taking a chunk of a grid. Beside criterion's estimate each prints the best sample, which other programs
+//! on the machine disturb least.
 
 use std::cell::Cell;
 use std::hint::black_box;

@@ -1,9 +1,10 @@
 //! Where the workers of a run meet: the barriers within it, and its end.
 //!
-//! One counter counts both kinds of arrival, at a barrier and at the end of the closure, so that the last to arrive knows all cases
-//! apart: all met (go on), all finished (the run is over), or some of each, which can never resolve and therefore breaks the run.
-//! The barrier is sense-reversing, with a phase number in place of the sense: the number that releases the workers also carries the
-//! verdict whether to stop. No later barrier completes before every worker has read it, so all read the same verdict.
+//! One counter counts both kinds of arrival, at a barrier and at the end of the closure, so that the last to arrive
+//! knows all cases apart: all met (go on), all finished (the run is over), or some of each, which can never resolve and
+//! therefore breaks the run. The barrier is sense-reversing, with a phase number in place of the sense: the number that
+//! releases the workers also carries the verdict whether to stop. No later barrier completes before every worker has
+//! read it, so all read the same verdict.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -90,8 +91,8 @@ impl Barrier {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Releases all who wait at a barrier, now and for the rest of the run. Called by a worker that arrives at no barrier any more, so no
-    /// phase can begin at the same time.
+    /// Releases all who wait at a barrier, now and for the rest of the run. Called by a worker that arrives at no
+    /// barrier any more, so no phase can begin at the same time.
     pub(super) fn break_up(&self) {
         self.phase.0.raise(BROKEN);
     }
@@ -112,7 +113,8 @@ impl Barrier {
         self.runs.0.load()
     }
 
-    /// Waits for the end of the run that started when `runs` answered `before`, and readies the barrier for the next one.
+    /// Waits for the end of the run that started when `runs` answered `before`, and readies the barrier for the next
+    /// one.
     pub(super) fn close(&self, before: u32, patience: Patience) -> Ending {
         self.runs.0.wait_past(before, patience);
         let phase = self.phase.0.load();
@@ -133,8 +135,9 @@ impl Barrier {
         self.phase.0.load() & BROKEN != 0
     }
 
-    /// Breaks the run if every worker has either met or finished. A worker that leaves a broken barrier to finish is counted twice, so
-    /// the numbers of a run that is broken already mean nothing; whoever broke it did so before its own last arrival.
+    /// Breaks the run if every worker has either met or finished. A worker that leaves a broken barrier to finish is
+    /// counted twice, so the numbers of a run that is broken already mean nothing; whoever broke it did so before its
+    /// own last arrival.
     fn break_if_uneven(&self, arrivals: u32, count: u32) {
         let (finished, met) = (arrivals / FINISHED, arrivals % FINISHED);
         if finished > 0 && finished + met == count && !self.is_broken() {

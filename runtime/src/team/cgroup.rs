@@ -1,13 +1,14 @@
-//! The CPU time that the control groups of this process may use, on Linux. Containers are limited this way: the machine has sixty CPUs, the
-//! process may run on all of them, but only for as much time as two of them have.
+//! The CPU time that the control groups of this process may use, on Linux. Containers are limited this way: the machine
+//! has sixty CPUs, the process may run on all of them, but only for as much time as two of them have.
 //!
-//! A limit may sit on the process's own group or on any group above it, in the unified hierarchy (version 2, `cpu.max`) or in that of the
-//! CPU controller (version 1, `cpu.cfs_quota_us` and `cpu.cfs_period_us`). The least of them counts. Everything here works on the
-//! text of files, which a function reads, so that it is tested on any machine.
+//! A limit may sit on the process's own group or on any group above it, in the unified hierarchy (version 2, `cpu.max`)
+//! or in that of the CPU controller (version 1, `cpu.cfs_quota_us` and `cpu.cfs_period_us`). The least of them counts.
+//! Everything here works on the text of files, which a function reads, so that it is tested on any machine.
 
 use std::path::{Path, PathBuf};
 
-/// The least CPU limit that applies to this process, in CPUs, rounded up; none where nothing limits it. `read` returns the text of a file.
+/// The least CPU limit that applies to this process, in CPUs, rounded up; none where nothing limits it. `read` returns
+/// the text of a file.
 pub(super) fn cpu_limit(read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
     let mounts = read(Path::new("/proc/self/mountinfo"))?;
     let membership = read(Path::new("/proc/self/cgroup"))?;
@@ -61,8 +62,8 @@ impl Version {
     }
 }
 
-/// A quota of microseconds in every period, in CPUs, rounded up and at least one. "No limit" is the word `max` in version 2 and -1
-/// in version 1: not a positive number in either.
+/// A quota of microseconds in every period, in CPUs, rounded up and at least one. "No limit" is the word `max` in
+/// version 2 and -1 in version 1: not a positive number in either.
 fn cpus(quota: &str, period: &str) -> Option<usize> {
     let positive = |text: &str| text.trim().parse::<usize>().ok().filter(|&number| number > 0);
     Some(positive(quota)?.div_ceil(positive(period)?))
@@ -92,8 +93,8 @@ impl<'text> Mount<'text> {
         Some(Mount { version, root, point })
     }
 
-    /// The directory of a group. A container may see its own group mounted under the path that the group has outside; the mount point
-    /// is the nearest that can be seen of a group outside the mount.
+    /// The directory of a group. A container may see its own group mounted under the path that the group has outside;
+    /// the mount point is the nearest that can be seen of a group outside the mount.
     fn directory(&self, group: &Path) -> PathBuf {
         let inside = group.strip_prefix(self.root).ok();
         let visible = inside.filter(|path| path.components().all(|part| part != std::path::Component::ParentDir));

@@ -1,5 +1,6 @@
-//! The floating-point mode of a run. Embedders come with flush-to-zero, other roundings or unmasked exceptions set, and new threads
-//! inherit them; kernels promise the same bits everywhere, so every worker runs in the default mode and hands the old one back.
+//! The floating-point mode of a run. Embedders come with flush-to-zero, other roundings or unmasked exceptions set, and
+//! new threads inherit them; kernels promise the same bits everywhere, so every worker runs in the default mode and
+//! hands the old one back.
 
 #[cfg(target_arch = "x86_64")]
 mod control {
@@ -21,8 +22,9 @@ mod control {
     /// # Safety
     /// `value` is [`DEFAULT`], or was read from this register by this thread.
     pub(super) unsafe fn write(value: u32) {
-        // SAFETY: `ldmxcsr` loads four bytes from a live local. No reserved bit is set, by the contract above, so it does not fault. The
-        // default is the mode that compiled Rust assumes; any other value only restores what the caller of the run had chosen.
+        // SAFETY: `ldmxcsr` loads four bytes from a live local. No reserved bit is set, by the contract above, so it
+        // does not fault. The default is the mode that compiled Rust assumes; any other value only restores what the
+        // caller of the run had chosen.
         unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, readonly)) };
     }
 }
@@ -51,7 +53,8 @@ impl DefaultFloatState {
 impl Drop for DefaultFloatState {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `enter` read the value on this thread: a guard is a local of one function, and never moves to another thread.
+        // SAFETY: `enter` read the value on this thread: a guard is a local of one function, and never moves to another
+        // thread.
         unsafe {
             control::write(self.previous);
         }
@@ -68,8 +71,8 @@ mod tests {
     #[test]
     fn a_run_is_in_the_default_mode_and_restores_the_callers() {
         let original = control::read();
-        // SAFETY: only mode bits that every x86-64 processor has are set, and the arithmetic between here and the restoration is behind
-        // `black_box`, in the mode under test.
+        // SAFETY: only mode bits that every x86-64 processor has are set, and the arithmetic between here and the
+        // restoration is behind `black_box`, in the mode under test.
         unsafe { control::write(FLUSHING) };
         let inside = {
             let _state = DefaultFloatState::enter();

@@ -1,14 +1,16 @@
 //! Dividing the tiles of a step among the workers: a static slice for each, then what the others have left.
 //!
-//! The grid is cut into chunks of `grain` tiles, the same chunks whatever the number of workers, and every worker owns a contiguous slice
-//! of the chunks. It takes chunks from the front of its own slice and then from the slices of the others, so that a step which runs many
-//! times finds its data in the same caches, and a delayed worker still delays nobody by more than one chunk.
+//! The grid is cut into chunks of `grain` tiles, the same chunks whatever the number of workers, and every worker owns
+//! a contiguous slice of the chunks. It takes chunks from the front of its own slice and then from the slices of the
+//! others, so that a step which runs many times finds its data in the same caches, and a delayed worker still delays
+//! nobody by more than one chunk.
 //!
-//! **Invariant: every worker of a run shares out the same sequence of grids.** A cursor holds, per slice, how many chunks were taken and the
-//! number of the grid that this count belongs to (its turn), in one atomic number. A count of an earlier turn reads as zero, so nothing is
-//! ever reset between grids; a worker goes on to the next turn only once it found every slice of the last one empty, so a count of a
-//! later turn reads as "all taken". Hence a fast worker may be any number of grids ahead of a slow one, with or without a barrier in
-//! between: every chunk is taken exactly once. The barrier between two steps is needed for their data alone.
+//! **Invariant: every worker of a run shares out the same sequence of grids.** A cursor holds, per slice, how many
+//! chunks were taken and the number of the grid that this count belongs to (its turn), in one atomic number. A count of
+//! an earlier turn reads as zero, so nothing is ever reset between grids; a worker goes on to the next turn only once
+//! it found every slice of the last one empty, so a count of a later turn reads as "all taken". Hence a fast worker may
+//! be any number of grids ahead of a slow one, with or without a barrier in between: every chunk is taken exactly once.
+//! The barrier between two steps is needed for their data alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,8 +26,8 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// A grid of `total` tiles in chunks of `grain` tiles (at least 1), for `workers` workers. Chunks grow where there would be more of
-    /// them than 32 bits count.
+    /// A grid of `total` tiles in chunks of `grain` tiles (at least 1), for `workers` workers. Chunks grow where there
+    /// would be more of them than 32 bits count.
     pub(super) fn new(total: u64, grain: u64, workers: usize) -> Grid {
         let grain = grain.max(1).max(total.div_ceil(u64::from(u32::MAX)));
         Grid { total, grain, chunks: total.div_ceil(grain), workers: workers as u64 }
@@ -82,8 +84,9 @@ impl GridCursor {
     }
 }
 
-/// Takes the next chunk of a slice: its position there, or none once all `length` are taken. The order of memory accesses does not
-/// matter here: which chunks are taken is told by this number alone, and what chunks write becomes visible at a barrier.
+/// Takes the next chunk of a slice: its position there, or none once all `length` are taken. The order of memory
+/// accesses does not matter here: which chunks are taken is told by this number alone, and what chunks write becomes
+/// visible at a barrier.
 fn take(slice: &AtomicU64, turn: u32, length: u32) -> Option<u32> {
     let mut seen = slice.load(Ordering::Relaxed);
     loop {
@@ -124,7 +127,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn slices_cover_the_chunks_evenly_and_in_order(total in 0u64..100_000, grain in 0u64..300, workers in 1usize..70) {
+        fn slices_cover_the_chunks_evenly_and_in_order(
+            total in 0u64..100_000,
+            grain in 0u64..300,
+            workers in 1usize..70,
+        ) {
             let grid = Grid::new(total, grain, workers);
             let mut next = 0;
             for worker in 0..workers as u64 {
@@ -137,7 +144,11 @@ mod tests {
         }
 
         #[test]
-        fn chunks_do_not_depend_on_the_number_of_workers(total in 0u64..5_000, grain in 1u64..90, workers in 1usize..9) {
+        fn chunks_do_not_depend_on_the_number_of_workers(
+            total in 0u64..5_000,
+            grain in 1u64..90,
+            workers in 1usize..9,
+        ) {
             let mut alone = Vec::new();
             Grid::new(total, grain, 1).for_each(|lo, hi| alone.push((lo, hi)));
             let mut together = chunks(&GridCursor::new(workers), 1, total, grain, workers).concat();

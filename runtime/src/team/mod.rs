@@ -1,15 +1,17 @@
 //! The thread team: one program, executed by several threads at the same time.
 //!
-//! A [`Team`] keeps its threads parked. [`Team::run`] wakes them once, and all of them, the caller included, execute the same closure, told
-//! apart by their [`Worker`]. The closure walks the steps of a program: the tiles of a step are divided with [`Worker::share`], steps
-//! are kept apart with [`Worker::barrier`], and an error ends the run for all at the same barrier through [`Worker::stop`].
+//! A [`Team`] keeps its threads parked. [`Team::run`] wakes them once, and all of them, the caller included, execute
+//! the same closure, told apart by their [`Worker`]. The closure walks the steps of a program: the tiles of a step are
+//! divided with [`Worker::share`], steps are kept apart with [`Worker::barrier`], and an error ends the run for all at
+//! the same barrier through [`Worker::stop`].
 //!
 //! Invariants:
-//! - **Nothing is allocated and no lock is taken** between the start and the end of a run that goes well. Locks guard only what a panic or
-//!   a stop leaves behind.
-//! - **Which worker executes a tile changes no bit of a result.** Nothing here hands a closure a time, a random number or an order of
-//!   arrival, and every worker runs in the default floating-point mode.
-//! - **`run` returns only after every worker has left the closure**, panics included; therefore the closure may borrow from the caller.
+//! - **Nothing is allocated and no lock is taken** between the start and the end of a run that goes well. Locks guard
+//!   only what a panic or a stop leaves behind.
+//! - **Which worker executes a tile changes no bit of a result.** Nothing here hands a closure a time, a random number
+//!   or an order of arrival, and every worker runs in the default floating-point mode.
+//! - **`run` returns only after every worker has left the closure**, panics included; therefore the closure may borrow
+//!   from the caller.
 //! - **A run never waits for another run.** When the team is busy, the closure runs on its caller alone.
 //! - **Threads are not pinned to CPUs**: the team shares the machine with the program that embeds it.
 
@@ -79,7 +81,8 @@ struct Shared {
 
 /// A team of threads; see the [module](self).
 ///
-/// A team is meant to be shared: programs, sessions and threads may call [`run`](Team::run) on the same one at any time.
+/// A team is meant to be shared: programs, sessions and threads may call [`run`](Team::run) on the same one at any
+/// time.
 pub struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -89,11 +92,12 @@ impl Team {
     /// No team is larger than this.
     pub const MAX_SIZE: usize = 1024;
 
-    /// A team of `requested` workers, or of one for each CPU that this thread may run on; in either case no more than the CPU quota of the
-    /// process's control group pays for, rounded up, and at least one. The team is smaller where the system refuses
-    /// threads; [`size`](Team::size) tells.
+    /// A team of `requested` workers, or of one for each CPU that this thread may run on; in either case no more than
+    /// the CPU quota of the process's control group pays for, rounded up, and at least one. The team is smaller where
+    /// the system refuses threads; [`size`](Team::size) tells.
     ///
-    /// Workers that wait spin for some 30 microseconds before they sleep; in a team larger than [`default_size`] they sleep at once.
+    /// Workers that wait spin for some 30 microseconds before they sleep; in a team larger than [`default_size`] they
+    /// sleep at once.
     pub fn new(requested: Option<usize>) -> Team {
         let usable = default_size();
         let size = match requested {
@@ -127,17 +131,19 @@ impl Team {
         self.threads.len() + 1
     }
 
-    /// Executes `task` on all workers of the team at the same time, this thread being worker 0, and returns when all have left it.
+    /// Executes `task` on all workers of the team at the same time, this thread being worker 0, and returns when all
+    /// have left it.
     ///
-    /// When the team is busy (with a run of another thread, or with the very run that this is called from), `task` is executed on this thread
-    /// alone, as the only worker. It never waits for the other run.
+    /// When the team is busy (with a run of another thread, or with the very run that this is called from), `task` is
+    /// executed on this thread alone, as the only worker. It never waits for the other run.
     ///
     /// # Errors
     /// The [`Stop`] of the lowest step and tile, if a worker published one.
     ///
     /// # Panics
-    /// Goes on with the panic of a worker (the one of the lowest index, if several panic) once all workers have left `task`; and panics
-    /// if some workers end while others wait for them at a barrier. The team stays usable in both cases.
+    /// Goes on with the panic of a worker (the one of the lowest index, if several panic) once all workers have left
+    /// `task`; and panics if some workers end while others wait for them at a barrier. The team stays usable in both
+    /// cases.
     pub fn run(&self, task: impl Fn(&Worker) + Sync) -> Result<(), Stop> {
         if self.threads.is_empty() || self.shared.busy.swap(true, Ordering::Acquire) {
             return run_alone(&task);
@@ -194,9 +200,9 @@ impl Shared {
             if job.is_null() {
                 return;
             }
-            // SAFETY: `run_together` wrote the job before it announced this start, and keeps it on its stack, untouched, until all workers
-            // have called `finish`; this one reads it before. The lifetime is stretched no further than this block: `perform` returns
-            // before `finish`, and keeps nothing of the task.
+            // SAFETY: `run_together` wrote the job before it announced this start, and keeps it on its stack,
+            // untouched, until all workers have called `finish`; this one reads it before. The lifetime is stretched no
+            // further than this block: `perform` returns before `finish`, and keeps nothing of the task.
             let workers = unsafe {
                 let Job { task, workers } = *job;
                 self.perform(index, workers, task);

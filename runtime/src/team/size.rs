@@ -1,7 +1,8 @@
-//! How many workers a team gets by default: as many as the CPUs that this process may use, which is not the number that the machine has.
+//! How many workers a team gets by default: as many as the CPUs that this process may use, which is not the number that
+//! the machine has.
 
-/// The number of workers of a team that nobody sized: the smaller of the CPUs that the calling thread may run on and the CPU quota of the
-/// process's control group, rounded up; at least one.
+/// The number of workers of a team that nobody sized: the smaller of the CPUs that the calling thread may run on and
+/// the CPU quota of the process's control group, rounded up; at least one.
 pub fn default_size() -> usize {
     affinity().min(quota().unwrap_or(usize::MAX)).max(1)
 }
@@ -28,13 +29,13 @@ mod linux {
     /// Sets of up to 64 Ki CPUs are asked for; no kernel is built for more.
     const MOST_WORDS: usize = 1024;
 
-    /// The number of CPUs in the affinity set of the calling thread. The kernel refuses a set that is smaller than its own, hence the
-    /// attempts.
+    /// The number of CPUs in the affinity set of the calling thread. The kernel refuses a set that is smaller than its
+    /// own, hence the attempts.
     pub(super) fn affinity() -> Option<usize> {
         let mut set: Vec<u64> = vec![0; 16];
         loop {
-            // SAFETY: the kernel writes at most the given number of bytes into the vector, whose elements are at least as aligned as a
-            // `cpu_set_t` and may hold any bits.
+            // SAFETY: the kernel writes at most the given number of bytes into the vector, whose elements are at least
+            // as aligned as a `cpu_set_t` and may hold any bits.
             let answer = unsafe { libc::sched_getaffinity(0, size_of_val(&set[..]), set.as_mut_ptr().cast()) };
             if answer == 0 {
                 return Some(set.iter().map(|word| word.count_ones() as usize).sum());

@@ -1,8 +1,9 @@
 //! Sleeping in the kernel until a number changes: the futex on Linux, a condition variable elsewhere.
 //!
-//! Measured against `std::thread::park` on two cores of a virtual machine, both take the same time (a one-way wake-up 4.5 us at best and
-//! 6 to 7 us in the median, nearly all of it in the call that wakes). The futex is here because one call wakes all sleepers, and
-//! because the words belong to the team: nobody needs a handle of the thread that called `run`, which may be gone when it is woken.
+//! Measured against `std::thread::park` on two cores of a virtual machine, both take the same time (a one-way wake-up
+//! 4.5 us at best and 6 to 7 us in the median, nearly all of it in the call that wakes). The futex is here because one
+//! call wakes all sleepers, and because the words belong to the team: nobody needs a handle of the thread that called
+//! `run`, which may be gone when it is woken.
 
 use std::sync::atomic::AtomicU32;
 
@@ -36,8 +37,8 @@ mod futex {
     impl super::Sleep for FutexSleep {
         fn sleep_while(&self, word: &AtomicU32, seen: u32) {
             let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-            // SAFETY: the kernel reads the four aligned bytes of a live atomic; a null time limit means none. Whatever it answers (woken,
-            // changed already, interrupted), the caller looks at the number again.
+            // SAFETY: the kernel reads the four aligned bytes of a live atomic; a null time limit means none. Whatever
+            // it answers (woken, changed already, interrupted), the caller looks at the number again.
             unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, seen, ptr::null::<libc::timespec>()) };
         }
 
@@ -70,7 +71,8 @@ mod condvar {
         }
 
         fn wake_all(&self, _word: &AtomicU32) {
-            // Between a sleeper's look at the number and its sleep it holds the lock; passing through the lock waits for that.
+            // Between a sleeper's look at the number and its sleep it holds the lock; passing through the lock waits
+            // for that.
             drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
             self.changed.notify_all();
         }

@@ -4,9 +4,9 @@ use thiserror::Error;
 
 /// Why and where a run ended early: the status of the lowest tile of the lowest step that stopped it.
 ///
-/// The order is that of the fields, so the least of several stops is the one a sequential execution meets first. Every worker finishes
-/// the step in which a stop was published, and chunks are cut the same way whoever runs them; so neither the number of workers nor
-/// their speed changes which stop is reported.
+/// The order is that of the fields, so the least of several stops is the one a sequential execution meets first. Every
+/// worker finishes the step in which a stop was published, and chunks are cut the same way whoever runs them; so
+/// neither the number of workers nor their speed changes which stop is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
 #[error("step {step} stopped the run with status {code} at tile {tile}")]
 pub struct Stop {

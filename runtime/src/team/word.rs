@@ -1,7 +1,8 @@
 //! A number that threads wait on: first spinning, for a bounded time, then asleep in the kernel.
 //!
-//! Everything in the team that waits waits on one of these: parked workers for the next run, workers at a barrier, the caller for the
-//! last worker. Whoever changes the number pays for a wake-up only if somebody sleeps, and wakes all sleepers with one call.
+//! Everything in the team that waits waits on one of these: parked workers for the next run, workers at a barrier, the
+//! caller for the last worker. Whoever changes the number pays for a wake-up only if somebody sleeps, and wakes all
+//! sleepers with one call.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ const LOOKS_PER_BATCH: u32 = 64;
 pub(super) struct Patience(Duration);
 
 impl Patience {
-    /// Longer than the gap between two kernels of a program, or two calls of a busy caller; short beside a scheduler's time slice.
+    /// Longer than the gap between two kernels of a program, or two calls of a busy caller; short beside a scheduler's
+    /// time slice.
     pub(super) const SPINNING: Patience = Patience(Duration::from_micros(30));
 
     /// Sleep at once: with more threads than CPUs, whoever spins takes the CPU from the thread it waits for.
@@ -75,8 +77,8 @@ impl<S: Sleep> Word<S> {
         patience.spin(changed).unwrap_or_else(|| self.sleep_past(seen))
     }
 
-    /// The counterpart of `sleep_past`: one side writes `value` then reads `sleepers`, the other writes `sleepers` then reads `value`. In
-    /// the single total order of these four, at least one side sees the other, so no wake-up is lost.
+    /// The counterpart of `sleep_past`: one side writes `value` then reads `sleepers`, the other writes `sleepers` then
+    /// reads `value`. In the single total order of these four, at least one side sees the other, so no wake-up is lost.
     fn wake(&self) {
         if self.sleepers.load(Ordering::SeqCst) != 0 {
             self.sleep.wake_all(&self.value);

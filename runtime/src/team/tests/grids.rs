@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::{Team, team, watched};
 
-/// Runs a list of grids on a team, with a barrier after some of them, and checks that every tile was in exactly one call.
+/// Runs a list of grids on a team, with a barrier after some of them, and checks that every tile was in exactly one
+/// call.
 fn share_grids(team: &Team, grids: &[(u64, u64)], barrier_after: impl Fn(usize) -> bool + Sync) {
     let tiles: Vec<Vec<AtomicU32>> =
         grids.iter().map(|&(total, _)| (0..total).map(|_| AtomicU32::new(0)).collect()).collect();

@@ -1,5 +1,5 @@
-//! Tests of whole teams: who runs, when, and what the barriers promise. All of them run under a watchdog, since the way in which such code
-//! fails is to wait forever.
+//! Tests of whole teams: who runs, when, and what the barriers promise. All of them run under a watchdog, since the way
+//! in which such code fails is to wait forever.
 
 mod endings;
 mod grids;
