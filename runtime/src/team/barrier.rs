@@ -17,8 +17,11 @@ pub(super) struct Padded<T>(pub(super) T);
 
 /// One arrival at a barrier, in the low half of the counter of arrivals.
 const MET: u32 = 1;
-/// One arrival at the end, in the high half. Teams are far smaller than half the counter holds.
+/// One arrival at the end, above. Teams are far smaller than either part of the counter holds.
 const FINISHED: u32 = 1 << 16;
+/// Flag of the counter: a worker that met may leave the barrier and finish, and so be counted twice. What the counter
+/// says of the others is known only together with this, hence not from the phase.
+const ABANDONED: u32 = 1 << 31;
 
 /// Flag of a phase: a stop was published before the barrier that began this phase.
 const STOP: u32 = 1;
@@ -69,7 +72,7 @@ impl Barrier {
 
     /// Waits until all `count` workers have called this from the phase `seen`; returns the phase that begins.
     pub(super) fn meet(&self, seen: Phase, count: u32, patience: Patience) -> Result<Phase, Broken> {
-        if self.is_broken() {
+        if self.phase.0.load() & BROKEN != 0 {
             return Err(Broken);
         }
         let arrivals = self.arrivals.0.fetch_add(MET, Ordering::AcqRel) + MET;
@@ -91,16 +94,18 @@ impl Barrier {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Releases all who wait at a barrier, now and for the rest of the run. Called by a worker that arrives at no
-    /// barrier any more, so no phase can begin at the same time.
+    /// Releases all who wait at a barrier, now and for the rest of the run. Called by a worker that arrives at no barrier
+    /// any more, so no phase can begin at the same time; and either before it finishes or while others wait, so the
+    /// run cannot end at the same time.
     pub(super) fn break_up(&self) {
+        self.arrivals.0.fetch_or(ABANDONED, Ordering::AcqRel);
         self.phase.0.raise(BROKEN);
     }
 
     /// Says that a worker is through with the run. Of the run's data it touches nothing afterwards.
     pub(super) fn finish(&self, count: u32) {
         let arrivals = self.arrivals.0.fetch_add(FINISHED, Ordering::AcqRel) + FINISHED;
-        if arrivals / FINISHED == count {
+        if (arrivals & !ABANDONED) / FINISHED == count {
             self.arrivals.0.store(0, Ordering::Relaxed);
             self.runs.0.publish(self.runs.0.load().wrapping_add(1));
         } else {
@@ -131,16 +136,11 @@ impl Barrier {
         ending
     }
 
-    fn is_broken(&self) -> bool {
-        self.phase.0.load() & BROKEN != 0
-    }
-
-    /// Breaks the run if every worker has either met or finished. A worker that leaves a broken barrier to finish is
-    /// counted twice, so the numbers of a run that is broken already mean nothing; whoever broke it did so before its
-    /// own last arrival.
+    /// Breaks the run if every worker has either met or finished. Where nobody is counted twice, the one worker that
+    /// sees this is the last to arrive; those that met cannot finish, nor the run end, before it has released them.
     fn break_if_uneven(&self, arrivals: u32, count: u32) {
         let (finished, met) = (arrivals / FINISHED, arrivals % FINISHED);
-        if finished > 0 && finished + met == count && !self.is_broken() {
+        if arrivals & ABANDONED == 0 && finished > 0 && finished + met == count {
             self.uneven.store(true, Ordering::Relaxed);
             self.break_up();
         }

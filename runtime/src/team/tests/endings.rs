@@ -110,6 +110,43 @@ fn workers_that_disagree_about_barriers_are_told() {
     });
 }
 
+/// Every combination of workers that meet, return and panic ends as it must, and the next run knows nothing of it.
+#[test]
+fn broken_runs_leave_nothing_behind() {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Role {
+        Meets,
+        Returns,
+        Panics,
+    }
+    watched(|| {
+        let team = team(3);
+        for round in 0..27 * 100 {
+            let roles =
+                [round, round / 3, round / 9].map(|digit| [Role::Meets, Role::Returns, Role::Panics][digit % 3]);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                team.run(|worker| match roles[worker.index()] {
+                    Role::Meets => assert_eq!(worker.barrier(), Ok(())),
+                    Role::Returns => (),
+                    Role::Panics => resume_unwind(Box::new(worker.index())),
+                })
+            }));
+            let first_panic = roles.iter().position(|&role| role == Role::Panics);
+            match outcome {
+                Ok(outcome) => {
+                    assert_eq!(outcome, Ok(()));
+                    assert!(first_panic.is_none() && roles.iter().all(|&role| role == roles[0]), "round {round}");
+                }
+                Err(payload) => {
+                    assert_eq!(payload.downcast_ref().copied(), first_panic, "round {round}");
+                    assert_eq!(payload.is::<&str>(), first_panic.is_none(), "round {round}");
+                }
+            }
+            assert_usable(&team);
+        }
+    });
+}
+
 #[test]
 fn all_workers_leave_at_the_barrier_after_a_stop() {
     watched(|| {
