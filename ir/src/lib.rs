@@ -8,6 +8,7 @@
 //! | [`op`] | the closed set of operations |
 //! | [`circuit`], [`canonical`] | nodes, functions, modules; nodes up to the names of variables |
 //! | [`digest`] | digests of constant data |
+//! | [`mod@text`] | the text format: parse and print |
 //! | [`error`] | what can be wrong with a circuit, and where |
 
 pub mod axis;
@@ -19,6 +20,7 @@ pub mod index;
 pub mod literal;
 pub mod op;
 pub mod scalar;
+pub mod text;
 
 pub use axis::{Axis, Variable};
 pub use circuit::{Edge, Function, FunctionId, Module, Node, Output, Parameter, Source, Value};
