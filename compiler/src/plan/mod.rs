@@ -8,7 +8,7 @@
 //! | `build` | the scalar code and accesses of one kernel |
 //! | `lower`, `nest`, `contract`, `attention`, `control` | groups to kernels, by kind |
 //! | `pack` | weights into panels |
-//! | `memory`, `cost` | live ranges; flops and bytes |
+//! | `memory`, `cost`, `print` | live ranges; flops and bytes; text |
 //! | `kernel` | the result, which code generation reads |
 
 mod attention;
@@ -24,6 +24,7 @@ mod lower;
 mod memory;
 mod nest;
 mod pack;
+mod print;
 mod scope;
 mod sweep;
 mod trace;
