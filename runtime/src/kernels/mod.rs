@@ -9,8 +9,11 @@
 
 pub mod fma;
 pub mod gemm;
+pub(crate) mod lanes;
 pub mod level;
+pub(crate) mod math;
 pub mod pack;
+pub mod strips;
 pub mod table;
 
 pub use level::{Level, LevelError};

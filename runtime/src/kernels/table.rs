@@ -10,6 +10,7 @@ use super::fma;
 use super::gemm::{self, GemmBlock};
 use super::level::Level;
 use super::pack;
+use super::strips;
 
 /// How a parameter or result of a kernel is passed by the C ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,6 +146,68 @@ kernel_table! {
         gemm_f32, GemmF32: fn(*const GemmBlock) = gemm::gemm_f32;
         /// `(source, k_stride, n_stride, depth, columns, packed)`: the panels of a matrix, [`pack`].
         pack_b, PackB: fn(*const f32, i64, i64, u64, u64, *mut f32) = pack::pack_b;
+        /// Strip `(dst, src, count)`: `e^x`
+        exp_f32, ExpF32: fn(*mut f32, *const f32, u64) = strips::exp_f32;
+        /// Strip `(dst, src, count)`: `e^x - 1`
+        expm1_f32, Expm1F32: fn(*mut f32, *const f32, u64) = strips::expm1_f32;
+        /// Strip `(dst, src, count)`: The natural logarithm.
+        log_f32, LogF32: fn(*mut f32, *const f32, u64) = strips::log_f32;
+        /// Strip `(dst, src, count)`: `ln(1 + x)`
+        log1p_f32, Log1pF32: fn(*mut f32, *const f32, u64) = strips::log1p_f32;
+        /// Strip `(dst, src, count)`: The hyperbolic tangent.
+        tanh_f32, TanhF32: fn(*mut f32, *const f32, u64) = strips::tanh_f32;
+        /// Strip `(dst, src, count)`: The error function.
+        erf_f32, ErfF32: fn(*mut f32, *const f32, u64) = strips::erf_f32;
+        /// Strip `(dst, src, count)`: `1 / (1 + e^-x)`
+        sigmoid_f32, SigmoidF32: fn(*mut f32, *const f32, u64) = strips::sigmoid_f32;
+        /// Strip `(dst, src, count)`: `x` times the normal distribution function.
+        gelu_f32, GeluF32: fn(*mut f32, *const f32, u64) = strips::gelu_f32;
+        /// Strip `(dst, src, count)`: The approximation of GELU by `tanh`.
+        gelu_tanh_f32, GeluTanhF32: fn(*mut f32, *const f32, u64) = strips::gelu_tanh_f32;
+        /// Strip `(dst, src, count)`: `x sigmoid(x)`
+        silu_f32, SiluF32: fn(*mut f32, *const f32, u64) = strips::silu_f32;
+        /// Strip `(dst, src, count)`: `ln(1 + e^x)`
+        softplus_f32, SoftplusF32: fn(*mut f32, *const f32, u64) = strips::softplus_f32;
+        /// Strip `(dst, src, count)`: `x tanh(softplus(x))`
+        mish_f32, MishF32: fn(*mut f32, *const f32, u64) = strips::mish_f32;
+        /// Strip `(dst, src, count, slope)`: `x < 0 ? slope (e^x - 1) : x`
+        elu_f32, EluF32: fn(*mut f32, *const f32, u64, f32) = strips::elu_f32;
+        /// Strip `(dst, src, count)`: The sine.
+        sin_f32, SinF32: fn(*mut f32, *const f32, u64) = strips::sin_f32;
+        /// Strip `(dst, src, count)`: The cosine.
+        cos_f32, CosF32: fn(*mut f32, *const f32, u64) = strips::cos_f32;
+        /// Strip `(dst, src, count)`: `max(x, 0)`
+        relu_f32, ReluF32: fn(*mut f32, *const f32, u64) = strips::relu_f32;
+        /// Strip `(dst, src, count, slope)`: `x < 0 ? slope x : x`
+        leaky_relu_f32, LeakyReluF32: fn(*mut f32, *const f32, u64, f32) = strips::leaky_relu_f32;
+        /// Strip `(dst, src, count, low, high)`: `min(max(x, low), high)`
+        clip_f32, ClipF32: fn(*mut f32, *const f32, u64, f32, f32) = strips::clip_f32;
+        /// Strip `(dst, src, count, slope, offset)`: `max(0, min(1, slope x + offset))`
+        hard_sigmoid_f32, HardSigmoidF32: fn(*mut f32, *const f32, u64, f32, f32) = strips::hard_sigmoid_f32;
+        /// Strip `(dst, src, count)`: `x max(0, min(1, x / 6 + 1/2))`, with the product by the rounded 1/6.
+        hard_swish_f32, HardSwishF32: fn(*mut f32, *const f32, u64) = strips::hard_swish_f32;
+        /// Strip `(dst, src, count, scale, shift)`: `scale x + shift`, rounded twice.
+        scale_shift_f32, ScaleShiftF32: fn(*mut f32, *const f32, u64, f32, f32) = strips::scale_shift_f32;
+        /// Strip `(dst, src, count)`: `-x`
+        neg_f32, NegF32: fn(*mut f32, *const f32, u64) = strips::neg_f32;
+        /// Strip `(dst, src, count)`: `|x|`
+        abs_f32, AbsF32: fn(*mut f32, *const f32, u64) = strips::abs_f32;
+        /// Strip `(dst, src, count)`: The square root.
+        sqrt_f32, SqrtF32: fn(*mut f32, *const f32, u64) = strips::sqrt_f32;
+        /// Strip `(dst, a, b, count, a_step, b_step)`: `a + b`.
+        add_f32, AddF32: fn(*mut f32, *const f32, *const f32, u64, u64, u64) = strips::add_f32;
+        /// Strip `(dst, a, b, count, a_step, b_step)`: `a - b`.
+        sub_f32, SubF32: fn(*mut f32, *const f32, *const f32, u64, u64, u64) = strips::sub_f32;
+        /// Strip `(dst, a, b, count, a_step, b_step)`: `a b`.
+        mul_f32, MulF32: fn(*mut f32, *const f32, *const f32, u64, u64, u64) = strips::mul_f32;
+        /// Strip `(dst, a, b, count, a_step, b_step)`: `a / b`.
+        div_f32, DivF32: fn(*mut f32, *const f32, *const f32, u64, u64, u64) = strips::div_f32;
+        /// Strip `(dst, a, b, count, a_step, b_step)`: The greater of both, NaN if either is NaN; -0 is less than +0.
+        max_f32, MaxF32: fn(*mut f32, *const f32, *const f32, u64, u64, u64) = strips::max_f32;
+        /// Strip `(dst, a, b, count, a_step, b_step)`: The lesser of both, NaN if either is NaN; -0 is less than +0.
+        min_f32, MinF32: fn(*mut f32, *const f32, *const f32, u64, u64, u64) = strips::min_f32;
+        /// Strip `(dst, a, b, count, a_step, b_step)`: `a^b`.
+        pow_f32, PowF32: fn(*mut f32, *const f32, *const f32, u64, u64, u64) = strips::pow_f32;
     }
 }
 

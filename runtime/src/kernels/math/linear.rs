@@ -1,0 +1,41 @@
+//! Activations made of comparisons, products and sums: exactly the scalar expression each states, every operation
+//! rounded once.
+
+use crate::kernels::lanes::Lanes;
+
+/// `max(x, 0)`: NaN for NaN, +0 for -0.
+#[inline(always)]
+pub(crate) fn relu<V: Lanes>(x: V) -> V {
+    // The single instruction lets NaN pass this way round, but also -0, to which adding +0 gives +0.
+    V::splat(0.0).greater(x).add(V::splat(0.0))
+}
+
+/// `min(max(x, low), high)`.
+#[inline(always)]
+pub(crate) fn clip<V: Lanes>(x: V, low: V, high: V) -> V {
+    x.max(low).min(high)
+}
+
+/// `x < 0 ? slope * x : x`.
+#[inline(always)]
+pub(crate) fn leaky_relu<V: Lanes>(x: V, slope: V) -> V {
+    x.unless_negative(x.mul(slope))
+}
+
+/// `max(0, min(1, slope * x + offset))`.
+#[inline(always)]
+pub(crate) fn hard_sigmoid<V: Lanes>(x: V, slope: V, offset: V) -> V {
+    relu(V::splat(1.0).lesser(x.mul(slope).add(offset)))
+}
+
+/// `x * hard_sigmoid(x, 1/6, 1/2)`; NaN for -inf, as the product says.
+#[inline(always)]
+pub(crate) fn hard_swish<V: Lanes>(x: V) -> V {
+    x.mul(hard_sigmoid(x, V::splat(1.0 / 6.0), V::splat(0.5)))
+}
+
+/// `scale * x + shift`, rounded twice.
+#[inline(always)]
+pub(crate) fn scale_shift<V: Lanes>(x: V, scale: V, shift: V) -> V {
+    x.mul(scale).add(shift)
+}
