@@ -6,8 +6,8 @@ use std::fmt;
 /// A mistake in a circuit, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CircuitError {
-    /// What is wrong.
-    pub kind: Mistake,
+    /// What is wrong (boxed: results stay small where nothing is).
+    pub kind: Box<Mistake>,
     /// The name of the value or function where it is, as printed: `%x`, `@weight`.
     pub at: String,
     /// Where that came from: a span of text or a node of an ONNX file.
@@ -67,7 +67,7 @@ pub enum Mistake {
 impl CircuitError {
     /// A mistake at a named place.
     pub fn new(kind: Mistake, at: impl Into<String>, source: &Source) -> Self {
-        CircuitError { kind, at: at.into(), source: source.clone() }
+        CircuitError { kind: Box::new(kind), at: at.into(), source: source.clone() }
     }
 }
 

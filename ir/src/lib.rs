@@ -9,6 +9,8 @@
 //! | [`circuit`], [`canonical`] | nodes, functions, modules; nodes up to the names of variables |
 //! | [`digest`] | digests of constant data |
 //! | [`mod@text`] | the text format: parse and print |
+//! | [`mod@verify`] | whether a module is sound |
+//! | [`interpret`] | the reference interpreter |
 //! | [`error`] | what can be wrong with a circuit, and where |
 
 pub mod axis;
@@ -17,10 +19,12 @@ pub mod circuit;
 pub mod digest;
 pub mod error;
 pub mod index;
+pub mod interpret;
 pub mod literal;
 pub mod op;
 pub mod scalar;
 pub mod text;
+pub mod verify;
 
 pub use axis::{Axis, Variable};
 pub use circuit::{Edge, Function, FunctionId, Module, Node, Output, Parameter, Source, Value};
