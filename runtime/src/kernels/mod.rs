@@ -7,12 +7,14 @@
 //! Adding a kernel: write `unsafe fn body<V: ...>(...)` marked `#[inline(always)]`, instantiate it with `per_level!`,
 //! and add a line to the list in `table.rs`.
 
+pub mod builtin;
 pub mod fma;
 pub mod gemm;
 pub(crate) mod lanes;
 pub mod level;
 pub(crate) mod math;
 pub mod pack;
+pub mod sort;
 pub mod strips;
 pub mod table;
 
