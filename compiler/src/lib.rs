@@ -1,4 +1,5 @@
 //! From circuits to programs: import of model files, rewriting with egg, planning of kernels and memory, code generation
 //! with Cranelift.
 
+pub mod import;
 pub mod plan;

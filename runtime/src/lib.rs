@@ -9,6 +9,7 @@ mod execute;
 pub mod kernels;
 mod memory;
 pub mod profile;
+pub mod mapping;
 pub mod program;
 pub mod session;
 pub mod size;

@@ -1,0 +1,55 @@
+//! Import of model files: whole models, and files that are broken.
+
+use std::{fs, path::PathBuf};
+use strang_compiler::import::onnx::{ImportOptions, load, load_bytes};
+use strang_ir::{Module, Op};
+
+fn digits() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/digits/digits.onnx")
+}
+
+fn count(module: &Module, wanted: fn(&Op) -> bool) -> usize {
+    module.functions.iter().flat_map(|function| function.graph.node_weights()).filter(|node| wanted(&node.op)).count()
+}
+
+#[test]
+fn digits_imports() {
+    let module = load(&digits(), &ImportOptions::default()).unwrap();
+    let entry = module.entry();
+    assert_eq!(entry.inputs.len(), 1);
+    assert_eq!(entry.outputs.len(), 1);
+    assert!(count(&module, |op| matches!(op, Op::Dot { .. })) > 30);
+    assert_eq!(entry.order().len(), entry.graph.node_count(), "the graph is acyclic");
+}
+
+/// The benchmark models, where `STRANG_BENCH_DIR` says that they have been written out.
+#[test]
+fn bench_models_import() {
+    let Some(folder) = std::env::var_os("STRANG_BENCH_DIR") else { return };
+    let mut failures = Vec::new();
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "onnx")) {
+        let start = std::time::Instant::now();
+        match load(&path, &ImportOptions::default()) {
+            Ok(module) => println!(
+                "{}: {} nodes, {} parameters, {:?}",
+                path.display(),
+                module.functions.iter().map(|function| function.graph.node_count()).sum::<usize>(),
+                module.parameters.len(),
+                start.elapsed()
+            ),
+            Err(error) => failures.push(format!("{}: {error}", path.display())),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn what_is_no_model_is_refused() {
+    let refused = |bytes: &[u8]| load_bytes(bytes, None, &ImportOptions::default()).unwrap_err().to_string();
+    assert!(refused(b"").contains("no graph"));
+    assert!(refused(b"not a model at all").contains("not an ONNX model"));
+    let missing = load(&PathBuf::from("missing.onnx"), &ImportOptions::default()).unwrap_err().to_string();
+    assert!(missing.contains("missing.onnx"), "{missing}");
+}
