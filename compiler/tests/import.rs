@@ -33,10 +33,11 @@ fn bench_models_import() {
         let start = std::time::Instant::now();
         match load(&path, &ImportOptions::default()) {
             Ok(module) => println!(
-                "{}: {} nodes, {} parameters, {:?}",
+                "{}: {} nodes, {} parameters ({} mapped), {:?}",
                 path.display(),
                 module.functions.iter().map(|function| function.graph.node_count()).sum::<usize>(),
                 module.parameters.len(),
+                module.parameters.iter().filter(|p| p.data.as_ref().is_some_and(|data| data.is_mapped())).count(),
                 start.elapsed()
             ),
             Err(error) => failures.push(format!("{}: {error}", path.display())),

@@ -236,7 +236,9 @@ impl<'a> Call<'_, 'a> {
         if from == sizes {
             return value;
         }
-        self.view(value, sizes, |variables, size_of| super::operators::shape::reshape_exprs(&from, sizes, variables, size_of))
+        self.view(value, sizes, |variables, size_of| {
+            super::operators::shape::reshape_exprs(&from, sizes, variables, size_of)
+        })
     }
 
     /// A scalar expression of values that broadcast against each other, ONNX style.
@@ -253,12 +255,7 @@ impl<'a> Call<'_, 'a> {
     ///
     /// # Errors
     /// Element types that the expression does not take.
-    pub fn map_over(
-        &mut self,
-        values: &[Value],
-        expression: ScalarExpr,
-        sizes: &[Size],
-    ) -> Result<Value, ImportError> {
+    pub fn map_over(&mut self, values: &[Value], expression: ScalarExpr, sizes: &[Size]) -> Result<Value, ImportError> {
         let elements: Vec<ElementType> = values.iter().map(|value| self.element_of(*value)).collect();
         let element = expression.element(&elements).map_err(|reason| self.error(reason))?;
         let (mut draft, variables) = Draft::over(sizes);
@@ -307,8 +304,10 @@ pub fn broadcast_exprs(shape: &[Size], sizes: &[Size], variables: &[u32]) -> Vec
         .iter()
         .zip(&variables[skipped..])
         .zip(&sizes[skipped..])
-        .map(|((size, variable), target)| {
-            if size.is(1) && !target.is(1) { IndexExpr::constant(0) } else { IndexExpr::variable(*variable) }
-        })
+        .map(
+            |((size, variable), target)| {
+                if size.is(1) && !target.is(1) { IndexExpr::constant(0) } else { IndexExpr::variable(*variable) }
+            },
+        )
         .collect()
 }

@@ -70,9 +70,8 @@ impl Loader {
     }
 
     fn external(&self, proto: &TensorProto, element: ElementType, shape: &[usize]) -> Result<Tensor, String> {
-        let entry = |key: &str| {
-            proto.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
-        };
+        let entry =
+            |key: &str| proto.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
         let number = |key: &str| match entry(key) {
             None => Ok(None),
             Some(value) => value
@@ -196,9 +195,7 @@ pub fn element_type(data_type: i32) -> Result<ElementType, String> {
 ///
 /// # Errors
 /// A value that is not a tensor, or has no shape.
-pub fn tensor_type(
-    info: &ValueInfoProto,
-) -> Result<(ElementType, &[super::proto::DimensionProto]), String> {
+pub fn tensor_type(info: &ValueInfoProto) -> Result<(ElementType, &[super::proto::DimensionProto]), String> {
     let kind = info.r#type.as_ref().ok_or("it has no type")?;
     let Some(tensor) = &kind.tensor else {
         let name = match () {

@@ -191,13 +191,7 @@ impl Builder {
     }
 
     /// Adds a finished node with the given outputs.
-    pub fn add(
-        &mut self,
-        draft: Draft,
-        op: Op,
-        outputs: Vec<(ElementType, Vec<u32>)>,
-        origin: &Origin,
-    ) -> Vec<Value> {
+    pub fn add(&mut self, draft: Draft, op: Op, outputs: Vec<(ElementType, Vec<u32>)>, origin: &Origin) -> Vec<Value> {
         let count = outputs.len() as u32;
         let wanted = format!("{}_{}", origin.base, op.name());
         let outputs = outputs

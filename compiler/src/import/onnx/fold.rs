@@ -45,7 +45,13 @@ pub fn fold(call: &mut Call) -> Result<Option<Vec<Item>>, ImportError> {
         "Expand" => expand(call, &first)?,
         "Where" => choose(&known),
         "Neg" => map(&first, |a| Some(-a)),
-        "Abs" => map(&first, |a| if a.lower_bound(1)? >= 0 { Some(a.clone()) } else { a.as_constant().map(|a| Size::from(a.saturating_abs())) }),
+        "Abs" => map(&first, |a| {
+            if a.lower_bound(1)? >= 0 {
+                Some(a.clone())
+            } else {
+                a.as_constant().map(|a| Size::from(a.saturating_abs()))
+            }
+        }),
         "Not" => map(&first, |a| Some(Size::ONE - a)),
         "ReduceProd" | "ReduceSum" | "ReduceMax" | "ReduceMin" => reduce(call, &first)?,
         "Min" | "Max" | "Sum" => variadic(call.operator, &known),
@@ -61,9 +67,39 @@ pub fn fold(call: &mut Call) -> Result<Option<Vec<Item>>, ImportError> {
 
 /// The operators that fold.
 const FOLDED: &[&str] = &[
-    "Abs", "Add", "And", "Cast", "Concat", "Div", "Equal", "Expand", "Flatten", "Gather", "Greater", "GreaterOrEqual",
-    "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax", "ReduceMin", "ReduceProd",
-    "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Sum", "Unsqueeze", "Where",
+    "Abs",
+    "Add",
+    "And",
+    "Cast",
+    "Concat",
+    "Div",
+    "Equal",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Max",
+    "Min",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Unsqueeze",
+    "Where",
 ];
 
 type Folded = Result<Option<Known>, ImportError>;

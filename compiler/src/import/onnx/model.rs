@@ -7,8 +7,7 @@ use super::{
     data::{Loader, tensor_type},
     draft::{Builder, Origin, dotted_identifier, identifier},
     error::{ImportError, Place},
-    fold,
-    operators,
+    fold, operators,
     order::order,
     proto::{AttributeProto, Dimension, DimensionProto, FunctionProto, GraphProto, ModelProto, NodeProto},
     values::Item,
@@ -114,7 +113,8 @@ impl<'a> Importer<'a> {
         self.walk(&graph.node, &outputs)?;
         let mut values = Vec::with_capacity(outputs.len());
         for name in &outputs {
-            let error = |reason: &str| ImportError::Port { what: "output", name: (*name).into(), reason: reason.into() };
+            let error =
+                |reason: &str| ImportError::Port { what: "output", name: (*name).into(), reason: reason.into() };
             let item = self.lookup(name)?.ok_or_else(|| error("nothing in the graph produces it"))?;
             if item.is_absent() {
                 return Err(error("its node leaves it out"));
@@ -241,8 +241,7 @@ impl<'a> Importer<'a> {
             Item::Value(value) => Ok(*value),
             Item::Constant(constant) => {
                 if constant.tensor.shape().is_empty() {
-                    let literal =
-                        Literal { element: constant.tensor.element(), bits: constant.tensor.bits_at(0) };
+                    let literal = Literal { element: constant.tensor.element(), bits: constant.tensor.bits_at(0) };
                     return Ok(self.builder_mut().constant(literal));
                 }
                 let position = match constant.parameter.get() {
@@ -299,7 +298,7 @@ impl<'a> Importer<'a> {
             name = format!("{wanted}_{count}");
         }
         let axes = tensor.shape().iter().map(|size| super::draft::axis_of(&Size::from(*size as i64))).collect();
-        let parameter = Parameter { name: name.into(), element: tensor.element(), axes, data: Some(tensor) };
+        let parameter = Parameter::new(name, tensor.element(), axes).with_data(tensor);
         self.module.add_parameter(parameter)
     }
 

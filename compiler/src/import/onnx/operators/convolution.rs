@@ -115,9 +115,9 @@ impl Groups {
 
     fn output_channel(&self, variables: &[u32], outputs: &Size) -> IndexExpr {
         match *variables {
-            [group, within] => IndexExpr::variable(group)
-                .times(&outputs.floor_div(&self.count))
-                .plus(&IndexExpr::variable(within)),
+            [group, within] => {
+                IndexExpr::variable(group).times(&outputs.floor_div(&self.count)).plus(&IndexExpr::variable(within))
+            }
             _ => IndexExpr::variable(variables[0]),
         }
     }

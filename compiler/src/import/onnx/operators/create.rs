@@ -3,8 +3,8 @@
 use super::scalar::{add, cast, mul, operand, size};
 use crate::import::onnx::{
     call::{Call, Imported},
-    draft::Draft,
     data::element_type,
+    draft::Draft,
     error::ImportError,
     values::{Item, Known},
 };
@@ -55,8 +55,20 @@ pub fn constant_of_shape(call: &mut Call) -> Imported {
     if sizes.iter().any(|size| size.as_constant().is_some_and(|size| size < 0)) {
         return Err(call.error(format!("the shape {sizes:?} has a negative size")));
     }
+    // A small vector of integers may be part of shape arithmetic.
+    let shape: Option<Vec<usize>> =
+        sizes.iter().map(|size| size.as_constant().and_then(|size| usize::try_from(size).ok())).collect();
+    if let (Some(shape), Some(integer)) = (shape, value.to_integer().and_then(|value| i64::try_from(value).ok()))
+        && let Some(count) = shape.iter().try_fold(1usize, |count, size| count.checked_mul(*size))
+        && count <= SHAPE_LIMIT
+    {
+        return Ok(vec![Known { element: value.element, shape, sizes: vec![Size::from(integer); count] }.into()]);
+    }
     Ok(vec![call.filled(value, &sizes).into()])
 }
+
+/// Constant integers of up to this many elements are taken for parts of a shape; larger ones become views of one number.
+const SHAPE_LIMIT: usize = 64;
 
 /// `Shape`: the sizes of axes `start..end`.
 pub fn shape(call: &mut Call) -> Imported {
@@ -82,9 +94,9 @@ pub fn range(call: &mut Call) -> Imported {
     if element.is_float() {
         let number = |slot: usize| {
             let literal = call.item(slot).literal();
-            literal.map(Literal::to_f64).ok_or_else(|| {
-                call.operand_error(slot, "this must be a constant number, because a size depends on it")
-            })
+            literal
+                .map(Literal::to_f64)
+                .ok_or_else(|| call.operand_error(slot, "this must be a constant number, because a size depends on it"))
         };
         let (start, limit, delta) = (number(0)?, number(1)?, number(2)?);
         let count = ((limit - start) / delta).ceil();

@@ -153,7 +153,10 @@ fn vector_length(call: &Call, slot: usize, most: usize) -> Result<usize, ImportE
     let shape = call.shape(slot)?;
     let length = shape.last().and_then(Size::as_constant).and_then(|length| usize::try_from(length).ok());
     length.filter(|length| (1..=most).contains(length)).ok_or_else(|| {
-        call.operand_error(slot, format!("the last axis of the indices must have 1 to {most} elements, but they are {shape:?}"))
+        call.operand_error(
+            slot,
+            format!("the last axis of the indices must have 1 to {most} elements, but they are {shape:?}"),
+        )
     })
 }
 

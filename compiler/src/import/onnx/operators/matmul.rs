@@ -1,6 +1,9 @@
 //! Matrix products: `MatMul`, `Gemm` and `Einsum`, each one contraction.
 
-use super::{elementwise::combine, scalar::{add, attribute, cast, mul}};
+use super::{
+    elementwise::combine,
+    scalar::{add, attribute, cast, mul},
+};
 use crate::import::onnx::{
     call::{Call, Imported, broadcast_exprs, shapes_text},
     draft::Draft,
@@ -29,7 +32,9 @@ pub fn product(
     element: ElementType,
 ) -> Result<Value, ImportError> {
     let (left, right) = (call.shape_of(a), call.shape_of(b));
-    let mismatch = |call: &Call| call.error(format!("the shapes do not multiply: {}", shapes_text(&[left.clone(), right.clone()])));
+    let mismatch = |call: &Call| {
+        call.error(format!("the shapes do not multiply: {}", shapes_text(&[left.clone(), right.clone()])))
+    };
     if left.is_empty() || right.is_empty() {
         return Err(mismatch(call));
     }
@@ -214,9 +219,9 @@ fn term_labels(call: &Call, term: &str, rank: Option<usize>, hidden: usize) -> R
             return Err(error(format!("the term `{term}` is for {count} axes, the input has {rank}")));
         }
         (None, _) => 0,
-        (Some(_), Some(rank)) => rank
-            .checked_sub(count)
-            .ok_or_else(|| error(format!("the term `{term}` is for more than {rank} axes")))?,
+        (Some(_), Some(rank)) => {
+            rank.checked_sub(count).ok_or_else(|| error(format!("the term `{term}` is for more than {rank} axes")))?
+        }
         (Some(_), None) => hidden,
     };
     let Some((before, after)) = term.split_once("...") else {

@@ -10,7 +10,11 @@ use crate::import::onnx::{
     error::ImportError,
     values::Item,
 };
-use strang_ir::{IndexExpr, IndexMap, Literal, Op, Value, op::{Monoid, Norm}, scalar::Unary};
+use strang_ir::{
+    IndexExpr, IndexMap, Literal, Op, Value,
+    op::{Monoid, Norm},
+    scalar::Unary,
+};
 use strang_runtime::{ElementType, Size};
 
 /// `BatchNormalization` at inference.

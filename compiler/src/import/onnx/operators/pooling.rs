@@ -9,11 +9,7 @@ use crate::import::onnx::{
     draft::Draft,
     error::ImportError,
 };
-use strang_ir::{
-    IndexExpr, IndexMap, Literal, Op, ScalarExpr, Value,
-    op::Monoid,
-    scalar::Unary,
-};
+use strang_ir::{IndexExpr, IndexMap, Literal, Op, ScalarExpr, Value, op::Monoid, scalar::Unary};
 use strang_runtime::{ElementType, Size};
 
 /// `MaxPool`, `AveragePool` and `LpPool`.
@@ -38,7 +34,9 @@ pub fn pool(call: &mut Call) -> Imported {
         "MaxPool" => {
             call.attributes.ignore(&["storage_order"]);
             if call.wants(1) {
-                return Err(call.unsupported("its second output, the positions of the largest values, is not supported"));
+                return Err(
+                    call.unsupported("its second output, the positions of the largest values, is not supported")
+                );
             }
             Ok(vec![windowed(call, value, &window, Monoid::Maximum).into()])
         }
@@ -114,12 +112,7 @@ fn cast_count(element: ElementType, count: ScalarExpr) -> ScalarExpr {
 }
 
 /// The p-norm around a sum: `sum(|x|^p)^(1/p)`.
-fn lp(
-    call: &mut Call,
-    value: Value,
-    power: f32,
-    sum: impl FnOnce(&mut Call, Value) -> Value,
-) -> Imported {
+fn lp(call: &mut Call, value: Value, power: f32, sum: impl FnOnce(&mut Call, Value) -> Value) -> Imported {
     let element = call.element_of(value);
     let positive = apply(Unary::Absolute, operand(0));
     let (before, after) = if power == 1. {
@@ -159,15 +152,11 @@ pub fn lp_normalization(call: &mut Call) -> Result<Vec<crate::import::onnx::valu
     let axis = call.axis(call.attributes.int_or("axis", -1)?, rank)?;
     let power = call.attributes.int_or("p", 2)?;
     let element = call.element_of(value);
-    let norm = lp(call, value, power as f32, |call, value| {
-        super::reduce::reduced(call, value, &[axis], Monoid::Sum, true)
-    })?;
+    let norm =
+        lp(call, value, power as f32, |call, value| super::reduce::reduced(call, value, &[axis], Monoid::Sum, true))?;
     let norm = call.importer.materialise(&norm[0])?;
     let zero = number(element, 0.);
-    let quotient = ScalarExpr::select(
-        super::scalar::equal(operand(1), zero.clone()),
-        zero,
-        div(operand(0), operand(1)),
-    );
+    let quotient =
+        ScalarExpr::select(super::scalar::equal(operand(1), zero.clone()), zero, div(operand(0), operand(1)));
     Ok(vec![call.map(&[value, norm], quotient)?.into()])
 }

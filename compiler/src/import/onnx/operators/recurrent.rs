@@ -87,7 +87,9 @@ fn layer(call: &mut Call, cell: Cell) -> Imported {
     };
     let rows = &hidden * &Size::from(gates);
     if asked.is_some_and(|asked| hidden.as_constant().is_some_and(|hidden| hidden != asked))
-        || [&weights[1], &recurrent[1]].iter().any(|size| size.as_constant().zip(rows.as_constant()).is_some_and(|(a, b)| a != b))
+        || [&weights[1], &recurrent[1]]
+            .iter()
+            .any(|size| size.as_constant().zip(rows.as_constant()).is_some_and(|(a, b)| a != b))
         || weights[0].as_constant().is_some_and(|count| count != directions.len() as i64)
     {
         return Err(call.error(format!(
@@ -202,7 +204,13 @@ struct Step {
 
 impl Step {
     /// An operand that every step gets whole, inside the body.
-    fn input(&mut self, call: &mut Call, item: &Item, name: &str, outer: Option<Value>) -> Result<Option<Value>, ImportError> {
+    fn input(
+        &mut self,
+        call: &mut Call,
+        item: &Item,
+        name: &str,
+        outer: Option<Value>,
+    ) -> Result<Option<Value>, ImportError> {
         match (item, outer) {
             (Item::Absent, _) => Ok(None),
             (Item::Value(_), Some(outer)) => {
@@ -244,7 +252,7 @@ impl Layer {
         let sizes = call.shape_of(x);
         let (time, features) = (sizes[usize::from(self.batch_first)].clone(), sizes[2].clone());
         let times = (!weights.lengths.is_absent()).then(|| {
-            let (draft, variables) = Draft::over(&[time.clone()]);
+            let (draft, variables) = Draft::over(std::slice::from_ref(&time));
             call.emit(draft, Op::Map(ScalarExpr::Index(variables[0])), ElementType::I64, &variables)
         });
         let name = format!("{}_step", call.importer.origin.base);
@@ -391,13 +399,7 @@ impl Layer {
     }
 
     /// A map over [batch, hidden] of gates of `sums` and further values of that shape, and peepholes at gates.
-    fn over_state(
-        &self,
-        call: &mut Call,
-        reads: &[Read],
-        inside: &Inside,
-        expression: ScalarExpr,
-    ) -> Value {
+    fn over_state(&self, call: &mut Call, reads: &[Read], inside: &Inside, expression: ScalarExpr) -> Value {
         let (mut draft, v) = Draft::over(&[self.batch.clone(), self.hidden.clone()]);
         let (b, h) = (IndexExpr::variable(v[0]), IndexExpr::variable(v[1]));
         for read in reads {
@@ -416,10 +418,8 @@ impl Layer {
     /// Hochreiter and Schmidhuber, 1997, with forget gates and peepholes; gates in the order i, o, f, c.
     fn lstm_step(&self, call: &mut Call, x: Value, past: &[Value], inside: &Inside) -> Result<Vec<Value>, ImportError> {
         let direction = inside.direction;
-        let parts = [
-            self.gates(call, x, inside.w, direction, 0, 4),
-            self.gates(call, past[0], inside.r, direction, 0, 4),
-        ];
+        let parts =
+            [self.gates(call, x, inside.w, direction, 0, 4), self.gates(call, past[0], inside.r, direction, 0, 4)];
         let sums = self.summed(call, &parts, inside, &[0, 4])?;
         let mut reads = vec![Read::Gate(sums, 0), Read::Gate(sums, 2), Read::Gate(sums, 3), Read::State(past[1])];
         let (mut i, mut f) = (operand(0), operand(1));
@@ -450,10 +450,8 @@ impl Layer {
     /// Cho et al., 2014; gates in the order z, r, h.
     fn gru_step(&self, call: &mut Call, x: Value, past: &[Value], inside: &Inside) -> Result<Vec<Value>, ImportError> {
         let direction = inside.direction;
-        let parts = [
-            self.gates(call, x, inside.w, direction, 0, 2),
-            self.gates(call, past[0], inside.r, direction, 0, 2),
-        ];
+        let parts =
+            [self.gates(call, x, inside.w, direction, 0, 2), self.gates(call, past[0], inside.r, direction, 0, 2)];
         let sums = self.summed(call, &parts, inside, &[0, 3])?;
         let input = self.gates(call, x, inside.w, direction, 2, 1);
         let reset = self.activated(direction, 0, operand(0));
@@ -479,10 +477,8 @@ impl Layer {
     /// Elman, 1990.
     fn rnn_step(&self, call: &mut Call, x: Value, past: &[Value], inside: &Inside) -> Result<Vec<Value>, ImportError> {
         let direction = inside.direction;
-        let parts = [
-            self.gates(call, x, inside.w, direction, 0, 1),
-            self.gates(call, past[0], inside.r, direction, 0, 1),
-        ];
+        let parts =
+            [self.gates(call, x, inside.w, direction, 0, 1), self.gates(call, past[0], inside.r, direction, 0, 1)];
         let sum = self.summed(call, &parts, inside, &[0, 1])?;
         let hidden = self.activated(direction, 0, operand(0));
         Ok(vec![self.over_state(call, &[Read::State(sum)], inside, hidden)])

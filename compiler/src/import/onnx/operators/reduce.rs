@@ -158,7 +158,8 @@ fn log_sum_exp(call: &mut Call, value: Value, axes: &[usize], keep: bool) -> Res
         return Ok(result);
     }
     let sizes = call.shape_of(result);
-    let kept: Vec<Size> = (0..sizes.len()).filter(|axis| !axes.contains(axis)).map(|axis| sizes[axis].clone()).collect();
+    let kept: Vec<Size> =
+        (0..sizes.len()).filter(|axis| !axes.contains(axis)).map(|axis| sizes[axis].clone()).collect();
     Ok(call.reshape(result, &kept))
 }
 

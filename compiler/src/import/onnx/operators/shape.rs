@@ -12,12 +12,7 @@ use strang_runtime::Size;
 /// Where an array of shape `from` is read at the positions `variables` of an array of shape `to` with the same elements
 /// in row-major order. Runs of axes with equal products are matched first, so that a reshape of some axes leaves the
 /// others alone.
-pub fn reshape_exprs(
-    from: &[Size],
-    to: &[Size],
-    variables: &[u32],
-    size_of: &dyn Fn(u32) -> Size,
-) -> Vec<IndexExpr> {
+pub fn reshape_exprs(from: &[Size], to: &[Size], variables: &[u32], size_of: &dyn Fn(u32) -> Size) -> Vec<IndexExpr> {
     let mut exprs = vec![IndexExpr::constant(0); from.len()];
     let from_axes: Vec<usize> = (0..from.len()).filter(|axis| !from[*axis].is(1)).collect();
     let to_axes: Vec<usize> = (0..to.len()).filter(|axis| !to[*axis].is(1)).collect();
@@ -32,8 +27,9 @@ pub fn reshape_exprs(
                 (Some(a), Some(b)) => b < a,
                 _ => left.divide_exactly(&right).is_some(),
             };
-            let grow_left = !grow_right && (left.as_constant().is_some() && right.as_constant().is_some()
-                || right.divide_exactly(&left).is_some());
+            let grow_left = !grow_right
+                && (left.as_constant().is_some() && right.as_constant().is_some()
+                    || right.divide_exactly(&left).is_some());
             if grow_right && j < to_axes.len() {
                 right = &right * &to[to_axes[j]];
                 j += 1;
@@ -270,7 +266,8 @@ pub fn concatenated(call: &mut Call, values: &[Value], axis: usize) -> Result<Va
             }
         }
     }
-    let parts: Vec<(Value, Size)> = values.iter().zip(&shapes).map(|(value, shape)| (*value, shape[axis].clone())).collect();
+    let parts: Vec<(Value, Size)> =
+        values.iter().zip(&shapes).map(|(value, shape)| (*value, shape[axis].clone())).collect();
     let parts: Vec<(Value, Size)> = parts.iter().filter(|(_, size)| !size.is(0)).cloned().collect();
     match parts.as_slice() {
         [] => return Ok(values[0]),
@@ -334,7 +331,7 @@ pub fn split(call: &mut Call) -> Imported {
     let mut items = Vec::new();
     for part in parts {
         items.push(cut(call, value, axis, &offset, &part, 1).into());
-        offset = offset + part;
+        offset += part;
     }
     Ok(items)
 }

@@ -68,7 +68,8 @@ pub fn bounds(start: &Size, end: &Size, step: i64, extent: &Size) -> (Size, Size
     // From the first position, or to the last, there is never less than nothing; nor are bounds of other symbols reversed.
     let whole = step > 0 && (start.is(0) || end == most) || step < 0 && (start == most || end == least);
     let free = size.as_constant().is_none() && (unrelated(&start, extent) || unrelated(&end, extent));
-    let size = if whole || free || size.lower_bound(1).is_some_and(|low| low >= 0) { size } else { size.larger(&Size::ZERO) };
+    let size =
+        if whole || free || size.lower_bound(1).is_some_and(|low| low >= 0) { size } else { size.larger(&Size::ZERO) };
     (start, size)
 }
 

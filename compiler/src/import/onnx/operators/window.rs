@@ -115,5 +115,9 @@ pub fn check_kernel(call: &Call, kernel: &[Size]) -> Result<(), ImportError> {
     let Some(given) = call.attributes.ints("kernel_shape")? else { return Ok(()) };
     let agrees = given.len() == kernel.len()
         && given.iter().zip(kernel).all(|(given, size)| size.as_constant().is_none_or(|size| size == *given));
-    if agrees { Ok(()) } else { Err(call.attributes.error("kernel_shape", format!("{given:?} is not that of the weights, {kernel:?}"))) }
+    if agrees {
+        Ok(())
+    } else {
+        Err(call.attributes.error("kernel_shape", format!("{given:?} is not that of the weights, {kernel:?}")))
+    }
 }
