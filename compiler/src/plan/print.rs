@@ -243,4 +243,3 @@ fn expression(expr: &IndexExpr) -> String {
     }
     terms.join(" + ")
 }
-
