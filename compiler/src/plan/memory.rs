@@ -1,7 +1,7 @@
-//! Live ranges of buffers: which steps touch them.
+//! Live ranges of buffers: which steps touch them; and removal of those that none does.
 
 use super::kernel::{Body, Plan, PlanStep};
-use strang_runtime::program::{Address, Argument, Buffer};
+use strang_runtime::program::{Address, Argument, Base, Buffer};
 
 /// Sets the live range of every buffer. Steps are numbered depth first; a buffer that a repeat touches lives through all
 /// of it, since the next iteration may read what this one wrote.
@@ -64,4 +64,60 @@ fn walk(steps: &[PlanStep], buffers: &mut [Buffer], number: &mut u32) {
 fn touch(buffers: &mut [Buffer], address: &Address, range: (u32, u32)) {
     let live = &mut buffers[address.buffer as usize].live;
     *live = (live.0.min(range.0), live.1.max(range.1));
+}
+
+/// Drops buffers that no step touches (weights that were packed, mostly) and the data behind them, and renumbers the rest.
+/// Inputs and outputs stay.
+pub fn drop_unused(plan: &mut Plan) {
+    let mut used = vec![false; plan.buffers.len()];
+    for (position, buffer) in plan.buffers.iter().enumerate() {
+        used[position] = matches!(buffer.base, Base::Input(_) | Base::Output(_) | Base::State(_));
+    }
+    visit_addresses(&mut plan.body, &mut |address| used[address.buffer as usize] = true);
+    let mut weights = Vec::new();
+    let mut buffers = Vec::new();
+    let mut places = vec![0; plan.buffers.len()];
+    for (position, mut buffer) in std::mem::take(&mut plan.buffers).into_iter().enumerate() {
+        if !used[position] {
+            continue;
+        }
+        if let Base::Weights(tensor) = buffer.base {
+            weights.push(plan.weights[tensor as usize].clone());
+            buffer.base = Base::Weights(weights.len() as u32 - 1);
+        }
+        places[position] = buffers.len() as u32;
+        buffers.push(buffer);
+    }
+    visit_addresses(&mut plan.body, &mut |address| address.buffer = places[address.buffer as usize]);
+    plan.buffers = buffers;
+    plan.weights = weights;
+}
+
+fn visit_addresses(steps: &mut [PlanStep], visit: &mut dyn FnMut(&mut Address)) {
+    for step in steps {
+        match step {
+            PlanStep::Kernel(kernel) => {
+                kernel.pointers.iter_mut().for_each(&mut *visit);
+                if let Body::Builtin { arguments, .. } = &mut kernel.body {
+                    for argument in arguments {
+                        if let Argument::Address(address) = argument {
+                            visit(address);
+                        }
+                    }
+                }
+            }
+            PlanStep::Repeat { condition, body, .. } => {
+                condition.iter_mut().for_each(&mut *visit);
+                visit_addresses(body, visit);
+            }
+            PlanStep::If { condition, then, otherwise } => {
+                visit(condition);
+                visit_addresses(then, visit);
+                visit_addresses(otherwise, visit);
+            }
+            PlanStep::Host { operands, results, .. } => {
+                operands.iter_mut().chain(results).for_each(|(address, _)| visit(address));
+            }
+        }
+    }
 }

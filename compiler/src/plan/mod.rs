@@ -95,6 +95,7 @@ pub fn plan(module: &Module, options: &PlanOptions) -> Result<Plan, PlanError> {
         .into_iter()
         .map(|name| Symbol { representative: options.representative.get(&name).copied().unwrap_or(1), name })
         .collect();
+    memory::drop_unused(&mut plan);
     memory::set_live_ranges(&mut plan);
     Ok(plan)
 }
