@@ -14,6 +14,7 @@ pub(crate) mod lanes;
 pub mod level;
 pub(crate) mod math;
 pub mod pack;
+pub mod rows;
 pub mod sort;
 pub mod strips;
 pub mod table;

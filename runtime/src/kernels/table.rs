@@ -10,6 +10,7 @@ use super::fma;
 use super::gemm::{self, GemmBlock};
 use super::level::Level;
 use super::pack;
+use super::rows;
 use super::strips;
 
 /// How a parameter or result of a kernel is passed by the C ABI.
@@ -208,6 +209,34 @@ kernel_table! {
         min_f32, MinF32: fn(*mut f32, *const f32, *const f32, u64, u64, u64) = strips::min_f32;
         /// Strip `(dst, a, b, count, a_step, b_step)`: `a^b`.
         pow_f32, PowF32: fn(*mut f32, *const f32, *const f32, u64, u64, u64) = strips::pow_f32;
+        /// The sum of a row `(src, count)`.
+        sum_row_f32, SumRowF32: fn(*const f32, u64) -> f32 = rows::sum_row_f32;
+        /// The product of a row `(src, count)`.
+        product_row_f32, ProductRowF32: fn(*const f32, u64) -> f32 = rows::product_row_f32;
+        /// The greatest element of a row `(src, count)`.
+        max_row_f32, MaxRowF32: fn(*const f32, u64) -> f32 = rows::max_row_f32;
+        /// The least element of a row `(src, count)`.
+        min_row_f32, MinRowF32: fn(*const f32, u64) -> f32 = rows::min_row_f32;
+        /// The sum of squares of a row `(src, count)`.
+        squares_row_f32, SquaresRowF32: fn(*const f32, u64) -> f32 = rows::squares_row_f32;
+        /// The sum of squares of distances from the mean `(src, count, mean)`.
+        centred_squares_row_f32, CentredSquaresRowF32: fn(*const f32, u64, f32) -> f32 = rows::centred_squares_row_f32;
+        /// Softmax of a row `(dst, src, count)`.
+        softmax_row_f32, SoftmaxRowF32: fn(*mut f32, *const f32, u64) = rows::softmax_row_f32;
+        /// The logarithm of softmax of a row `(dst, src, count)`.
+        log_softmax_row_f32, LogSoftmaxRowF32: fn(*mut f32, *const f32, u64) = rows::log_softmax_row_f32;
+        /// Layer normalisation of a row `(dst, src, gain or null, bias or null, count, epsilon)`.
+        layer_norm_row_f32, LayerNormRowF32: fn(*mut f32, *const f32, *const f32, *const f32, u64, f32) =
+            rows::layer_norm_row_f32;
+        /// Layer normalisation of a sum `(dst, sum or null, a, b, gain or null, bias or null, count, epsilon)`.
+        layer_norm_row_residual_f32, LayerNormRowResidualF32:
+            fn(*mut f32, *mut f32, *const f32, *const f32, *const f32, *const f32, u64, f32) =
+            rows::layer_norm_row_residual_f32;
+        /// Root-mean-square normalisation of a row `(dst, src, gain or null, count, epsilon)`.
+        rms_norm_row_f32, RmsNormRowF32: fn(*mut f32, *const f32, *const f32, u64, f32) = rows::rms_norm_row_f32;
+        /// Root-mean-square normalisation of a sum `(dst, sum or null, a, b, gain or null, count, epsilon)`.
+        rms_norm_row_residual_f32, RmsNormRowResidualF32:
+            fn(*mut f32, *mut f32, *const f32, *const f32, *const f32, u64, f32) = rows::rms_norm_row_residual_f32;
     }
 }
 

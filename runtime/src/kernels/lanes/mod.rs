@@ -24,7 +24,6 @@ pub(crate) const WIDTH: usize = 16;
 
 /// 16 f32 lanes. Implementations for x86 levels may only be used in code compiled for that level, which is what makes
 /// their safe methods sound: only `per_level!` names them.
-#[allow(dead_code)] // until the row primitives land
 pub(crate) trait Lanes: Copy {
     /// A truth value per lane.
     type Mask: Copy;
