@@ -1,5 +1,6 @@
 //! From circuits to programs: import of model files, rewriting with egg, planning of kernels and memory, code generation
 //! with Cranelift.
 
+pub mod codegen;
 pub mod import;
 pub mod plan;

@@ -367,6 +367,30 @@ pub struct Depthwise {
     pub stores: Vec<Store>,
 }
 
+/// Whether a float sum adds in sixteen lanes along the last contracted variable: some access of the body moves by one
+/// element with it, and none mentions it otherwise.
+pub fn lane_sum(kernel: &Kernel, nest: &Nest, fold: &Fold) -> bool {
+    let (Fold::Monoid { monoid: Monoid::Sum, value, .. }, Some(last)) = (fold, nest.contracted.last()) else {
+        return false;
+    };
+    let elements = nest.body.elements(&kernel.accesses, &[]);
+    if !elements.get(*value as usize).is_some_and(|element| element.is_float()) {
+        return false;
+    }
+    let mut moves = false;
+    for instruction in &nest.body.instructions {
+        let Instruction::Load(access) = instruction else { continue };
+        let address = &kernel.accesses[*access as usize].address;
+        let coefficient = address.coefficient(*last);
+        let plain = address.plus(&IndexExpr::variable(*last).times(&-coefficient.clone()));
+        if plain.mentions(*last) || !(coefficient.is(0) || coefficient.is(1)) {
+            return false;
+        }
+        moves |= coefficient.is(1);
+    }
+    moves
+}
+
 impl Block {
     /// Adds an instruction, or finds an equal one, and says its value.
     pub fn push(&mut self, instruction: Instruction) -> u32 {

@@ -10,6 +10,7 @@
 //! | `pack` | weights into panels |
 //! | `memory`, `cost`, `print` | live ranges; flops and bytes; text |
 //! | `kernel` | the result, which code generation reads |
+//! | `evaluate` | kernels evaluated from their definition, for tests |
 
 mod attention;
 mod build;
@@ -17,6 +18,7 @@ mod contract;
 mod control;
 mod cost;
 pub mod error;
+pub mod evaluate;
 mod group;
 pub mod kernel;
 mod layout;

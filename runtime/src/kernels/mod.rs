@@ -13,6 +13,7 @@ pub mod gemm;
 pub(crate) mod lanes;
 pub mod level;
 pub(crate) mod math;
+pub mod scalar64;
 pub mod pack;
 pub mod rows;
 pub mod sort;

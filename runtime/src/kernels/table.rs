@@ -9,6 +9,7 @@ use std::fmt;
 use super::fma;
 use super::gemm::{self, GemmBlock};
 use super::level::Level;
+use super::scalar64;
 use super::pack;
 use super::rows;
 use super::strips;
@@ -141,6 +142,14 @@ kernel_table! {
         fma_f32, FmaF32: fn(f32, f32, f32) -> f32 = fma::fma_f32;
         /// `a * b + c` with one rounding, f64.
         fma_f64, FmaF64: fn(f64, f64, f64) -> f64 = fma::fma_f64;
+        /// A function of one f64, by the number of its [`scalar64::Scalar64`].
+        unary64, Unary64: fn(u64, f64) -> f64 = scalar64::unary64;
+        /// The power of two f64.
+        power64, Power64: fn(f64, f64) -> f64 = scalar64::power64;
+        /// What truncating division of two f64 leaves.
+        remainder64, Remainder64: fn(f64, f64) -> f64 = scalar64::remainder64;
+        /// An integer power.
+        power_integer, PowerInteger: fn(i64, i64, u64) -> i64 = scalar64::power_integer;
     }
     levels {
         /// One block of a matrix product, [`GemmBlock`].

@@ -1,0 +1,6 @@
+//! Generated code, run on this machine, against kernels evaluated from their definition.
+
+#[path = "codegen/direct.rs"]
+mod direct;
+#[path = "codegen/harness.rs"]
+mod harness;
