@@ -183,11 +183,9 @@ impl Emitter<'_> {
     /// Whether a condition is known to hold for all values of the loop variables.
     pub(super) fn always(&self, condition: &Condition) -> bool {
         match condition {
-            Condition::Range { expression, low, high } => {
-                expression.bounds(&|variable| self.extent(variable)).is_some_and(|(least, most)| {
-                    least.is_at_least(low, 0) && high.is_at_least(&(most + Size::ONE), 0)
-                })
-            }
+            Condition::Range { expression, low, high } => expression
+                .bounds(&|variable| self.extent(variable))
+                .is_some_and(|(least, most)| least.is_at_least(low, 0) && high.is_at_least(&(most + Size::ONE), 0)),
             Condition::Divisible { divisor, .. } => divisor.is(1),
         }
     }

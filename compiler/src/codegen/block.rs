@@ -114,9 +114,7 @@ impl Emitter<'_> {
         };
         match instruction {
             Instruction::Load(access) => match width {
-                Width::Four { variable, offset } if lanes == Lanes::Four => {
-                    self.load_lanes(*access, variable, offset)
-                }
+                Width::Four { variable, offset } if lanes == Lanes::Four => self.load_lanes(*access, variable, offset),
                 _ => self.load(*access),
             },
             Instruction::Inside(access) => match self.guard(*access) {
@@ -213,9 +211,9 @@ impl Emitter<'_> {
     /// Whether the guard of an access differs between positions of a variable.
     pub fn guard_mentions(&self, access: u32, variable: u32) -> bool {
         let guard = self.kernel.accesses[access as usize].guard.iter().flat_map(|guard| &guard.conditions);
-        guard.filter(|condition| !self.always(condition)).any(|condition: &Condition| {
-            self.expression_mentions(condition.expression(), variable)
-        })
+        guard
+            .filter(|condition| !self.always(condition))
+            .any(|condition: &Condition| self.expression_mentions(condition.expression(), variable))
     }
 
     /// Whether an expression differs between positions of a variable, through what it reads too.
@@ -248,8 +246,7 @@ impl Emitter<'_> {
 
     /// Whether an access has a stride of one element in a variable.
     pub fn is_contiguous(&self, access: u32, variable: u32) -> bool {
-        self.has_stride(access, variable)
-            && self.kernel.accesses[access as usize].address.coefficient(variable).is(1)
+        self.has_stride(access, variable) && self.kernel.accesses[access as usize].address.coefficient(variable).is(1)
     }
 }
 

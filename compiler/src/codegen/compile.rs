@@ -37,9 +37,9 @@ fn with_compiled<R>(
         context.func = code.clone();
         context.set_disasm(text);
         let failed = |reason: String| CodegenError::Code { label: label.clone(), reason };
-        let compiled = context.compile(&*target.isa, &mut ControlPlane::default()).map_err(|error| {
-            failed(cranelift_codegen::print_errors::pretty_error(error.func, error.inner))
-        })?;
+        let compiled = context
+            .compile(&*target.isa, &mut ControlPlane::default())
+            .map_err(|error| failed(cranelift_codegen::print_errors::pretty_error(error.func, error.inner)))?;
         if let Some(relocation) = compiled.buffer.relocs().first() {
             return Err(failed(format!("it refers to {:?}, which is outside it", relocation.target)));
         }

@@ -114,11 +114,7 @@ fn signature(target: &Target) -> Signature {
 }
 
 /// Compiles a kernel's function with `body`, which says the number of tiles and the kind of kernel.
-pub fn emit(
-    kernel: &Kernel,
-    target: &Target,
-    body: impl FnOnce(&mut Emitter<'_>) -> (Size, &'static str),
-) -> Emitted {
+pub fn emit(kernel: &Kernel, target: &Target, body: impl FnOnce(&mut Emitter<'_>) -> (Size, &'static str)) -> Emitted {
     let mut code = Code::with_name_signature(UserFuncName::user(0, 0), signature(target));
     let mut builder_context = FunctionBuilderContext::new();
     let mut emitter = Emitter::new(kernel, target, &mut code, &mut builder_context);

@@ -10,11 +10,7 @@ use cranelift_codegen::ir::{
     InstBuilder, Value,
     condcodes::{FloatCC, IntCC},
 };
-use strang_ir::{
-    ElementType,
-    op::Monoid,
-    scalar::Binary,
-};
+use strang_ir::{ElementType, op::Monoid, scalar::Binary};
 
 /// The type that a monoid combines in: sums and products of the half types stay in f32 until the end.
 pub fn accumulator(element: ElementType) -> ElementType {

@@ -10,6 +10,7 @@
 //! | [`scalar`] | scalar instructions for all types |
 //! | [`tile`] | how a space is cut into tiles |
 //! | [`nest`], [`rows`] | kernels by kind |
+//! | `reduce` | folds along a row, in lanes |
 //! | [`compile`] | Cranelift itself: bytes, and text for people |
 //!
 //! Functions have no relocations: constants are inside them, and everything else comes through arguments.
@@ -21,10 +22,11 @@ pub mod compile;
 pub mod emit;
 pub mod fold;
 pub mod nest;
+mod reduce;
 pub mod rows;
 pub mod scalar;
-mod tile;
 pub mod target;
+mod tile;
 
 use crate::plan::kernel::{Body, Kernel, Plan, PlanStep};
 use cranelift_codegen::ir::Function as Code;
@@ -243,11 +245,9 @@ impl<'p> Assembly<'p> {
                 PlanStep::Repeat { count, condition, body } => {
                     Step::Repeat { count: count.clone(), condition: condition.clone(), body: self.steps(body) }
                 }
-                PlanStep::If { condition, then, otherwise } => Step::If {
-                    condition: condition.clone(),
-                    then: self.steps(then),
-                    otherwise: self.steps(otherwise),
-                },
+                PlanStep::If { condition, then, otherwise } => {
+                    Step::If { condition: condition.clone(), then: self.steps(then), otherwise: self.steps(otherwise) }
+                }
                 PlanStep::Host { name, operands, results, label } => Step::Host {
                     name: name.clone(),
                     operands: operands.clone(),

@@ -4,6 +4,7 @@ use super::{
     block::{Typed, Width},
     check,
     emit::Emitter,
+    reduce::RowFold,
     scalar::Lanes,
     tile::{self, Tiling},
 };
@@ -19,6 +20,8 @@ struct Plan<'n> {
     nest: &'n Nest,
     body: Typed<'n>,
     finish: Typed<'n>,
+    /// Folds in lanes along the last contracted variable.
+    row: Option<RowFold<'n>>,
     /// Space variables that are not parallel, but for the inner one.
     sequential: Vec<u32>,
     /// The variable of the innermost space loop.
@@ -35,7 +38,8 @@ pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
     let inner = parallel.last().copied().or_else(|| sequential.pop());
     let body = Typed::new(emitter, &nest.body, &[], inner);
     let finish = Typed::new(emitter, &nest.finish, &check::folded(&nest.folds, &body.elements), inner);
-    let plan = Plan { nest, body, finish, sequential, inner, inner_is_parallel };
+    let row = RowFold::new(emitter, nest);
+    let plan = Plan { nest, body, finish, row, sequential, inner, inner_is_parallel };
     let contracted: i64 =
         nest.contracted.iter().chain(&plan.sequential).map(|v| tile::estimate(&emitter.extent(*v))).product();
     emitter.loads_may_move =
@@ -66,10 +70,16 @@ fn sequential_loops(emitter: &mut Emitter<'_>, plan: &Plan<'_>, left: &[u32], ra
     };
     let extent = emitter.extent(*variable);
     let (low, high) = (emitter.int(0), emitter.size(&extent));
-    emitter.loop_over(*variable, (low, high, 1), &[], |_| {}, |emitter, _| {
-        sequential_loops(emitter, plan, left, range);
-        Vec::new()
-    });
+    emitter.loop_over(
+        *variable,
+        (low, high, 1),
+        &[],
+        |_| {},
+        |emitter, _| {
+            sequential_loops(emitter, plan, left, range);
+            Vec::new()
+        },
+    );
 }
 
 /// A range of the inner variable, everything outside being bound.
@@ -115,6 +125,9 @@ fn contracted_loops(emitter: &mut Emitter<'_>, plan: &Plan<'_>, left: &[u32], st
         let values = emitter.block(&plan.body, &[], Width::One);
         return emitter.fold_step(&plan.nest.folds, &plan.body, &values, state, Lanes::One);
     };
+    if let (Some(row), true) = (&plan.row, left.is_empty()) {
+        return row.emit(emitter, state);
+    }
     let extent = emitter.extent(*variable);
     let (low, high) = (emitter.int(0), emitter.size(&extent));
     let accesses: Vec<u32> = plan.body.accesses().collect();

@@ -25,7 +25,7 @@ const V3: &[&str] = &["has_avx", "has_avx2", "has_fma", "has_bmi1", "has_bmi2", 
 const V4: &[&str] = &["has_avx512f", "has_avx512dq", "has_avx512vl"];
 
 impl Target {
-    /// The names that [`Target::named`] takes.
+    /// The names that [`Target::named`] takes. `aarch64` needs the feature `cross` of this crate on other machines.
     pub const NAMES: &[&str] = &["x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"];
 
     /// The machine this runs on, lowered when `STRANG_CPU_LEVEL` says so.
@@ -51,7 +51,7 @@ impl Target {
     /// supported), `x86-64-v2`, `x86-64-v3`, `x86-64-v4` or `aarch64`.
     ///
     /// # Errors
-    /// The name is none of these.
+    /// The name is none of these, or this build cannot generate code for it.
     pub fn named(name: &str) -> Result<Self, CodegenError> {
         let (architecture, features): (&str, &[&[&str]]) = match name {
             "x86-64" | "x86-64-v2" => ("x86_64-unknown-linux", &[V2]),
@@ -84,9 +84,8 @@ impl Target {
         for (name, value) in choices {
             flags.set(name, value).map_err(|error| CodegenError::Target(error.to_string()))?;
         }
-        let isa = builder
-            .finish(settings::Flags::new(flags))
-            .map_err(|error| CodegenError::Target(error.to_string()))?;
+        let isa =
+            builder.finish(settings::Flags::new(flags)).map_err(|error| CodegenError::Target(error.to_string()))?;
         let fma = isa.has_native_fma();
         Ok(Target { isa, fma })
     }

@@ -201,9 +201,8 @@ impl Machine<'_> {
     }
 
     fn fold(&mut self, nest: &Nest, fold: &Fold, elements: &[ElementType]) -> Outcome<Number> {
-        let holds = |when: &Option<u32>, values: &[Number]| {
-            when.is_none_or(|when| values[when as usize] != Number::Integer(0))
-        };
+        let holds =
+            |when: &Option<u32>, values: &[Number]| when.is_none_or(|when| values[when as usize] != Number::Integer(0));
         match fold {
             Fold::MultiplyAdd { a, b, when } => {
                 let element = elements[*a as usize];
@@ -434,7 +433,11 @@ fn combining(monoid: Monoid) -> Binary {
 fn beats(value: Number, best: Number, largest: bool, last: bool) -> bool {
     match (value, best) {
         (Number::Integer(value), Number::Integer(best)) => {
-            if value == best { last } else { (value > best) == largest }
+            if value == best {
+                last
+            } else {
+                (value > best) == largest
+            }
         }
         (Number::Float(value), Number::Float(best)) => match (value.is_nan(), best.is_nan()) {
             (true, true) => last,
@@ -449,9 +452,7 @@ fn beats(value: Number, best: Number, largest: bool, last: bool) -> bool {
 
 fn multiply_add(element: ElementType, a: Number, b: Number, sum: Number) -> Number {
     match (a, b, sum, element) {
-        (Number::Float(a), Number::Float(b), Number::Float(sum), ElementType::F64) => {
-            Number::Float(a.mul_add(b, sum))
-        }
+        (Number::Float(a), Number::Float(b), Number::Float(sum), ElementType::F64) => Number::Float(a.mul_add(b, sum)),
         (Number::Float(a), Number::Float(b), Number::Float(sum), ElementType::F32) => {
             Number::Float(fma(a as f32, b as f32, sum as f32).into())
         }
@@ -464,15 +465,18 @@ pub fn unary(function: Unary, element: ElementType, value: Number) -> Number {
     let x = match value {
         Number::Float(x) => x,
         Number::Integer(x) => {
-            return wrap(element, match function {
-                Unary::Negate => -x,
-                Unary::Absolute => x.abs(),
-                Unary::Sign => x.signum(),
-                Unary::Relu => x.max(0),
-                Unary::Not if element == ElementType::Bool => 1 - x,
-                Unary::Not => !x,
-                _ => x,
-            });
+            return wrap(
+                element,
+                match function {
+                    Unary::Negate => -x,
+                    Unary::Absolute => x.abs(),
+                    Unary::Sign => x.signum(),
+                    Unary::Relu => x.max(0),
+                    Unary::Not if element == ElementType::Bool => 1 - x,
+                    Unary::Not => !x,
+                    _ => x,
+                },
+            );
         }
     };
     let single = element != ElementType::F64;
@@ -567,29 +571,32 @@ fn integer_binary(function: Binary, element: ElementType, a: i128, b: i128) -> N
     use Binary::*;
     let truth = |value: bool| Number::Integer(value.into());
     let shift = u32::try_from(b).ok().filter(|amount| *amount < element.bits());
-    wrap(element, match function {
-        Add => a + b,
-        Subtract => a - b,
-        Multiply => a.wrapping_mul(b),
-        Divide => a.checked_div(b).unwrap_or(0),
-        Remainder => a.checked_rem(b).unwrap_or(0),
-        Modulo => match a.checked_rem(b) {
-            Some(left) if left != 0 && (left < 0) != (b < 0) => left + b,
-            left => left.unwrap_or(0),
+    wrap(
+        element,
+        match function {
+            Add => a + b,
+            Subtract => a - b,
+            Multiply => a.wrapping_mul(b),
+            Divide => a.checked_div(b).unwrap_or(0),
+            Remainder => a.checked_rem(b).unwrap_or(0),
+            Modulo => match a.checked_rem(b) {
+                Some(left) if left != 0 && (left < 0) != (b < 0) => left + b,
+                left => left.unwrap_or(0),
+            },
+            Power => scalar64::power_integer(a as i64, b as i64, element.is_signed_integer().into()).into(),
+            Minimum => a.min(b),
+            Maximum => a.max(b),
+            And => a & b,
+            Or => a | b,
+            Xor => a ^ b,
+            ShiftLeft => shift.map_or(0, |amount| a << amount),
+            ShiftRight => shift.map_or(if a < 0 { -1 } else { 0 }, |amount| a >> amount),
+            Equal => return truth(a == b),
+            NotEqual => return truth(a != b),
+            Less => return truth(a < b),
+            LessOrEqual => return truth(a <= b),
+            Greater => return truth(a > b),
+            GreaterOrEqual => return truth(a >= b),
         },
-        Power => scalar64::power_integer(a as i64, b as i64, element.is_signed_integer().into()).into(),
-        Minimum => a.min(b),
-        Maximum => a.max(b),
-        And => a & b,
-        Or => a | b,
-        Xor => a ^ b,
-        ShiftLeft => shift.map_or(0, |amount| a << amount),
-        ShiftRight => shift.map_or(if a < 0 { -1 } else { 0 }, |amount| a >> amount),
-        Equal => return truth(a == b),
-        NotEqual => return truth(a != b),
-        Less => return truth(a < b),
-        LessOrEqual => return truth(a <= b),
-        Greater => return truth(a > b),
-        GreaterOrEqual => return truth(a >= b),
-    })
+    )
 }

@@ -94,11 +94,8 @@ impl Callable {
             })
             .collect();
         let level = Level::detect().unwrap();
-        let mut context = Context {
-            kernels: std::ptr::from_ref(KernelTable::for_level(level)).cast(),
-            counters: [0; 4],
-            worker: 0,
-        };
+        let mut context =
+            Context { kernels: std::ptr::from_ref(KernelTable::for_level(level)).cast(), counters: [0; 4], worker: 0 };
         for (place, counter) in context.counters.iter_mut().zip(counters) {
             *place = *counter as u64;
         }
@@ -177,9 +174,9 @@ fn compare(element: ElementType, found: &[u8], expected: &[u8], ulps: u32) -> Re
             Ok(tensor) if element.bytes().is_some() => format!("{:?}", tensor.to_f64()),
             _ => format!("{bytes:?}"),
         };
-        let (x, y) = match Tensor::from_bytes(element, &[1], found).and_then(|found| {
-            Ok((found.to_f64()[0], Tensor::from_bytes(element, &[1], expected)?.to_f64()[0]))
-        }) {
+        let (x, y) = match Tensor::from_bytes(element, &[1], found)
+            .and_then(|found| Ok((found.to_f64()[0], Tensor::from_bytes(element, &[1], expected)?.to_f64()[0])))
+        {
             Ok(both) if element.is_float() => both,
             _ => return Err(format!("element {position} is {}, not {}", text(found), text(expected))),
         };

@@ -9,9 +9,9 @@ use std::fmt;
 use super::fma;
 use super::gemm::{self, GemmBlock};
 use super::level::Level;
-use super::scalar64;
 use super::pack;
 use super::rows;
+use super::scalar64;
 use super::strips;
 
 /// How a parameter or result of a kernel is passed by the C ABI.
