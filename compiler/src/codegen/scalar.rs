@@ -169,7 +169,7 @@ impl Emitter<'_> {
             }
             (ElementType::F16 | ElementType::BF16, Lanes::One) => {
                 let bits = ins.uload16(I32, flags, place, offset);
-                self.from_half(element, bits, lanes)
+                self.decode_half(element, bits, lanes)
             }
             (ElementType::I8 | ElementType::U8 | ElementType::Bool, Lanes::Four) => {
                 let bytes = ins.load(I32, flags, place, offset);
@@ -195,7 +195,7 @@ impl Emitter<'_> {
                     return self.builder.ins().swiden_low(vector);
                 }
                 let vector = self.builder.ins().uwiden_low(vector);
-                if element == ElementType::U16 { vector } else { self.from_half(element, vector, lanes) }
+                if element == ElementType::U16 { vector } else { self.decode_half(element, vector, lanes) }
             }
             _ => ins.load(register(element, lanes), flags, place, offset),
         }
@@ -211,7 +211,7 @@ impl Emitter<'_> {
                 self.builder.ins().istore16(PLAIN, value, place, offset);
             }
             (ElementType::F16 | ElementType::BF16, Lanes::One) => {
-                let bits = self.to_half(element, value, lanes);
+                let bits = self.encode_half(element, value, lanes);
                 self.builder.ins().istore16(PLAIN, bits, place, offset);
             }
             (ElementType::I8 | ElementType::U8 | ElementType::Bool, Lanes::Four) => {
@@ -225,7 +225,7 @@ impl Emitter<'_> {
             }
             (ElementType::I16 | ElementType::U16 | ElementType::F16 | ElementType::BF16, Lanes::Four) => {
                 let bits = if element.is_float() {
-                    self.to_half(element, value, lanes)
+                    self.encode_half(element, value, lanes)
                 } else {
                     let mask = self.bits32(0xffff, lanes);
                     self.builder.ins().band(value, mask)
@@ -777,7 +777,7 @@ impl Emitter<'_> {
     }
 
     /// The f32 of the bits of an f16 or bf16.
-    fn from_half(&mut self, element: ElementType, bits: Value, lanes: Lanes) -> Value {
+    fn decode_half(&mut self, element: ElementType, bits: Value, lanes: Lanes) -> Value {
         if element == ElementType::BF16 {
             let bits = self.shift_left(bits, 16);
             return self.as_float(bits, lanes);
@@ -806,7 +806,7 @@ impl Emitter<'_> {
     }
 
     /// The bits, in an i32, of an f32 that holds a value of f16 or bf16.
-    fn to_half(&mut self, element: ElementType, value: Value, lanes: Lanes) -> Value {
+    fn encode_half(&mut self, element: ElementType, value: Value, lanes: Lanes) -> Value {
         let bits = self.as_bits(value, lanes);
         let high = self.shift_right(bits, 16);
         if element == ElementType::BF16 {
