@@ -181,14 +181,16 @@ impl Size {
         if let [(factors, coefficient)] = divisor_terms.as_slice() {
             let mut quotient = BTreeMap::new();
             for (mut monomial, c) in self.terms() {
-                if c % coefficient != 0 {
+                // The smallest number by -1 has no quotient either.
+                let ratio = c.checked_div(*coefficient)?;
+                if c != ratio * coefficient {
                     return None;
                 }
                 for factor in factors {
                     let position = monomial.iter().position(|other| other == factor)?;
                     monomial.remove(position);
                 }
-                quotient.insert(monomial, c / coefficient);
+                quotient.insert(monomial, ratio);
             }
             return Some(Size::from_terms(quotient));
         }
@@ -341,7 +343,7 @@ impl Factor {
                     None => (low.filter(|x| *x >= 0).map(|_| 0), high),
                 }
             }
-            Factor::Remainder(_, b) => (Some(0), b.upper_bound(least).map(|x| x - 1)),
+            Factor::Remainder(_, b) => (Some(0), b.upper_bound(least).map(|x| x.saturating_sub(1))),
             Factor::Min(a, b) => {
                 let ((a, c), (b, d)) = (a.bounds(least), b.bounds(least));
                 (a.zip(b).map(|(x, y)| x.min(y)), c.into_iter().chain(d).min())
