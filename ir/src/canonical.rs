@@ -8,6 +8,14 @@ impl Node {
     /// the others in the node's order. A node stays as it is where that would change an order of summation (of the
     /// normalised variables of softmax and norm, of the updates of scatter).
     pub fn canonical(&self) -> Node {
+        match self.canonical_places() {
+            Some(places) => self.renumbered(&places),
+            None => self.clone(),
+        }
+    }
+
+    /// Where [`Node::canonical`] puts each variable; `None` when all stay.
+    pub(crate) fn canonical_places(&self) -> Option<Vec<u32>> {
         let count = self.variables.len();
         let mut places: Vec<Option<u32>> = vec![None; count];
         let mut next = 0;
@@ -22,10 +30,7 @@ impl Node {
         let identity = places.iter().enumerate().all(|(from, to)| from as u32 == *to);
         let order = self.summation_order();
         let place = |variable: &u32| places.get(*variable as usize).copied().unwrap_or(*variable);
-        if identity || !order.iter().map(place).is_sorted() {
-            return self.clone();
-        }
-        self.renumbered(&places)
+        (!identity && order.iter().map(place).is_sorted()).then_some(places)
     }
 
     /// The variables whose relative order carries meaning although they may be output variables, ascending.

@@ -1,5 +1,7 @@
 //! The text format on whole files: what people write parses, prints stably and parses back to the same circuit.
 
+use crate::random::Tape;
+use proptest::prelude::*;
 use strang_ir::{
     Module,
     text::{parse, print},
@@ -21,7 +23,7 @@ fn canonical(text: &str) -> String {
 
 #[test]
 fn minilm_reads_and_prints() {
-    let text = include_str!("../../examples/minilm/minilm.ncd");
+    let text = include_str!("../../../examples/minilm/minilm.ncd");
     let module = read(text);
     assert_eq!(module.entry().inputs.len(), 2);
     assert_eq!(module.parameters.len(), 5 + 6 * 16);
@@ -55,4 +57,119 @@ fn @mha(%e: f32[y, m], %s: f32[x, m]) -> f32[y, m] {
 }
 "#;
     insta::assert_snapshot!(canonical(text));
+}
+
+fn tape() -> impl Strategy<Value = Vec<u32>> {
+    proptest::collection::vec(any::<u32>(), 0..600)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn printing_and_parsing_give_the_same_module(tape in tape()) {
+        let module = Tape::new(&tape).module();
+        let printed = print(&module);
+        let again = parse(&printed, "printed.ncd").map_err(|error| TestCaseError::fail(error.render()))?;
+        prop_assert!(again == module, "{printed}\n{module:#?}\n{again:#?}");
+        prop_assert_eq!(print(&again), printed);
+    }
+
+    #[test]
+    fn changed_text_is_refused_or_read(tape in tape(), changes in proptest::collection::vec(any::<(u16, u8, u8)>(), 1..8)) {
+        let mut text: Vec<char> = print(&Tape::new(&tape).module()).chars().collect();
+        let alphabet: Vec<char> = "(){}[]|%@$\"'\\#,:=-><+*/^ \n09.exinfwmaé\u{0}".chars().collect();
+        for (at, how, what) in changes {
+            let at = at as usize % text.len().max(1);
+            let to = (at + what as usize % 20).min(text.len());
+            match how % 4 {
+                0 => drop(text.drain(at..to)),
+                1 => text.insert(at.min(text.len()), alphabet[what as usize % alphabet.len()]),
+                2 => {
+                    let copy: Vec<char> = text[at.min(to)..to].to_vec();
+                    let place = (at * 7 + what as usize) % (text.len() + 1);
+                    text.splice(place..place, copy);
+                }
+                _ => text.truncate(text.len() - text.len().min(what as usize / 32)),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        match parse(&text, "changed.ncd") {
+            Ok(module) => drop(print(&module)),
+            Err(error) => prop_assert!(error.render().contains("changed.ncd:")),
+        }
+    }
+}
+
+#[test]
+fn random_modules_cover_the_format() {
+    let mut text = String::new();
+    let mut state = 1u32;
+    for _ in 0..300 {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        let tape: Vec<u32> = (0..600).map(|_| next()).collect();
+        text += &print(&Tape::new(&tape).module());
+    }
+    let words = "const dot map reduce argreduce softmax norm view concat gather scatter scan sort if loop call custom \
+                 order acc where else at and // % clamp( table( $1 nan( inf true states reverse last log block symbol \
+                 blake3 param state return select( cast( index( i4 u2 bf16 bool = [";
+    for word in words.split_whitespace() {
+        assert!(text.contains(word), "no random module has `{word}`");
+    }
+}
+
+/// What a hostile text must not do: overflow the stack, take long, or panic.
+#[test]
+fn hostile_texts_are_refused() {
+    let head = "ncd 0.1\naxis a\nfn @f(%x: f32[a]) -> f32[a] {\n";
+    let deep = |open: &str, close: &str| open.repeat(100_000) + "a" + &close.repeat(100_000);
+    let statement = |header: &str, place: &str| format!("{head}%y = {header} %x[{place}] -> [a]\nreturn %y\n}}");
+    let sum = |part: &str| vec![part; 100_000].join(" ");
+    let texts = [
+        format!("ncd 0.1 axis a = {}", deep("(", ")")),
+        format!("ncd 0.1 axis a axis b = {} a", sum("a *")),
+        format!("ncd 0.1 axis a axis c axis b = {} (a + c)", sum("(a + c) *")),
+        format!("ncd 0.1 axis a axis b = {} 2", sum("a //")),
+        format!(
+            "ncd 0.1 axis a0 {}",
+            (0..50_000).map(|i| format!("axis a{} = (a{i} + 1)//3 * (a{i} + 2)//5 ", i + 1)).collect::<String>()
+        ),
+        statement("view", &deep("(", ")")),
+        statement("view", &deep("clamp(", ", 0, 1)")),
+        statement("view", &format!("{} 1", sum("a //"))),
+        statement("view", &format!("{} a", sum("|a| *"))),
+        statement(&format!("map {} :", deep("(", ")")), "a"),
+        statement(&format!("map {} $0 :", "-".repeat(100_000)), "a"),
+        statement(&format!("map {} $0 :", sum("$0 +")), "a"),
+        statement(&format!("map {} $0 :", "relu(".repeat(100_000)), "a"),
+        format!("{head}{}", "block \"b\" {".repeat(100_000)),
+        format!("ncd 0.1 axis a param @w: f32[{}]", vec!["a"; 100_000].join(", ")),
+        format!("ncd 0.1 axis a = 4 param @w: f32[a] = {}", deep("[", "]")),
+        "ncd 0.1 axis a = 1000000000000 param @w: f32[a, a, a] = [1]".to_owned(),
+        "\"".repeat(100_001),
+        "%".repeat(100_000),
+        "ncd 0.1 axis a = -9223372036854775808 // (-1)".to_owned() + &" * a".repeat(300),
+    ];
+    for text in texts {
+        let error = parse(&text, "hostile.ncd").expect_err(&text[..text.len().min(80)]);
+        assert!(!error.message().is_empty());
+    }
+}
+
+#[test]
+fn long_texts_are_read() {
+    let mut text = "ncd 0.1\naxis a\nfn @f(%x0: f32[a]) -> f32[a] {\n".to_owned();
+    for line in 0..20_000 {
+        text += &format!("%x{} = map add : %x{line}[a], %x0[a] -> [a]\n", line + 1);
+    }
+    text += "return %x20000\n}\n";
+    assert_eq!(canonical(&text).lines().count(), 20_000 + 7);
+    let many = format!(
+        "ncd 0.1\naxis a\nfn @f(%x: f32[a]) -> f32[a] {{\n%y = view %x[{}a] -> [a]\nreturn %y\n}}",
+        "2*a + ".repeat(50_000)
+    );
+    assert!(canonical(&many).contains("%x[100001*a]"));
 }

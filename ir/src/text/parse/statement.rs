@@ -69,7 +69,7 @@ impl Parser<'_> {
         }
         self.attributes(&mut statement)?;
         self.eat(":");
-        if !self.at("->") {
+        if !self.at("->") && !self.at_word("at") {
             statement.operands.push(self.operand()?);
             while self.eat(",") {
                 statement.operands.push(self.operand()?);
@@ -131,7 +131,8 @@ impl Parser<'_> {
             "concat" => self.concat()?,
             "gather" => OpTree::Gather,
             "scatter" => {
-                let reduces = matches!(self.peek(), Token::Word(_)) && *self.peek_after() != Token::Mark("=");
+                let reduces =
+                    matches!(self.peek(), Token::Word(word) if *word != "at") && *self.peek_after() != Token::Mark("=");
                 OpTree::Scatter(if reduces { Some(self.monoid()?) } else { None })
             }
             "scan" => self.scan()?,

@@ -110,7 +110,10 @@ impl<'a> Found<'a> {
     }
 
     fn node(&mut self, node: &'a Node) {
-        node.variables.iter().for_each(|variable| self.axis(&variable.axis));
+        let places = node.canonical_places();
+        let mut variables: Vec<_> = node.variables.iter().enumerate().collect();
+        variables.sort_by_key(|(position, _)| places.as_ref().map_or(*position as u32, |places| places[*position]));
+        variables.into_iter().for_each(|(_, variable)| self.axis(&variable.axis));
         for map in &node.maps {
             map.exprs.iter().for_each(|expression| self.expression(expression));
             for condition in &map.conditions {
