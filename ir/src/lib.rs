@@ -11,6 +11,7 @@
 //! | [`mod@text`] | the text format: parse and print |
 //! | [`mod@verify`] | whether a module is sound |
 //! | [`interpret`] | the reference interpreter |
+//! | `random` | random circuits for property tests (feature `testing`) |
 //! | [`error`] | what can be wrong with a circuit, and where |
 
 pub mod axis;
@@ -22,6 +23,8 @@ pub mod index;
 pub mod interpret;
 pub mod literal;
 pub mod op;
+#[cfg(any(test, feature = "testing"))]
+pub mod random;
 pub mod scalar;
 pub mod text;
 pub mod verify;

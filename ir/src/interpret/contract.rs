@@ -67,7 +67,7 @@ chain!(
     |x: Number| x.to_f64() as f32,
     |x: f32| Number::Float(x.into()),
     |a: f32, b: f32| a * b,
-    strang_runtime::kernels::fma::fma
+    f32::mul_add
 );
 chain!(Double, 0., 1., Number::to_f64, Number::Float, |a: f64, b: f64| a * b, f64::mul_add);
 chain!(Wide, 0., 1., Number::to_f64, Number::Float, |a: f64, b: f64| a * b, |a: f64, b: f64, c: f64| a * b + c);

@@ -47,7 +47,7 @@ impl Real for f32 {
         self + other
     }
     fn multiply_add(self, factor: f32, addend: f32) -> f32 {
-        strang_runtime::kernels::fma::fma(self, factor, addend)
+        self.mul_add(factor, addend)
     }
 }
 

@@ -1,0 +1,60 @@
+//! Random elements.
+
+use crate::{ElementType, Literal, Tensor};
+
+/// A generator of numbers (splitmix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", 2014).
+pub(super) struct Random {
+    state: u64,
+}
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Random { state: seed }
+    }
+
+    pub(super) fn bits(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.state;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^ (bits >> 31)
+    }
+
+    /// An even float between -2 and 2.
+    fn float(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 51) as f64 - 2.
+    }
+
+    pub(super) fn tensor(&mut self, element: ElementType, shape: &[usize], special: bool) -> Tensor {
+        self.fill(element, shape, |random| {
+            if element == ElementType::Bool {
+                return Literal::bool(random.bits() & 1 == 1);
+            }
+            if !element.is_float() {
+                let (low, _) = element.integer_range().unwrap_or((0, 0));
+                return Literal::from_integer(element, low.max(-6) + i128::from(random.bits() % 13));
+            }
+            let chosen = random.bits();
+            if special && chosen.is_multiple_of(8) {
+                return Literal::from_f64(element, SPECIAL[(chosen >> 8) as usize % SPECIAL.len()]);
+            }
+            Literal::from_f64(element, random.float())
+        })
+    }
+
+    /// A tensor of positions below a limit.
+    pub(super) fn indices(&mut self, element: ElementType, shape: &[usize], limit: usize) -> Tensor {
+        self.fill(element, shape, |random| Literal::from_integer(element, (random.bits() % limit as u64).into()))
+    }
+
+    fn fill(&mut self, element: ElementType, shape: &[usize], mut value: impl FnMut(&mut Self) -> Literal) -> Tensor {
+        let mut tensor = Tensor::zeros(element, shape).expect("a drafted array is small");
+        for position in 0..tensor.count() {
+            tensor.set_bits(position, value(self).bits);
+        }
+        tensor
+    }
+}
+
+const SPECIAL: [f64; 12] =
+    [0., -0., f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1., -1., 1e-40, -1e-45, 3e38, -65504., 100.];
