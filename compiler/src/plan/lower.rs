@@ -96,6 +96,7 @@ impl<'a> Planner<'a> {
             arrays: FxHashMap::default(),
             halos: FxHashMap::default(),
             destinations: FxHashMap::default(),
+            delivered: FxHashSet::default(),
             needed,
             copies: FxHashMap::default(),
             depth,
@@ -104,14 +105,14 @@ impl<'a> Planner<'a> {
             scope.arrays.insert((*node).into(), layout.clone());
         }
         for (value, layout) in function.outputs.iter().zip(results) {
-            scope.destinations.entry(*value).or_insert_with(|| layout.clone());
+            scope.destinations.entry(*value).or_default().push(layout.clone());
         }
         let mut steps = Vec::new();
         for group in std::mem::take(&mut scope.groups.groups) {
             self.lower_group(&mut scope, &group, &mut steps)?;
         }
         for (value, layout) in function.outputs.iter().zip(results) {
-            if scope.arrays.get(value) != Some(layout) {
+            if scope.arrays.get(value) != Some(layout) && !scope.delivered.contains(value) {
                 self.copy_to(&mut scope, *value, layout, &mut steps)?;
             }
         }
@@ -244,7 +245,7 @@ impl<'a> Planner<'a> {
             return layout.clone();
         }
         let halos = wanted_halos(scope, value);
-        let layout = match scope.destinations.get(&value) {
+        let layout = match scope.destinations.get(&value).and_then(|layouts| layouts.first()) {
             Some(layout) if halos.is_empty() => layout.clone(),
             _ => match self.concat_part(scope, value, order) {
                 Some(layout) if halos.is_empty() => layout,

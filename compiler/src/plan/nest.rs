@@ -5,7 +5,7 @@ use super::{
     PlanError,
     build::{KernelBuilder, MustStore, frame_positions, reads_data},
     error::layer_of,
-    group::Group,
+    group::{Group, Kind},
     kernel::{Block, Body, Fold, Instruction, Kernel, Nest, PlanStep, RowOperation, Rows, Store},
     lower::{Planner, finish, finish_map, order_for_readers, unsupported},
     scope::Scope,
@@ -319,6 +319,15 @@ impl Planner<'_> {
             let layout = self.place(scope, value, &own_order);
             let local = kernel.locals[&value];
             stores.push(kernel.store(&layout, &frame_positions(&axes), local));
+            // Results are written to all of their places while the value is at hand.
+            if kind_writes_anywhere(&group.kind)
+                && let Some(layouts) = scope.destinations.get(&value)
+            {
+                for other in layouts.iter().filter(|other| **other != layout) {
+                    stores.push(kernel.store(other, &frame_positions(&axes), local));
+                }
+                scope.delivered.insert(value);
+            }
         }
         stores
     }
@@ -358,6 +367,11 @@ fn group_kernel(scope: &Scope, group: &Group) -> KernelBuilder {
 /// The layer of the root; of the last map when there is more.
 pub fn label(scope: &Scope, group: &Group) -> String {
     layer_of(&scope.function.graph[group.root])
+}
+
+/// Whether writing a value a second time, in whatever order of axes, is as cheap there as in a copy.
+fn kind_writes_anywhere(kind: &Kind) -> bool {
+    matches!(kind, Kind::Map | Kind::Fold | Kind::Rows)
 }
 
 /// A value in another type, when it is another.

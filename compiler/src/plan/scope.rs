@@ -20,8 +20,10 @@ pub struct Scope<'a> {
     pub arrays: FxHashMap<Value, Layout>,
     /// The halos of those that have one, per logical axis.
     pub halos: FxHashMap<Value, Vec<Halo>>,
-    /// Where values must be written, when something else decides it: results, parts of a concatenation, states.
-    pub destinations: FxHashMap<Value, Layout>,
+    /// Where results of the function must be written: the first place becomes the array, others are written as well.
+    pub destinations: FxHashMap<Value, Vec<Layout>>,
+    /// Results that kernels have written to all of their places.
+    pub delivered: FxHashSet<Value>,
     /// Values that something outside of their group reads.
     pub needed: FxHashSet<Value>,
     /// Copies of what a node reads through an operand slot, with the node's variables that are their axes.
