@@ -4,3 +4,4 @@
 pub mod codegen;
 pub mod import;
 pub mod plan;
+pub mod rewrite;

@@ -29,7 +29,7 @@ mod pack;
 mod print;
 mod scope;
 mod sweep;
-mod trace;
+pub(crate) mod trace;
 
 pub use error::PlanError;
 pub use kernel::{Kernel, Plan};

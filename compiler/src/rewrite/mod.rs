@@ -1,0 +1,3 @@
+//! Rewriting circuits into equal ones that run faster.
+
+pub mod hoist;
