@@ -69,7 +69,7 @@ pub struct GemmBlock {
     /// An [`Activation`] as its number; unknown numbers are [`Activation::None`].
     pub activation: u64,
     /// The parameters of the activation, each in the first four bytes of its slot.
-    pub activation_parameters: [ActivationParameter; 2],
+    pub activation_parameters: [FloatSlot; 2],
 }
 
 impl Default for GemmBlock {
@@ -102,7 +102,7 @@ impl Default for GemmBlock {
 /// An f32 in an 8-byte slot.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ActivationParameter(pub f32);
+pub struct FloatSlot(pub f32);
 
 /// The closed set of activations a tile applies; parameters are `p0` and `p1`.
 #[repr(u64)]
@@ -116,4 +116,35 @@ pub enum Activation {
     Clip = 2,
     /// `x < 0 ? p0 * x : x`
     LeakyRelu = 3,
+    /// `x * max(0, min(1, x / 6 + 1/2))`
+    HardSwish = 4,
+    /// `1 / (1 + exp(-x))`
+    Sigmoid = 5,
+    /// The hyperbolic tangent.
+    Tanh = 6,
+    /// `x / (1 + exp(-x))`
+    Silu = 7,
+    /// `x` times the normal distribution function of `x`: the GELU with `erf`.
+    Gelu = 8,
+    /// The GELU approximated with `tanh`.
+    GeluTanh = 9,
+}
+
+impl Activation {
+    /// Activations up to this one are a few instructions long.
+    pub(super) const LAST_SHORT: Activation = Activation::HardSwish;
+
+    /// Every activation.
+    pub const ALL: [Activation; 10] = [
+        Activation::None,
+        Activation::Relu,
+        Activation::Clip,
+        Activation::LeakyRelu,
+        Activation::HardSwish,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+    ];
 }
