@@ -7,6 +7,7 @@
 //! Adding a kernel: write `unsafe fn body<V: ...>(...)` marked `#[inline(always)]`, instantiate it with `per_level!`,
 //! and add a line to the list in `table.rs`.
 
+pub mod attention;
 pub mod builtin;
 pub mod fma;
 pub mod gemm;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::attention::{self, AttentionBlock};
 use super::fma;
 use super::gemm::{self, GemmBlock};
 use super::level::Level;
@@ -156,6 +157,10 @@ kernel_table! {
         gemm_f32, GemmF32: fn(*const GemmBlock) = gemm::gemm_f32;
         /// `(source, k_stride, n_stride, depth, columns, packed)`: the panels of a matrix, [`pack`].
         pack_b, PackB: fn(*const f32, i64, i64, u64, u64, *mut f32) = pack::pack_b;
+        /// Some query rows of one attention head, [`AttentionBlock`].
+        attention_f32, AttentionF32: fn(*const AttentionBlock) = attention::attention_f32;
+        /// `(block, packed)`: the keys and values of a head, for several blocks to share; [`AttentionBlock::packed`].
+        attention_pack, AttentionPack: fn(*const AttentionBlock, *mut f32) = attention::attention_pack;
         /// Strip `(dst, src, count)`: `e^x`
         exp_f32, ExpF32: fn(*mut f32, *const f32, u64) = strips::exp_f32;
         /// Strip `(dst, src, count)`: `e^x - 1`
