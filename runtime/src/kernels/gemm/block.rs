@@ -18,6 +18,7 @@ pub struct GemmItem {
 /// ```text
 /// x = accumulate ? c[i, j] : +0
 /// for item in items: for k in 0..depth: x = fma(a[i, k], b[k, j], x)
+/// x = x * scale                              unless 1
 /// x = x * column_scale[j]                    unless null
 /// x = x + column_bias[j]                     unless null
 /// x = x + residual[i, j]                     unless null, if residual_before_activation
@@ -56,6 +57,8 @@ pub struct GemmBlock {
     pub b_panel_stride: i64,
     /// Not 0: continue the chains that C holds.
     pub accumulate: u64,
+    /// A factor for all sums.
+    pub scale: FloatSlot,
     /// A factor for each column, or null.
     pub column_scale: *const f32,
     /// A summand for each column, or null.
@@ -73,7 +76,7 @@ pub struct GemmBlock {
 }
 
 impl Default for GemmBlock {
-    /// Nothing: no rows, no columns, null pointers, no epilogue.
+    /// Nothing: no rows, no columns, null pointers, no epilogue (a scale of 1).
     fn default() -> Self {
         GemmBlock {
             c: std::ptr::null_mut(),
@@ -88,6 +91,7 @@ impl Default for GemmBlock {
             b_depth_stride: 0,
             b_panel_stride: 0,
             accumulate: 0,
+            scale: FloatSlot(1.0),
             column_scale: std::ptr::null(),
             column_bias: std::ptr::null(),
             residual: std::ptr::null(),

@@ -1,6 +1,6 @@
 //! What happens to the sums of a tile before they are stored.
 //!
-//! Scale, bias, residual and the short activations are compiled into every tile and work on its registers. The long
+//! Scales, bias, residual and the short activations are compiled into every tile and work on its registers. The long
 //! activations exist once for each level and work on the tile as it lies on the stack, in L1.
 
 use super::block::{Activation, GemmBlock};
@@ -27,7 +27,7 @@ pub(crate) struct Unfinished<'a, V> {
 /// The tile lies in the block, whose arrays are valid; the CPU is of the level the function was compiled for.
 pub(crate) type FinishFunction<V> = unsafe fn(tile: &Unfinished<V>);
 
-/// Scale, bias, and the residual if it comes before the activation.
+/// Scales, bias, and the residual if it comes before the activation.
 ///
 /// # Safety
 /// The tile lies in the block, whose arrays are valid.
@@ -41,6 +41,10 @@ pub(super) unsafe fn begin<V: Lanes, const ROWS: usize, const PANELS: usize>(
 ) {
     // SAFETY: column vectors and residual are valid for the sizes and strides of the block.
     unsafe {
+        if block.scale.0 != 1.0 {
+            let scale = V::splat(block.scale.0);
+            each(sums, |_, x| x.mul(scale));
+        }
         if !block.column_scale.is_null() {
             let scale = edge.load_row(block.column_scale.add(column));
             each(sums, |p, x| x.mul(scale[p]));

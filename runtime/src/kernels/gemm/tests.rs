@@ -107,7 +107,8 @@ struct Case {
     b: LayoutB,
     c_padding: usize,
     accumulate: bool,
-    scale: bool,
+    scale: f32,
+    column_scale: bool,
     bias: bool,
     /// Whether there is a residual, and then whether it comes before the activation and whether it is C itself.
     residual: Option<(bool, bool)>,
@@ -125,13 +126,14 @@ fn cases() -> impl Strategy<Value = Case> {
     );
     let epilogue = (
         any::<[bool; 3]>(),
+        prop_oneof![Just(1.0f32), -2.0f32..2.0],
         any::<Option<(bool, bool)>>(),
         proptest::sample::select(&Activation::ALL[..]),
         -1.0f32..0.5,
         0.5f32..2.0,
     );
     (sizes, layouts, epilogue, any::<u64>()).prop_map(
-        |((rows, columns, depth, items), (a, b, c_padding), (flags, residual, activation, p0, p1), seed)| Case {
+        |((rows, columns, depth, items), (a, b, c_padding), (flags, scale, residual, activation, p0, p1), seed)| Case {
             rows,
             columns,
             depth,
@@ -140,7 +142,8 @@ fn cases() -> impl Strategy<Value = Case> {
             b,
             c_padding,
             accumulate: flags[0],
-            scale: flags[1],
+            scale,
+            column_scale: flags[1],
             bias: flags[2],
             residual,
             activation,
@@ -210,7 +213,7 @@ fn check(case: &Case) {
             b.iter_mut().for_each(|b| b.set(b_index(k, j), 0.0));
         }
     }
-    let scale = case.scale.then(|| Guarded::new(columns, &mut value));
+    let column_scale = case.column_scale.then(|| Guarded::new(columns, &mut value));
     let bias = case.bias.then(|| Guarded::new(columns, &mut value));
     let c_row_stride = columns + case.c_padding;
     let c = Guarded::new(rows * c_row_stride, &mut value);
@@ -228,7 +231,8 @@ fn check(case: &Case) {
                 x = a.get(i * a_row_stride as usize + k * a_depth_stride as usize).mul_add(b.get(b_index(k, j)), x);
             }
         }
-        x = scale.as_ref().map_or(x, |scale| x * scale.get(j));
+        x *= case.scale;
+        x = column_scale.as_ref().map_or(x, |scale| x * scale.get(j));
         x = bias.as_ref().map_or(x, |bias| x + bias.get(j));
         x = if before { x + residual } else { x };
         x = reference_activation(case.activation, case.parameters, x);
@@ -258,7 +262,8 @@ fn check(case: &Case) {
             b_depth_stride: b_depth_stride as i64,
             b_panel_stride: b_panel_stride as i64,
             accumulate: case.accumulate.into(),
-            column_scale: scale.as_ref().map_or(std::ptr::null(), Guarded::pointer),
+            scale: FloatSlot(case.scale),
+            column_scale: column_scale.as_ref().map_or(std::ptr::null(), Guarded::pointer),
             column_bias: bias.as_ref().map_or(std::ptr::null(), Guarded::pointer),
             residual,
             residual_row_stride,
@@ -294,7 +299,8 @@ fn every_tile() {
                 b: LayoutB::Packed,
                 c_padding: 1,
                 accumulate: columns % 2 == 0,
-                scale: true,
+                scale: 0.5,
+                column_scale: true,
                 bias: true,
                 residual: Some((rows % 2 == 0, rows % 3 == 0)),
                 activation: Activation::ALL[(rows + columns) % Activation::ALL.len()],
@@ -308,6 +314,6 @@ fn every_tile() {
 #[test]
 fn every_field_has_eight_bytes() {
     assert_eq!(size_of::<FloatSlot>(), 8);
-    assert_eq!(size_of::<GemmBlock>(), 20 * 8);
-    assert_eq!(core::mem::offset_of!(GemmBlock, activation_parameters), 18 * 8);
+    assert_eq!(size_of::<GemmBlock>(), 21 * 8);
+    assert_eq!(core::mem::offset_of!(GemmBlock, activation_parameters), 19 * 8);
 }
