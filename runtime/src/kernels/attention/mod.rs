@@ -18,7 +18,7 @@ use super::lanes::{Lanes, WIDTH};
 use super::level::per_level;
 use super::pack;
 use block::{CHUNK_KEYS, GROUP_ROWS, score_stride, scores_len};
-use row::{Scaling, divide, exponentials, greatest, rescale};
+use row::{Mask, divide, exponentials, greatest, rescale};
 use std::ops::Range;
 
 per_level! {
@@ -180,6 +180,7 @@ unsafe fn add_chunk<T: Tiles>(
             depth: block.depth,
             b_depth_stride: operands.keys_depth_stride,
             b_panel_stride: operands.keys_panel_stride,
+            scale: block.scale,
             ..GemmBlock::default()
         });
         for (index, row) in rows.clone().enumerate() {
@@ -218,12 +219,12 @@ unsafe fn weigh_row<V: Lanes>(
     keys: &Range<usize>,
 ) {
     let visible = block.visible(row + 1).clamp(keys.start, keys.end) - keys.start;
-    let scaling = Scaling::new(block, row, keys.start);
+    let mask = Mask::new(block, row, keys.start);
     // SAFETY: the caller vouches for the scores; every row has its sum, maximum and output.
     unsafe {
         let (sum, maximum) = (scratch.sums.add(row), scratch.maxima.add(row));
         let (before, sum_before) = if keys.start > 0 { (*maximum, *sum) } else { (f32::NEG_INFINITY, 0.0) };
-        let now = greatest::<V>(scores, visible, &scaling, before);
+        let now = greatest::<V>(scores, visible, &mask, before);
         // A row that has seen nothing but minus infinity has no maximum to subtract; its weights are all zero.
         let shift = if now == f32::NEG_INFINITY { 0.0 } else { now };
         let added = exponentials::<V>(scores, visible, keys.len(), shift);

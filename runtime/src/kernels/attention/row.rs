@@ -4,36 +4,31 @@ use super::block::AttentionBlock;
 use crate::kernels::lanes::{Lanes, WIDTH};
 use crate::kernels::math::exp;
 
-/// What happens to raw scores before the softmax.
-pub(super) struct Scaling {
-    scale: f32,
+/// What is added to the scores of a row: nothing, or a row of the mask.
+pub(super) struct Mask {
     /// The mask's element for the first of the scores, or null.
-    mask: *const f32,
-    mask_stride: isize,
+    first: *const f32,
+    stride: isize,
 }
 
-impl Scaling {
+impl Mask {
     /// For scores of that row, the first of them against that key.
     #[inline(always)]
-    pub(super) fn new(block: &AttentionBlock, row: usize, key: usize) -> Scaling {
-        let mask_stride = block.mask_column_stride as isize;
-        let offset = row as isize * block.mask_row_stride as isize + key as isize * mask_stride;
-        let mask = if block.mask.is_null() { block.mask } else { block.mask.wrapping_offset(offset) };
-        Scaling { scale: block.scale.0, mask, mask_stride }
+    pub(super) fn new(block: &AttentionBlock, row: usize, key: usize) -> Mask {
+        let stride = block.mask_column_stride as isize;
+        let offset = row as isize * block.mask_row_stride as isize + key as isize * stride;
+        let first = if block.mask.is_null() { block.mask } else { block.mask.wrapping_offset(offset) };
+        Mask { first, stride }
     }
 
     /// # Safety
-    /// The mask is valid for the lanes from `index`.
+    /// There is a mask, valid for the lanes from `index`.
     #[inline(always)]
-    unsafe fn apply<V: Lanes>(&self, scores: V, index: usize, lanes: usize) -> V {
-        let scaled = scores.mul(V::splat(self.scale));
-        if self.mask.is_null() {
-            return scaled;
-        }
-        let from = self.mask.wrapping_offset(index as isize * self.mask_stride);
+    unsafe fn load<V: Lanes>(&self, index: usize, lanes: usize) -> V {
+        let from = self.first.wrapping_offset(index as isize * self.stride);
         // SAFETY: the caller vouches for the lanes, and nothing else is read.
-        let summand = unsafe {
-            match self.mask_stride {
+        unsafe {
+            match self.stride {
                 1 => V::load_masked(from, V::mask(lanes)),
                 0 => V::splat(*from),
                 stride => {
@@ -44,35 +39,42 @@ impl Scaling {
                     V::load(gathered.as_ptr())
                 }
             }
-        };
-        scaled.add(summand)
+        }
     }
 }
 
-/// Scales and masks the first `visible` scores and returns their maximum, or `before` if that is greater. A NaN among
-/// them is passed over here; its exponential makes the row NaN.
+/// Masks the first `visible` scores and returns their maximum, or `before` if that is greater. A NaN among them is passed
+/// over here; its exponential makes the row NaN.
 ///
 /// # Safety
 /// Whole panels that cover the scores can be written, and the mask is valid for them.
 #[inline(always)]
-pub(super) unsafe fn greatest<V: Lanes>(scores: *mut f32, visible: usize, scaling: &Scaling, before: f32) -> f32 {
+pub(super) unsafe fn greatest<V: Lanes>(scores: *mut f32, visible: usize, mask: &Mask, before: f32) -> f32 {
     let mut greatest = V::splat(before);
     let whole = visible - visible % WIDTH;
     // SAFETY: the caller vouches for the panels.
     unsafe {
-        for index in (0..whole).step_by(WIDTH) {
-            let scores = scores.add(index);
-            let scaled = scaling.apply(V::load(scores), index, WIDTH);
-            greatest = scaled.greater(greatest);
-            scaled.store(scores);
+        if mask.first.is_null() {
+            for index in (0..whole).step_by(WIDTH) {
+                greatest = V::load(scores.add(index)).greater(greatest);
+            }
+        } else {
+            for index in (0..whole).step_by(WIDTH) {
+                let masked = V::load(scores.add(index)).add(mask.load(index, WIDTH));
+                greatest = masked.greater(greatest);
+                masked.store(scores.add(index));
+            }
         }
         if whole < visible {
             let (scores, lanes) = (scores.add(whole), visible - whole);
-            let mask = V::mask(lanes);
-            let scaled = scaling.apply(V::load_masked(scores, mask), whole, lanes);
-            let scaled = V::select(mask, scaled, V::splat(f32::NEG_INFINITY));
-            greatest = scaled.greater(greatest);
-            scaled.store(scores);
+            let inside = V::mask(lanes);
+            let mut masked = V::load_masked(scores, inside);
+            if !mask.first.is_null() {
+                masked = masked.add(mask.load(whole, lanes));
+            }
+            let masked = V::select(inside, masked, V::splat(f32::NEG_INFINITY));
+            greatest = masked.greater(greatest);
+            masked.store(scores);
         }
     }
     greatest.greatest().first()
