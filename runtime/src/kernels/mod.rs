@@ -9,17 +9,20 @@
 
 pub mod attention;
 pub mod builtin;
+pub mod depthwise;
 pub mod fma;
 pub mod gemm;
 pub(crate) mod lanes;
 pub mod level;
 pub(crate) mod math;
 pub mod pack;
+pub mod pooling;
 pub mod rows;
 pub mod scalar64;
 pub mod sort;
 pub mod strips;
 pub mod table;
+pub mod window;
 
 pub use level::{Level, LevelError};
 pub use table::{Function, KernelTable, Parameter};

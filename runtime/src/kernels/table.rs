@@ -7,10 +7,12 @@
 use std::fmt;
 
 use super::attention::{self, AttentionBlock};
+use super::depthwise::{self, DepthwiseBlock};
 use super::fma;
 use super::gemm::{self, GemmBlock};
 use super::level::Level;
 use super::pack;
+use super::pooling::{self, PoolBlock};
 use super::rows;
 use super::scalar64;
 use super::strips;
@@ -251,6 +253,12 @@ kernel_table! {
         /// Root-mean-square normalisation of a sum `(dst, sum or null, a, b, gain or null, count, epsilon)`.
         rms_norm_row_residual_f32, RmsNormRowResidualF32:
             fn(*mut f32, *mut f32, *const f32, *const f32, *const f32, u64, f32) = rows::rms_norm_row_residual_f32;
+        /// A segment of a row of a depthwise convolution, [`DepthwiseBlock`].
+        depthwise_f32, DepthwiseF32: fn(*const DepthwiseBlock) = depthwise::depthwise_f32;
+        /// The maximum over windows, [`PoolBlock`].
+        max_pool_f32, MaxPoolF32: fn(*const PoolBlock) = pooling::max_pool_f32;
+        /// The average over windows, [`PoolBlock`].
+        average_pool_f32, AveragePoolF32: fn(*const PoolBlock) = pooling::average_pool_f32;
     }
 }
 
