@@ -28,7 +28,7 @@ fn program(kernels: u32) -> Program {
         buffers.push(Buffer { base: Base::Arena, bytes, live: (step, (step + 2).min(kernels - 1)), zeroed: false });
         let (own, source) = (step + 2, if step < 2 { 0 } else { step });
         let addresses = [address(source, Size::ZERO), address(own, Size::ZERO), address(1, Size::ZERO)];
-        let sizes = [1, 1, 1, 0].map(|size| Argument::Size(size.into()));
+        let sizes = [1, 1, 1, 0, 0].map(|size| Argument::Size(size.into()));
         body.push(Step::Kernel(KernelStep {
             function: 0,
             arguments: addresses.into_iter().chain(sizes).collect(),
@@ -49,7 +49,7 @@ fn program(kernels: u32) -> Program {
         inputs: vec![Port { name: "x".into(), element: ElementType::F32, shape: vec![b.clone(), s.clone()] }],
         outputs: vec![Port { name: "y".into(), element: ElementType::I64, shape: vec![b, s] }],
         buffers,
-        functions: vec![Function::Builtin("sort_f32".into())],
+        functions: vec![Function::Builtin("sort".into())],
         body,
         ..Program::default()
     }
