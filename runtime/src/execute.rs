@@ -8,8 +8,7 @@ use crate::{
     custom::{Operands, Results},
     program::{Context, status},
     session::{
-        bind::{Bound, BoundFill},
-        effort::Mode,
+        bind::{Bound, BoundFill, Mode},
         plan::{Action, Node, Plan},
         sizes::SizeId,
     },

@@ -1,8 +1,12 @@
-//! The functions of scalar expressions on floats, in f64 and in f32.
+//! The functions of scalar expressions on floats, in f64 and in f32. Transcendentals are those of the runtime, so that a
+//! compiled program can have the same bits.
 
 use super::scalar::{maximum, minimum};
 use crate::scalar::{Binary, Unary};
-use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
+use strang_runtime::kernels::{
+    scalar32,
+    scalar64::{Scalar64, power64},
+};
 
 /// A function in f64.
 pub(super) fn double(function: Unary, x: f64) -> f64 {
@@ -19,51 +23,42 @@ pub(super) fn double(function: Unary, x: f64) -> f64 {
         SquareRoot => x.sqrt(),
         ReciprocalSquareRoot => 1. / x.sqrt(),
         Reciprocal => 1. / x,
-        Exp => libm::exp(x),
-        ExpMinusOne => libm::expm1(x),
-        Log => libm::log(x),
-        LogOnePlus => libm::log1p(x),
-        Sin => libm::sin(x),
-        Cos => libm::cos(x),
-        Tan => libm::tan(x),
-        Asin => libm::asin(x),
-        Acos => libm::acos(x),
-        Atan => libm::atan(x),
-        Sinh => libm::sinh(x),
-        Cosh => libm::cosh(x),
-        Tanh => libm::tanh(x),
-        Asinh => libm::asinh(x),
-        Acosh => libm::acosh(x),
-        Atanh => libm::atanh(x),
-        Erf => libm::erf(x),
-        Sigmoid => sigmoid(x),
         Relu => maximum(x, 0.),
-        // The complement keeps the digits that 1 + erf loses where x is far below zero.
-        Gelu => x * (0.5 * libm::erfc(-x * FRAC_1_SQRT_2)),
-        GeluTanh => x * sigmoid(2. * FRAC_2_PI.sqrt() * (x + 0.044715 * x * x * x)),
-        Silu => x * sigmoid(x),
-        Softplus => softplus(x),
-        Mish => x * libm::tanh(softplus(x)),
         HardSigmoid6 => hard_sigmoid(x),
         HardSwish => x * hard_sigmoid(x),
+        Exp => Scalar64::Exp.eval(x),
+        ExpMinusOne => Scalar64::ExpMinusOne.eval(x),
+        Log => Scalar64::Log.eval(x),
+        LogOnePlus => Scalar64::LogOnePlus.eval(x),
+        Sin => Scalar64::Sin.eval(x),
+        Cos => Scalar64::Cos.eval(x),
+        Tan => Scalar64::Tan.eval(x),
+        Asin => Scalar64::Asin.eval(x),
+        Acos => Scalar64::Acos.eval(x),
+        Atan => Scalar64::Atan.eval(x),
+        Sinh => Scalar64::Sinh.eval(x),
+        Cosh => Scalar64::Cosh.eval(x),
+        Tanh => Scalar64::Tanh.eval(x),
+        Asinh => Scalar64::Asinh.eval(x),
+        Acosh => Scalar64::Acosh.eval(x),
+        Atanh => Scalar64::Atanh.eval(x),
+        Erf => Scalar64::Erf.eval(x),
+        Sigmoid => Scalar64::Sigmoid.eval(x),
+        Gelu => Scalar64::Gelu.eval(x),
+        GeluTanh => Scalar64::GeluTanh.eval(x),
+        Silu => Scalar64::Silu.eval(x),
+        Softplus => Scalar64::Softplus.eval(x),
+        Mish => Scalar64::Mish.eval(x),
         // Integers and predicates do not come here.
         Not | IsNan | IsInfinite => x,
     }
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1. / (1. + libm::exp(-x))
-}
-
-fn softplus(x: f64) -> f64 {
-    if x.is_nan() { x } else { x.max(0.) + libm::log1p(libm::exp(-x.abs())) }
 }
 
 fn hard_sigmoid(x: f64) -> f64 {
     maximum(0., minimum(1., x / 6. + 0.5))
 }
 
-/// A function in f32: what one instruction or an exact formula gives, else the f64 value rounded.
+/// A function in f32: an instruction, an exact formula, what the strips of the runtime compute, else the f64 value rounded.
 pub(super) fn single(function: Unary, x: f32) -> f32 {
     use Unary::*;
     match function {
@@ -72,6 +67,20 @@ pub(super) fn single(function: Unary, x: f32) -> f32 {
         Reciprocal => 1. / x,
         HardSigmoid6 => single_hard_sigmoid(x),
         HardSwish => x * single_hard_sigmoid(x),
+        Exp => scalar32::exp(x),
+        ExpMinusOne => scalar32::expm1(x),
+        Log => scalar32::log(x),
+        LogOnePlus => scalar32::log1p(x),
+        Sin => scalar32::sin(x),
+        Cos => scalar32::cos(x),
+        Tanh => scalar32::tanh(x),
+        Erf => scalar32::erf(x),
+        Sigmoid => scalar32::sigmoid(x),
+        Gelu => scalar32::gelu(x),
+        GeluTanh => scalar32::gelu_tanh(x),
+        Silu => scalar32::silu(x),
+        Softplus => scalar32::softplus(x),
+        Mish => scalar32::mish(x),
         _ => double(function, x.into()) as f32,
     }
 }
@@ -93,7 +102,7 @@ pub(super) fn double_binary(function: Binary, a: f64, b: f64) -> f64 {
             left if (left < 0.) != (b < 0.) => left + b,
             left => left,
         },
-        Binary::Power => libm::pow(a, b),
+        Binary::Power => power64(a, b),
         Binary::Minimum => minimum(a, b),
         _ => maximum(a, b),
     }
@@ -111,7 +120,8 @@ pub(super) fn single_binary(function: Binary, a: f32, b: f32) -> f32 {
             left if (left < 0.) != (b < 0.) => left + b,
             left => left,
         },
-        // Remainders are exact, extremes are operands, and a power is rounded once.
+        Binary::Power => scalar32::pow(a, b),
+        // Remainders are exact and extremes are operands.
         _ => double_binary(function, a.into(), b.into()) as f32,
     }
 }

@@ -137,7 +137,7 @@ fn lanes<R: Real>(values: &[R]) -> R {
     lanes.sum()
 }
 
-/// `exp(x - max) / sum(exp(x - max))`, or `x - max - log(sum(exp(x - max)))`.
+/// `exp(x - max) * (1 / sum(exp(x - max)))`, or `x - max - log(sum(exp(x - max)))`.
 fn softmax<R: RowReal>(values: &mut [R], log: bool) {
     let lowest = R::of(f64::NEG_INFINITY);
     let largest = values.iter().fold(lowest, |largest, value| largest.binary(Binary::Maximum, *value));
@@ -149,9 +149,10 @@ fn softmax<R: RowReal>(values: &mut [R], log: bool) {
         })
         .collect();
     let sum = lanes(&exponentials);
-    let logarithm = sum.unary(Unary::Log);
+    let (logarithm, factor) = (sum.unary(Unary::Log), sum.unary(Unary::Reciprocal));
     for (value, exponential) in values.iter_mut().zip(exponentials) {
-        *value = if log { value.binary(Binary::Subtract, logarithm) } else { exponential.binary(Binary::Divide, sum) };
+        *value =
+            if log { value.binary(Binary::Subtract, logarithm) } else { exponential.binary(Binary::Multiply, factor) };
     }
 }
 

@@ -4,7 +4,8 @@
 //! Columns beyond the last are zero. Weights are packed once, by the compiler; a right operand that is computed
 //! (the keys of attention) is packed by the program.
 
-use super::lanes::{self, Lanes, WIDTH};
+use super::gemm::WIDTH;
+use super::gemm::panel::{self, Panel};
 use super::level::per_level;
 
 /// The length of a packed matrix in elements.
@@ -73,7 +74,7 @@ per_level! {
     ///
     /// # Safety
     /// The elements of the matrix can be read, the packed ones written; they do not overlap.
-    pub(crate) mod pack_b = run::<lanes>(
+    pub(crate) mod pack_b = run::<panel>(
         source: *const f32,
         k_stride: i64,
         n_stride: i64,
@@ -86,7 +87,7 @@ per_level! {
 /// # Safety
 /// As for [`pack_b`].
 #[inline(always)]
-pub(super) unsafe fn run<V: Lanes>(
+pub(super) unsafe fn run<V: Panel>(
     source: *const f32,
     k_stride: i64,
     n_stride: i64,
@@ -118,7 +119,7 @@ pub(super) unsafe fn run<V: Lanes>(
 /// # Safety
 /// The elements of the panel can be read and written.
 #[inline(always)]
-unsafe fn copy_rows<V: Lanes>(source: *const f32, k_stride: isize, depth: usize, lanes: usize, packed: *mut f32) {
+unsafe fn copy_rows<V: Panel>(source: *const f32, k_stride: isize, depth: usize, lanes: usize, packed: *mut f32) {
     let mask = V::mask(lanes);
     for k in 0..depth {
         let source = source.wrapping_offset(k as isize * k_stride);
