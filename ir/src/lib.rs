@@ -10,13 +10,17 @@
 //! | [`digest`] | digests of constant data |
 //! | [`mod@text`] | the text format: parse and print |
 //! | [`mod@verify`] | whether a module is sound |
+//! | [`define`] | composite operations in terms of others |
+//! | [`analysis`] | work and memory of circuits |
 //! | [`interpret`] | the reference interpreter |
 //! | `random` | random circuits for property tests (feature `testing`) |
 //! | [`error`] | what can be wrong with a circuit, and where |
 
+pub mod analysis;
 pub mod axis;
 pub mod canonical;
 pub mod circuit;
+pub mod define;
 pub mod digest;
 pub mod error;
 pub mod index;
