@@ -22,15 +22,18 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     if [command.as_str(), inputs_flag, outputs_flag] != ["run", "--inputs", "--outputs"] {
         return Err("usage: interpret run MODEL --inputs DIR --outputs DIR".into());
     }
-    let module = load(Path::new(model), &ImportOptions::default())?;
-    strang_ir::verify::verify(&module)?;
-    let entry = module.entry();
+    let ports = strang_compiler::import::onnx::inputs(Path::new(model))?;
+    let mut options = ImportOptions::default();
     let mut tensors = Vec::new();
-    for (position, node) in entry.inputs.iter().enumerate() {
-        let element = entry.element_of((*node).into());
+    for (position, (name, element)) in ports.into_iter().enumerate() {
         let path = Path::new(inputs).join(format!("input_{position}.npy"));
-        tensors.push(read(&fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?, element)?);
+        let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let tensor = read(&bytes, element)?;
+        options.values.insert(name, tensor.clone());
+        tensors.push(tensor);
     }
+    let module = load(Path::new(model), &options)?;
+    strang_ir::verify::verify(&module)?;
     let arithmetic = if std::env::var_os("WIDE").is_some() { Arithmetic::Wide } else { Arithmetic::Typed };
     for (position, tensor) in interpret(&module, &tensors, arithmetic)?.iter().enumerate() {
         fs::write(Path::new(outputs).join(format!("output_{position}.npy")), write(tensor))?;

@@ -1,5 +1,6 @@
 //! Import of model files: whole models, and files that are broken.
 
+use proptest::prelude::*;
 use std::{fs, path::PathBuf};
 use strang_compiler::import::onnx::{ImportOptions, load, load_bytes};
 use strang_ir::{Module, Op};
@@ -53,4 +54,45 @@ fn what_is_no_model_is_refused() {
     assert!(refused(b"not a model at all").contains("not an ONNX model"));
     let missing = load(&PathBuf::from("missing.onnx"), &ImportOptions::default()).unwrap_err().to_string();
     assert!(missing.contains("missing.onnx"), "{missing}");
+}
+
+/// A model in memory with the structure of the digits model but few weights, so that changes of bytes often meet it.
+fn structure() -> Vec<u8> {
+    let bytes = fs::read(digits()).unwrap();
+    assert!(bytes.len() > 1000);
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Broken files give errors or models that the verifier judges, and never end the process.
+    #[test]
+    fn broken_files_are_errors(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        end in any::<prop::sample::Index>(),
+        cut in any::<bool>(),
+        near_the_structure in any::<bool>(),
+    ) {
+        let mut bytes = structure();
+        // Most bytes are weights; the nodes come first in the file.
+        let range = if near_the_structure { bytes.len().min(20_000) } else { bytes.len() };
+        for (place, value) in changes {
+            let place = place.index(range);
+            bytes[place] = value;
+        }
+        if cut {
+            bytes.truncate(end.index(range) + 1);
+        }
+        if let Ok(module) = load_bytes(&bytes, None, &ImportOptions::default()) {
+            let _ = strang_ir::verify::verify(&module);
+        }
+    }
+}
+
+#[test]
+fn dimensions_can_be_fixed() {
+    let options = ImportOptions { dimensions: [("nonsense".into(), 3)].into(), ..Default::default() };
+    let error = load(&digits(), &options).unwrap_err().to_string();
+    assert!(error.contains("no dimension `nonsense`"), "{error}");
 }

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use strang_runtime::kernels::gemm::{GemmBlock, GemmItem};
+use strang_runtime::kernels::gemm::{Activation, GemmBlock, GemmItem};
 use strang_runtime::kernels::{KernelTable, Level};
 
 /// A product as a caller blocks it: rows and columns in blocks, the items all at once.
@@ -19,6 +19,7 @@ struct Product {
     block_rows: usize,
     block_columns: usize,
     packed: bool,
+    activation: Activation,
     a_row_stride: usize,
     a: Vec<f32>,
     b: Vec<f32>,
@@ -26,14 +27,19 @@ struct Product {
 }
 
 impl Product {
-    fn new([rows, columns, depth, items]: [usize; 4], [block_rows, block_columns]: [usize; 2], packed: bool) -> Self {
+    fn new(
+        [rows, columns, depth, items]: [usize; 4],
+        [block_rows, block_columns]: [usize; 2],
+        packed: bool,
+        activation: Activation,
+    ) -> Self {
         let fill = |length: usize| (0..length).map(|index| (index % 17) as f32 / 16.0 - 0.5).collect();
         // As the layout planner does it: a row stride of whole pages is padded by a cache line.
         let padding = if (depth * items).is_multiple_of(1024) { 16 } else { 0 };
         let a_row_stride = depth * items + padding;
         let (a, b) = (fill(rows * a_row_stride), fill(columns.next_multiple_of(16) * depth * items));
         let c = vec![0.0; rows * columns];
-        Product { rows, columns, depth, items, block_rows, block_columns, packed, a_row_stride, a, b, c }
+        Product { rows, columns, depth, items, block_rows, block_columns, packed, activation, a_row_stride, a, b, c }
     }
 
     fn operations(&self) -> f64 {
@@ -63,6 +69,7 @@ impl Product {
                     depth: self.depth as u64,
                     b_depth_stride: b_depth_stride as i64,
                     b_panel_stride: b_panel_stride as i64,
+                    activation: self.activation as u64,
                     ..GemmBlock::default()
                 };
                 // SAFETY: the arrays have the sizes the block states.
@@ -152,23 +159,26 @@ fn main() {
     let level = Level::detect().expect("a level this machine runs");
     let table = KernelTable::for_level(level);
     // rows, columns, depth, items; rows and columns of a block; whether B is packed
-    let shapes: [(&str, [usize; 4], [usize; 2], bool); 16] = [
-        ("dense 128x384x384", [128, 384, 384, 1], [128, 128], true),
-        ("dense 128x3072x768", [128, 3072, 768, 1], [128, 64], true),
-        ("dense 128x768x3072", [128, 768, 3072, 1], [128, 64], true),
-        ("dense 64x1024x1024", [64, 1024, 1024, 1], [64, 64], true),
-        ("dense 16x512x512", [16, 512, 512, 1], [16, 128], true),
-        ("dense 4x1024x1024", [4, 1024, 1024, 1], [4, 128], true),
-        ("conv 3136x64x64x9", [3136, 64, 64, 9], [196, 64], true),
-        ("conv 49x512x512x9", [49, 512, 512, 9], [49, 64], true),
-        ("conv 3136x24x144", [3136, 24, 144, 1], [196, 24], true),
-        ("conv 196x80x480", [196, 80, 480, 1], [196, 80], true),
-        ("in place 128x384x384", [128, 384, 384, 1], [128, 128], false),
-        ("scores 64x128x64", [64, 128, 64, 1], [64, 128], true),
-        ("row 1x1024x1024", [1, 1024, 1024, 1], [1, 128], true),
-        ("row 1x4096x4096", [1, 4096, 4096, 1], [1, 128], true),
-        ("rows 2x4096x4096", [2, 4096, 4096, 1], [2, 128], true),
-        ("row in place 1x4096x4096", [1, 4096, 4096, 1], [1, 128], false),
+    let none = Activation::None;
+    let shapes = [
+        ("dense 128x384x384", [128, 384, 384, 1], [128, 128], true, none),
+        ("dense 128x3072x768", [128, 3072, 768, 1], [128, 64], true, none),
+        ("dense 128x768x3072", [128, 768, 3072, 1], [128, 64], true, none),
+        ("dense 64x1024x1024", [64, 1024, 1024, 1], [64, 64], true, none),
+        ("dense 16x512x512", [16, 512, 512, 1], [16, 128], true, none),
+        ("dense 4x1024x1024", [4, 1024, 1024, 1], [4, 128], true, none),
+        ("conv 3136x64x64x9", [3136, 64, 64, 9], [196, 64], true, none),
+        ("conv 49x512x512x9", [49, 512, 512, 9], [49, 64], true, none),
+        ("conv 3136x24x144", [3136, 24, 144, 1], [196, 24], true, none),
+        ("conv 196x80x480", [196, 80, 480, 1], [196, 80], true, none),
+        ("in place 128x384x384", [128, 384, 384, 1], [128, 128], false, none),
+        ("scores 64x128x64", [64, 128, 64, 1], [64, 128], true, none),
+        ("relu 128x3072x768", [128, 3072, 768, 1], [128, 64], true, Activation::Relu),
+        ("gelu 128x3072x768", [128, 3072, 768, 1], [128, 64], true, Activation::Gelu),
+        ("row 1x1024x1024", [1, 1024, 1024, 1], [1, 128], true, none),
+        ("row 1x4096x4096", [1, 4096, 4096, 1], [1, 128], true, none),
+        ("rows 2x4096x4096", [2, 4096, 4096, 1], [2, 128], true, none),
+        ("row in place 1x4096x4096", [1, 4096, 4096, 1], [1, 128], false, none),
     ];
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(200))
@@ -178,8 +188,8 @@ fn main() {
     // The best of several, spread over time: clocks rise late, and others may share the core.
     let peak = (0..4).map(|_| peak()).fold(f64::NAN, f64::max);
     println!("level {level}: peak {:.1} GFLOP/s", peak / 1e9);
-    for (name, sizes, block, packed) in shapes {
-        let mut product = Product::new(sizes, block, packed);
+    for (name, sizes, block, packed, activation) in shapes {
+        let mut product = Product::new(sizes, block, packed, activation);
         let rate = product.operations() / best(|| product.run(table));
         print!("{name:28} {:7.1} GFLOP/s {:5.1} % of peak", rate / 1e9, 100.0 * rate / peak);
         if sizes[0] <= 4 {
@@ -190,8 +200,8 @@ fn main() {
         println!();
     }
     let mut group = criterion.benchmark_group("gemm_f32");
-    for (name, sizes, block, packed) in shapes {
-        let mut product = Product::new(sizes, block, packed);
+    for (name, sizes, block, packed, activation) in shapes {
+        let mut product = Product::new(sizes, block, packed, activation);
         group.throughput(Throughput::Elements(product.operations() as u64));
         group.bench_function(name, |bencher| bencher.iter(|| product.run(table)));
     }

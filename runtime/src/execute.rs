@@ -8,7 +8,8 @@ use crate::{
     custom::{Operands, Results},
     program::{Context, status},
     session::{
-        bind::{Bound, BoundFill, Mode},
+        bind::{Bound, BoundFill},
+        effort::Mode,
         plan::{Action, Node, Plan},
         sizes::SizeId,
     },

@@ -4,7 +4,11 @@
 //! The law: `scan(f(s, g(x_t))) = scan(f(s, y_t))` with `y = g` applied along the scanned axis. Each element is the same sum
 //! in the same order, so the bits are the same.
 
-use crate::plan::trace::{Trace, operand_trace, through_views};
+use super::{Application, Receipt};
+use crate::plan::{
+    error::layer_of,
+    trace::{Trace, operand_trace, through_views},
+};
 use petgraph::{Direction, stable_graph::NodeIndex, visit::EdgeRef};
 use std::collections::HashSet;
 use strang_ir::{
@@ -12,9 +16,8 @@ use strang_ir::{
     circuit::distinct_variables,
 };
 
-/// Moves contractions out of scans; says how many.
-pub fn hoist(module: &mut Module) -> usize {
-    let mut moved = 0;
+/// Moves contractions out of scans.
+pub fn hoist(module: &mut Module, receipt: &mut Receipt) {
     for position in 0..module.functions.len() {
         for scan in module.functions[position].order() {
             let Op::Scan { body, states, .. } = module.functions[position].graph[scan].op else { continue };
@@ -22,12 +25,12 @@ pub fn hoist(module: &mut Module) -> usize {
                 continue;
             }
             while let Some(product) = movable(&module.functions[body.0 as usize], states as usize) {
+                let layer = layer_of(&module.functions[body.0 as usize].graph[product.node]);
                 move_out(module, position, scan, body, &product);
-                moved += 1;
+                receipt.applied.push(Application { rule: "hoist-from-scan".into(), layer });
             }
         }
     }
-    moved
 }
 
 /// How many nodes of a module call a function.

@@ -1,6 +1,6 @@
 //! The text format of circuits, `.ncd`.
 //!
-//! [`parse`] reads it, [`print()`] writes it in one canonical form, and `parse(print(m)) == m`.
+//! [`parse()`] reads it, [`print()`] writes it in one canonical form, and `parse(print(m)) == m`.
 //!
 //! # Grammar
 //!
@@ -62,18 +62,62 @@ mod print;
 pub use error::{Label, Span, TextError};
 pub use print::print;
 
-use crate::Module;
+use crate::{
+    CircuitError, Module, Source,
+    error::Mistake,
+    verify::{Verified, verify},
+};
+use error::Complaint;
+use parse::FileTree;
 
 /// Reads a module from text; `origin` names the text in messages.
 ///
 /// # Errors
 /// The first mistake, with its place in the text. Names, types and ranks are checked; that sizes fit, and all else that
-/// later stages rely on, is the verifier's to say.
+/// later stages rely on, is the verifier's to say: see [`parse_verified`].
 pub fn parse(source: &str, origin: &str) -> Result<Module, TextError> {
-    let read = || {
-        let mut parser = parse::Parser::new(source, parse::Scope::default())?;
-        let file = parser.file()?;
-        lower::lower_file(file, parser.scope)
-    };
+    let read = || read(source).map(|(_, module)| module);
     read().map_err(|complaint| complaint.in_text(origin, source))
+}
+
+/// Reads a module from text and verifies it.
+///
+/// # Errors
+/// As [`parse`]; then the verifier's first mistake, at the statement or operand where it is.
+pub fn parse_verified(source: &str, origin: &str) -> Result<(Module, Verified), TextError> {
+    let read = || {
+        let (file, module) = read(source)?;
+        let verified = verify(&module).map_err(|error| place_in_text(&file, &error))?;
+        Ok((module, verified))
+    };
+    read().map_err(|complaint: Complaint| complaint.in_text(origin, source))
+}
+
+fn read(source: &str) -> Result<(FileTree, Module), Complaint> {
+    let mut parser = parse::Parser::new(source, parse::Scope::default())?;
+    let file = parser.file()?;
+    let module = lower::lower_file(&file, parser.scope)?;
+    Ok((file, module))
+}
+
+/// A mistake of the verifier under the text it is about: the operand where there is one, else the statement.
+fn place_in_text(file: &FileTree, error: &CircuitError) -> Complaint {
+    let Source::Span { start, end } = error.source else {
+        return Complaint::new(format!("{}: {}", error.at, error.kind), Span::default());
+    };
+    let statement_span = Span { start, end };
+    let operand = |slot: usize| {
+        let mut statements = file.functions.iter().flat_map(|function| &function.statements);
+        let statement = statements.find(|statement| statement.span == statement_span)?;
+        statement.operands.get(slot).map(|operand| operand.span)
+    };
+    match &*error.kind {
+        Mistake::OutOfRange { slot, axis, expression, reaches, size } => {
+            let message = format!("{}: this reads outside the axis {axis}", error.at);
+            Complaint::new(message, operand(*slot).unwrap_or(statement_span))
+                .under(format!("`{expression}` reaches {reaches}, but the axis has size {size}"))
+                .help("`else 0` behind the operand gives the value that lies outside")
+        }
+        kind => Complaint::new(format!("{}: {kind}", error.at), statement_span),
+    }
 }

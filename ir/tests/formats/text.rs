@@ -4,7 +4,7 @@ use crate::random::Tape;
 use proptest::prelude::*;
 use strang_ir::{
     Module,
-    text::{parse, print},
+    text::{parse, parse_verified, print},
 };
 
 fn read(text: &str) -> Module {
@@ -172,4 +172,43 @@ fn long_texts_are_read() {
         "2*a + ".repeat(50_000)
     );
     assert!(canonical(&many).contains("%x[100001*a]"));
+}
+
+/// Snapshots of messages: `# comment` lines are left out of the texts to keep the carets close.
+fn complaint(body: &str) -> String {
+    let head = "ncd 0.1\naxis b  axis m = 4  axis o = 3\nparam @w: f32[m, o]\n";
+    let text = format!("{head}fn @f(%x: f32[b, m], %n: i32[b]) -> f32[b, o] {{\n  {body}\n  return %y\n}}\n");
+    parse_verified(&text, "f.ncd").map(|_| "accepted".to_owned()).unwrap_or_else(|error| error.render())
+}
+
+#[test]
+fn mistakes_are_shown_with_carets() {
+    let bodies = [
+        "%y = dot %x[b, {m}], @w[{m}, o] -> [b, o]",
+        "%y = dot %x[b, {m}], @v[{m}, o] -> [b, o]",
+        "%y = dot %x[b, m], @w[m, o] -> [b, o]",
+        "%y = dot %x[{m}], @w[{m}, o] -> [b, o]",
+        "%y = dot %x[b, {m}], @w[{m}, {o}] -> [b, o]",
+        "%y = dot %x[b, {mm}], @w[{mm}, o] -> [b, o]",
+        "%y = dot %x[b, {m} + 1], @w[{m}, o] -> [b, o]",
+        "%y = dott %x[b, {m}], @w[{m}, o] -> [b, o]",
+        "%y = map add : %x[b, o], %n[b] -> [b, o]",
+        "%y = map $0 * $2 : %x[b, o] -> [b, o]",
+        "%y = map frob($0) : %x[b, o] -> [b, o]",
+        "%y = map 1 -> [b, o]",
+        "%y = softmax %x[b, o] -> [b, o]",
+        "%y = view %x[b*o, o] -> [b, o]",
+        "%y = view %x[b -> [b, o]",
+        "%y = view %x[b, o] else true -> [b, o]",
+        "%y = view %x[b, o] where b < 3 else 0 -> [b, o]",
+        "%x = view %x[b, o] -> [b, o]",
+        "%y = view %x[b, m] -> [b, m]",
+        "%y = view %x -> [b, o]",
+        "%y = view %x[b, o] -> [b, b]",
+        "%y = scatter %x[b, o], %x[b, o] -> [b, o]",
+        "%y = call @g : %x[b, o] -> [b, o]",
+        "%y = \"text",
+    ];
+    let shown: Vec<String> = bodies.iter().map(|body| complaint(body)).collect();
+    insta::assert_snapshot!(shown.join("\n"));
 }

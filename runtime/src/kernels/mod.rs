@@ -7,19 +7,23 @@
 //! Adding a kernel: write `unsafe fn body<V: ...>(...)` marked `#[inline(always)]`, instantiate it with `per_level!`,
 //! and add a line to the list in `table.rs`.
 
+pub mod attention;
 pub mod builtin;
+pub mod depthwise;
 pub mod fma;
 pub mod gemm;
 pub(crate) mod lanes;
 pub mod level;
 pub(crate) mod math;
 pub mod pack;
+pub mod pooling;
 pub mod rows;
 pub mod scalar32;
 pub mod scalar64;
 pub mod sort;
 pub mod strips;
 pub mod table;
+pub mod window;
 
 pub use level::{Level, LevelError};
 pub use table::{Function, KernelTable, Parameter};

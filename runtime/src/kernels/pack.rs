@@ -4,8 +4,7 @@
 //! Columns beyond the last are zero. Weights are packed once, by the compiler; a right operand that is computed
 //! (the keys of attention) is packed by the program.
 
-use super::gemm::WIDTH;
-use super::gemm::panel::{self, Panel};
+use super::lanes::{self, Lanes, WIDTH};
 use super::level::per_level;
 
 /// The length of a packed matrix in elements.
@@ -74,7 +73,7 @@ per_level! {
     ///
     /// # Safety
     /// The elements of the matrix can be read, the packed ones written; they do not overlap.
-    pub(crate) mod pack_b = run::<panel>(
+    pub(crate) mod pack_b = run::<lanes>(
         source: *const f32,
         k_stride: i64,
         n_stride: i64,
@@ -87,7 +86,7 @@ per_level! {
 /// # Safety
 /// As for [`pack_b`].
 #[inline(always)]
-pub(super) unsafe fn run<V: Panel>(
+pub(super) unsafe fn run<V: Lanes>(
     source: *const f32,
     k_stride: i64,
     n_stride: i64,
@@ -119,7 +118,7 @@ pub(super) unsafe fn run<V: Panel>(
 /// # Safety
 /// The elements of the panel can be read and written.
 #[inline(always)]
-unsafe fn copy_rows<V: Panel>(source: *const f32, k_stride: isize, depth: usize, lanes: usize, packed: *mut f32) {
+unsafe fn copy_rows<V: Lanes>(source: *const f32, k_stride: isize, depth: usize, lanes: usize, packed: *mut f32) {
     let mask = V::mask(lanes);
     for k in 0..depth {
         let source = source.wrapping_offset(k as isize * k_stride);

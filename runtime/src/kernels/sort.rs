@@ -9,28 +9,21 @@
 //! | 1 | address of the values, `[outer, k, inner]` of the same type; not the source |
 //! | 2 | address of the positions, `[outer, k, inner]` of i64 |
 //! | 3 | `n`, the number of elements of a row, below 2^32 |
-//! | 4 | `k`, how many are kept, at most `n` |
-//! | 5 | `inner`, the elements between neighbours of a row |
+//! | 4 | `inner`, the elements between neighbours of a row |
+//! | 5 | `k`, how many are kept, at most `n` |
 //! | 6 | 1 from the largest down, else 0 |
+//! | 7 | the element type: its position in [`ElementType::ALL`] |
 //!
-//! and the scratch is [`scratch_per_element`] bytes for each of `n`. The order is stable: of equal values (-0 and +0 are
-//! equal) the lower position comes first, and NaN counts as the largest.
+//! and the scratch is [`SCRATCH_PER_ELEMENT`] bytes for each of `n`. The order is stable: of equal values (-0 and +0 are
+//! equal) the lower position comes first, and NaN counts as the largest. Sub-byte types do not sort.
 
 use super::builtin::{Builtin, Word};
 use crate::ElementType;
 use crate::program::{Context, status};
 use half::{bf16, f16};
 
-/// The name of the kernel that sorts elements of a type; `None` for the sub-byte types.
-pub fn name(element: ElementType) -> Option<&'static str> {
-    let position = TYPES.iter().position(|other| *other == element)?;
-    Some(BUILTINS[position].name)
-}
-
 /// Bytes of scratch for each element of a row.
-pub const fn scratch_per_element(element: ElementType) -> i64 {
-    if element.bits() == 64 { 16 } else { 8 }
-}
+pub const SCRATCH_PER_ELEMENT: u64 = 16;
 
 /// An element that sorts.
 trait Sortable: Copy {
@@ -96,28 +89,51 @@ sortable! {
     u64, u64, u128, |value| value;
 }
 
+/// The kernel.
+pub(super) const BUILTIN: Builtin = Builtin { name: "sort", function: sort, check };
+
 /// Sorts rows `lo..hi`.
 ///
 /// # Safety
-/// The arguments are as the module says; values and positions overlap nothing else.
-unsafe extern "C" fn sort<T: Sortable>(
-    _context: *const Context,
-    step: *const u64,
-    scratch: *mut u8,
-    lo: u64,
-    hi: u64,
-) -> u32 {
-    // SAFETY: seven words were promised.
-    let words = unsafe { std::slice::from_raw_parts(step, 7) };
+/// The arguments are as the module says, and [`check`] accepts them; values and positions overlap nothing else.
+unsafe extern "C" fn sort(_context: *const Context, step: *const u64, scratch: *mut u8, lo: u64, hi: u64) -> u32 {
+    // SAFETY: eight words were promised, and are all that `rows` asks for.
+    unsafe {
+        let words = &*step.cast::<[u64; 8]>();
+        match ElementType::ALL[words[7] as usize] {
+            ElementType::F32 => rows::<f32>(words, scratch, lo, hi),
+            ElementType::F64 => rows::<f64>(words, scratch, lo, hi),
+            ElementType::F16 => rows::<f16>(words, scratch, lo, hi),
+            ElementType::BF16 => rows::<bf16>(words, scratch, lo, hi),
+            ElementType::I8 => rows::<i8>(words, scratch, lo, hi),
+            ElementType::I16 => rows::<i16>(words, scratch, lo, hi),
+            ElementType::I32 => rows::<i32>(words, scratch, lo, hi),
+            ElementType::I64 => rows::<i64>(words, scratch, lo, hi),
+            ElementType::U8 | ElementType::Bool => rows::<u8>(words, scratch, lo, hi),
+            ElementType::U16 => rows::<u16>(words, scratch, lo, hi),
+            ElementType::U32 => rows::<u32>(words, scratch, lo, hi),
+            ElementType::U64 => rows::<u64>(words, scratch, lo, hi),
+            // `check` refuses them.
+            ElementType::I4 | ElementType::U4 | ElementType::I2 | ElementType::U2 => {}
+        }
+    }
+    status::OK
+}
+
+/// Sorts rows `lo..hi` of elements of a type.
+///
+/// # Safety
+/// As for [`sort`].
+unsafe fn rows<T: Sortable>(words: &[u64; 8], scratch: *mut u8, lo: u64, hi: u64) {
     let source: *const T = std::ptr::with_exposed_provenance(words[0] as usize);
     let values: *mut T = std::ptr::with_exposed_provenance_mut(words[1] as usize);
     let positions: *mut i64 = std::ptr::with_exposed_provenance_mut(words[2] as usize);
-    let [count, kept, inner] = [3, 4, 5].map(|word| words[word] as usize);
+    let [count, inner, kept] = [3, 4, 5].map(|word| words[word] as usize);
     let descending = words[6] != 0;
-    if kept == 0 {
-        return status::OK;
-    }
     let row: *mut T::Packed = scratch.cast();
+    if kept == 0 {
+        return;
+    }
     for tile in lo as usize..hi as usize {
         let (outer, column) = (tile / inner, tile % inner);
         // SAFETY: the row lies in the source, and its packed form in the scratch, which is aligned for every type.
@@ -142,34 +158,36 @@ unsafe extern "C" fn sort<T: Sortable>(
             }
         }
     }
-    status::OK
 }
 
-/// Checks the arguments of a sort of elements of a type.
-fn check(element: ElementType, words: &[Word], grid: u64, scratch: u64) -> Result<(), String> {
+/// Checks the arguments of a sort.
+fn check(words: &[Word], grid: u64, scratch: u64) -> Result<(), String> {
     let &[
         Word::Bytes(source),
         Word::Bytes(values),
         Word::Bytes(positions),
         Word::Size(count),
-        Word::Size(kept),
         Word::Size(inner),
+        Word::Size(kept),
         Word::Size(_),
+        Word::Size(element),
     ] = words
     else {
-        return Err("it takes three addresses and four sizes".into());
+        return Err("it takes three addresses and five sizes".into());
     };
+    let element = usize::try_from(element).ok().and_then(|position| ElementType::ALL.get(position));
+    let Some(element) = element else { return Err("its element type is none".into()) };
+    let Some(width) = element.bytes() else { return Err(format!("it does not sort elements of {element}")) };
     if !(0..=i64::from(u32::MAX)).contains(&count) || !(0..=count).contains(&kept) || inner < 1 {
         return Err(format!("it cannot keep {kept} of {count} elements that lie {inner} apart"));
     }
     let rows = grid.checked_next_multiple_of(inner as u64);
     let bytes = |length: i64, width: u64| rows?.checked_mul(length as u64)?.checked_mul(width);
-    let width = u64::from(element.bits() / 8);
     let needs = [
-        ("source", source, bytes(count, width)),
-        ("values", values, bytes(kept, width)),
+        ("source", source, bytes(count, width as u64)),
+        ("values", values, bytes(kept, width as u64)),
         ("positions", positions, bytes(kept, 8)),
-        ("scratch", scratch, Some(count as u64 * scratch_per_element(element) as u64)),
+        ("scratch", scratch, Some(count as u64 * SCRATCH_PER_ELEMENT)),
     ];
     for (what, found, needed) in needs {
         if needed.is_none_or(|needed| needed > found) {
@@ -179,40 +197,15 @@ fn check(element: ElementType, words: &[Word], grid: u64, scratch: u64) -> Resul
     Ok(())
 }
 
-macro_rules! builtins {
-    ($($name:literal, $element:ident, $type:ty;)*) => {
-        /// The element types that sort, in the order of [`BUILTINS`].
-        const TYPES: &[ElementType] = &[$(ElementType::$element),*];
-
-        /// The kernels, one for each element type.
-        pub(super) const BUILTINS: &[Builtin] = &[$(Builtin {
-            name: $name,
-            function: sort::<$type>,
-            check: |words, grid, scratch| check(ElementType::$element, words, grid, scratch),
-        }),*];
-    };
-}
-builtins! {
-    "sort_f32", F32, f32;
-    "sort_f64", F64, f64;
-    "sort_f16", F16, f16;
-    "sort_bf16", BF16, bf16;
-    "sort_i8", I8, i8;
-    "sort_i16", I16, i16;
-    "sort_i32", I32, i32;
-    "sort_i64", I64, i64;
-    "sort_u8", U8, u8;
-    "sort_u16", U16, u16;
-    "sort_u32", U32, u32;
-    "sort_u64", U64, u64;
-    "sort_bool", Bool, u8;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::cmp::Ordering;
+
+    fn code(element: ElementType) -> u64 {
+        ElementType::ALL.iter().position(|other| *other == element).unwrap() as u64
+    }
 
     /// Sorts `[outer, n, inner]` with the kernel, in two calls.
     fn run<T: Sortable + Default>(
@@ -227,27 +220,26 @@ mod tests {
         let mut values = vec![T::default(); rows * kept];
         let mut positions = vec![-1i64; rows * kept];
         let mut scratch = vec![0u128; count];
-        let builtin = super::super::builtin::find(name(element).unwrap()).unwrap();
         let step = [
             source.as_ptr().expose_provenance() as u64,
             values.as_mut_ptr().expose_provenance() as u64,
             positions.as_mut_ptr().expose_provenance() as u64,
             count as u64,
-            kept as u64,
             inner as u64,
+            kept as u64,
             descending.into(),
+            code(element),
         ];
         let sizes = step[3..].iter().map(|word| Word::Size(*word as i64));
         let addresses = [size_of_val(source), size_of_val(&*values), size_of_val(&*positions)];
         let words: Vec<Word> = addresses.map(|bytes| Word::Bytes(bytes as u64)).into_iter().chain(sizes).collect();
-        let bytes = count as u64 * scratch_per_element(element) as u64;
-        (builtin.check)(&words, rows as u64, bytes).unwrap();
-        assert!((builtin.check)(&words, rows as u64 + 1, bytes).is_err() || kept == 0);
+        let bytes = count as u64 * SCRATCH_PER_ELEMENT;
+        check(&words, rows as u64, bytes).unwrap();
+        assert!(check(&words, rows as u64 + 1, bytes).is_err() || kept == 0);
         let middle = rows as u64 / 2;
         for (lo, hi) in [(0, middle), (middle, rows as u64)] {
             // SAFETY: the check above passed.
-            let code =
-                unsafe { (builtin.function)(std::ptr::null(), step.as_ptr(), scratch.as_mut_ptr().cast(), lo, hi) };
+            let code = unsafe { sort(std::ptr::null(), step.as_ptr(), scratch.as_mut_ptr().cast(), lo, hi) };
             assert_eq!(code, status::OK);
         }
         (values, positions)
@@ -301,24 +293,32 @@ mod tests {
     }
 
     #[test]
-    fn every_type_of_whole_bytes_has_a_kernel() {
+    fn types_of_whole_bytes_sort_and_others_are_refused() {
         for element in ElementType::ALL {
-            let expected = element.bytes().map(|_| format!("sort_{element}"));
-            assert_eq!(name(element), expected.as_deref());
+            let words = [&[Word::Bytes(64); 3][..], &[1, 1, 1, 0, code(element) as i64].map(Word::Size)].concat();
+            assert_eq!(check(&words, 1, 16).is_ok(), element.bytes().is_some(), "{element}");
         }
+        let words = [&[Word::Bytes(64); 3][..], &[1, 1, 1, 0, 17].map(Word::Size)].concat();
+        assert!(check(&words, 1, 16).is_err());
+    }
+
+    #[test]
+    fn bools_sort_false_first() {
+        let (values, positions) = run(ElementType::Bool, &[1u8, 0, 1, 0], 4, 1, 3, false);
+        assert_eq!((values, positions), (vec![0, 0, 1], vec![1, 3, 0]));
     }
 
     #[test]
     fn wrong_arguments_are_refused() {
-        let words = |count, kept, inner| {
-            let sizes = [count, kept, inner, 0].map(Word::Size);
+        let words = |count, inner, kept| {
+            let sizes = [count, inner, kept, 0, code(ElementType::F32) as i64].map(Word::Size);
             [&[Word::Bytes(1 << 20); 3][..], &sizes].concat()
         };
-        let check = |words: &[Word]| (BUILTINS[0].check)(words, 4, 1 << 10);
-        assert_eq!(check(&words(100, 10, 2)), Ok(()));
-        for (count, kept, inner) in [(-1, 0, 1), (10, 11, 1), (10, -1, 1), (10, 10, 0), (1000, 1, 1), (1 << 33, 1, 1)] {
-            assert!(check(&words(count, kept, inner)).is_err(), "{count} {kept} {inner}");
+        let check = |words: &[Word]| check(words, 4, 1 << 11);
+        assert_eq!(check(&words(100, 2, 10)), Ok(()));
+        for (count, inner, kept) in [(-1, 1, 0), (10, 1, 11), (10, 1, -1), (10, 0, 10), (1000, 1, 1), (1 << 33, 1, 1)] {
+            assert!(check(&words(count, inner, kept)).is_err(), "{count} {inner} {kept}");
         }
-        assert!(check(&words(100, 10, 2)[1..]).is_err());
+        assert!(check(&words(100, 2, 10)[1..]).is_err());
     }
 }

@@ -105,7 +105,7 @@ macro_rules! unary_strips {
         /// # Safety
         /// As for [`unary`].
         #[inline(always)]
-        unsafe fn $name<V: Lanes>(dst: *mut f32, src: *const f32, count: u64 $(, $parameter: f32)*) {
+        pub(super) unsafe fn $name<V: Lanes>(dst: *mut f32, src: *const f32, count: u64 $(, $parameter: f32)*) {
             const PARAMETERS: usize = <[&str]>::len(&[$(stringify!($parameter)),*]);
             struct Function;
             impl Unary<PARAMETERS> for Function {

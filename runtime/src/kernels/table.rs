@@ -6,10 +6,13 @@
 
 use std::fmt;
 
+use super::attention::{self, AttentionBlock};
+use super::depthwise::{self, DepthwiseBlock};
 use super::fma;
 use super::gemm::{self, GemmBlock};
 use super::level::Level;
 use super::pack;
+use super::pooling::{self, PoolBlock};
 use super::rows;
 use super::scalar64;
 use super::strips;
@@ -156,6 +159,10 @@ kernel_table! {
         gemm_f32, GemmF32: fn(*const GemmBlock) = gemm::gemm_f32;
         /// `(source, k_stride, n_stride, depth, columns, packed)`: the panels of a matrix, [`pack`].
         pack_b, PackB: fn(*const f32, i64, i64, u64, u64, *mut f32) = pack::pack_b;
+        /// Some query rows of one attention head, [`AttentionBlock`].
+        attention_f32, AttentionF32: fn(*const AttentionBlock) = attention::attention_f32;
+        /// `(block, packed)`: the keys and values of a head, for several blocks to share; [`AttentionBlock::packed`].
+        attention_pack, AttentionPack: fn(*const AttentionBlock, *mut f32) = attention::attention_pack;
         /// Strip `(dst, src, count)`: `e^x`
         exp_f32, ExpF32: fn(*mut f32, *const f32, u64) = strips::exp_f32;
         /// Strip `(dst, src, count)`: `e^x - 1`
@@ -246,6 +253,12 @@ kernel_table! {
         /// Root-mean-square normalisation of a sum `(dst, sum or null, a, b, gain or null, count, epsilon)`.
         rms_norm_row_residual_f32, RmsNormRowResidualF32:
             fn(*mut f32, *mut f32, *const f32, *const f32, *const f32, u64, f32) = rows::rms_norm_row_residual_f32;
+        /// A segment of a row of a depthwise convolution, [`DepthwiseBlock`].
+        depthwise_f32, DepthwiseF32: fn(*const DepthwiseBlock) = depthwise::depthwise_f32;
+        /// The maximum over windows, [`PoolBlock`].
+        max_pool_f32, MaxPoolF32: fn(*const PoolBlock) = pooling::max_pool_f32;
+        /// The average over windows, [`PoolBlock`].
+        average_pool_f32, AveragePoolF32: fn(*const PoolBlock) = pooling::average_pool_f32;
     }
 }
 

@@ -2,6 +2,7 @@
 //! every step a 64-bit word.
 
 use super::{
+    effort::{Effort, Mode},
     error::BindError,
     plan::{Action, Node, Plan, PlanArray, PlanPort, WordSource},
     sizes::{SizeId, SizeValues},
@@ -18,17 +19,6 @@ use crate::{
     program::Base,
 };
 use std::fmt::Write;
-
-/// Work of less than that many nanoseconds runs on the caller alone: waking the team would take as long.
-const ALONE: f64 = 100_000.0;
-
-/// A step of less than that many nanoseconds runs on worker 0 alone, so that neighbours of its kind need no barrier.
-const SMALL_STEP: f64 = 300.0;
-
-/// Floating-point operations in a nanosecond, and bytes, that work is estimated with. Round figures for one core of a
-/// current machine: they decide only who runs a step, never its bits, and are the same everywhere on purpose.
-const FLOPS: f64 = 64.0;
-const BYTES: f64 = 20.0;
 
 /// Scratch of different workers never shares a page.
 const PAGE: u64 = 4096;
@@ -51,17 +41,6 @@ pub(crate) struct Bound {
     /// Whether the whole program is so short that it runs on the caller alone.
     pub(super) alone: bool,
     pub(super) layout: Layout,
-}
-
-/// Who runs a node. A list of nodes has the largest mode among them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Mode {
-    /// Nobody: there is nothing to do, however often it is repeated.
-    Idle,
-    /// Worker 0 alone, without barriers: steps of one tile, steps too short to share, and custom operations.
-    Solo,
-    /// All workers.
-    Shared,
 }
 
 /// An input or an output with its sizes.
@@ -136,13 +115,14 @@ pub(super) fn bind(plan: &Plan, symbols: &[i64], workers: usize, always: bool) -
     let states = binder.ports("state", &plan.states)?;
     let inputs = binder.ports("input", &plan.inputs)?;
     let outputs = binder.ports("output", &plan.outputs)?;
-    let alone = workers <= 1 || !always && binder.estimate_list(&plan.body)? < ALONE;
+    let effort = Effort { plan, values: &binder.values };
+    let alone = workers <= 1 || !always && effort.is_short();
+    let modes = effort.modes();
     let (layout, block) = binder.place(&states, &inputs, &outputs, if alone { 1 } else { workers as u64 })?;
     let kernels = binder.kernels()?;
     binder.conditions(&plan.body)?;
     let customs = binder.customs()?;
     let fills = binder.fills()?;
-    let modes = binder.modes(&kernels, &fills);
     let Binder { values, words, patches, .. } = binder;
     let (words, patches) = (words.into(), patches.into());
     let (kernels, customs, fills) = (kernels.into(), customs.into(), fills.into());
@@ -224,37 +204,6 @@ impl<'plan> Binder<'plan> {
             Ok(BoundPort { shape, bytes })
         };
         ports.iter().map(bound).collect()
-    }
-
-    /// Nanoseconds that some steps take on one core, at a guess.
-    fn estimate_list(&self, nodes: &[Node]) -> Result<f64, BindError> {
-        nodes.iter().try_fold(0.0, |sum, node| {
-            Ok(sum
-                + match &node.action {
-                    Action::Kernel(index) => {
-                        let kernel = &self.plan.kernels[*index as usize];
-                        match self.values.get(kernel.grid) {
-                            0 | 1 => 0.0,
-                            // What is not known may be long.
-                            _ => self.estimate(*index).unwrap_or(ALONE),
-                        }
-                    }
-                    Action::Fill(index) => self.values.get(self.plan.fills[*index as usize].bytes) as f64 / BYTES,
-                    Action::Custom(_) => 0.0,
-                    Action::Repeat { count, body, .. } => {
-                        let count = self.length(*count, || "the count of a `Repeat`".into())?;
-                        count as f64 * self.estimate_list(body)?
-                    }
-                    Action::If { then, otherwise, .. } => self.estimate_list(then)?.max(self.estimate_list(otherwise)?),
-                })
-        })
-    }
-
-    /// Nanoseconds that a kernel takes on one core, at a guess; `None` when the program does not say what it does.
-    fn estimate(&self, kernel: u32) -> Option<f64> {
-        let kernel = &self.plan.kernels[kernel as usize];
-        let (flops, bytes) = (self.values.get(kernel.flops), self.values.get(kernel.bytes));
-        ((flops, bytes) != (0, 0)).then(|| (flops as f64 / FLOPS).max(bytes as f64 / BYTES))
     }
 
     /// Places all buffers and allocates the session's memory.
@@ -455,41 +404,6 @@ impl<'plan> Binder<'plan> {
             bound.push(BoundFill { word: fill.word, bytes });
         }
         Ok(bound)
-    }
-
-    /// Who runs each node, by its identity.
-    fn modes(&self, kernels: &[BoundKernel], fills: &[BoundFill]) -> Box<[Mode]> {
-        let mut modes = vec![Mode::Idle; self.plan.nodes as usize];
-        self.list_modes(&self.plan.body, kernels, fills, &mut modes);
-        modes.into()
-    }
-
-    fn list_modes(&self, nodes: &[Node], kernels: &[BoundKernel], fills: &[BoundFill], modes: &mut [Mode]) -> Mode {
-        let mut all = Mode::Idle;
-        for node in nodes {
-            let mode = match &node.action {
-                Action::Custom(_) => Mode::Solo,
-                Action::Kernel(index) => match kernels[*index as usize].grid {
-                    0 => Mode::Idle,
-                    1 => Mode::Solo,
-                    _ if self.estimate(*index).is_some_and(|estimate| estimate < SMALL_STEP) => Mode::Solo,
-                    _ => Mode::Shared,
-                },
-                Action::Fill(index) => match fills[*index as usize].bytes {
-                    0 => Mode::Idle,
-                    bytes if (bytes as f64) < SMALL_STEP * BYTES => Mode::Solo,
-                    _ => Mode::Shared,
-                },
-                Action::Repeat { body, .. } => self.list_modes(body, kernels, fills, modes),
-                Action::If { then, otherwise, .. } => {
-                    let then = self.list_modes(then, kernels, fills, modes);
-                    then.max(self.list_modes(otherwise, kernels, fills, modes))
-                }
-            };
-            modes[node.id as usize] = mode;
-            all = all.max(mode);
-        }
-        all
     }
 }
 

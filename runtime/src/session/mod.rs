@@ -15,12 +15,14 @@
 //!   compiler's promise.
 
 pub(crate) mod bind;
+pub(crate) mod effort;
 mod error;
 mod executable;
 mod load;
 pub(crate) mod plan;
 pub(crate) mod sizes;
 mod solve;
+mod steps;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -33,7 +35,7 @@ use crate::{
     memory::Block,
     profile::Profile,
     program::{Port, status},
-    team::{Stop, Team},
+    team::{Stop, Team, default_size},
     tensor::TensorError,
 };
 use bind::{Bound, BoundPort};
@@ -72,7 +74,13 @@ pub enum Workers {
 /// The team that sessions share unless they are given another: a worker for each CPU the process may use.
 pub fn process_team() -> &'static Arc<Team> {
     static TEAM: OnceLock<Arc<Team>> = OnceLock::new();
-    TEAM.get_or_init(|| Arc::new(Team::new(None)))
+    TEAM.get_or_init(|| Arc::new(Team::new(Some(process_team_size()))))
+}
+
+/// How large [`process_team`] is at most. A session that runs on its caller asks for this alone and starts no threads.
+fn process_team_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(default_size)
 }
 
 /// A team of the caller.
@@ -119,12 +127,20 @@ impl MemoryUse {
 
 impl Session {
     fn new(plan: Arc<Plan>, symbols: &[i64], options: &SessionOptions) -> Result<Session, BindError> {
-        let team = match options.workers {
-            Workers::Caller => lone_team(),
-            _ => options.team.as_ref().unwrap_or_else(|| process_team()),
+        let workers = match (options.workers, &options.team) {
+            (Workers::Caller, _) => 1,
+            (_, Some(team)) => team.size(),
+            (_, None) => process_team_size(),
         };
-        let (bound, block) = bind::bind(&plan, symbols, team.size(), options.workers == Workers::Team)?;
-        let team = if bound.alone { lone_team() } else { team }.clone();
+        let (bound, block) = bind::bind(&plan, symbols, workers, options.workers == Workers::Team)?;
+        let team = match &options.team {
+            _ if bound.alone => lone_team(),
+            Some(team) => team,
+            None => process_team(),
+        };
+        // Every worker has its scratch.
+        debug_assert!(team.size() <= workers);
+        let team = team.clone();
         Ok(Session {
             aligned: vec![None; plan.inputs.len()],
             addresses: vec![0; plan.inputs.len() + plan.outputs.len()],
@@ -141,10 +157,7 @@ impl Session {
     ///
     /// # Errors
     /// Tensors that do not fit the ports, a failing kernel or custom operation, or cancellation. The outputs then hold
-    /// anything.
-    ///
-    /// # Panics
-    /// Never for what it is given; a panic of a custom operation is an error.
+    /// anything. A panic of a custom operation is an error as well.
     pub fn run_into<T: Borrow<Tensor>>(&mut self, inputs: &[T], outputs: &mut [Tensor]) -> Result<(), RunError> {
         self.execute(inputs, outputs, None)
     }

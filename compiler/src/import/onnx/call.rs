@@ -63,6 +63,11 @@ impl<'a> Call<'_, 'a> {
         self.operands.get(slot).cloned().unwrap_or(Item::Absent)
     }
 
+    /// An operand whose value decides the circuit: an input has the value that the options give.
+    pub fn given(&self, slot: usize) -> Item {
+        self.importer.given(self.item(slot))
+    }
+
     /// Whether an operand is given.
     pub fn has(&self, slot: usize) -> bool {
         self.operands.get(slot).is_some_and(|item| !item.is_absent())
@@ -130,7 +135,7 @@ impl<'a> Call<'_, 'a> {
     /// # Errors
     /// An operand that is left out or computed from data.
     pub fn known(&self, slot: usize) -> Result<Rc<Known>, ImportError> {
-        match self.item(slot) {
+        match self.given(slot) {
             Item::Absent => Err(self.operand_error(slot, "this input is missing")),
             item => item.known().ok_or_else(|| {
                 self.operand_error(slot, "this must be a constant or computed from shapes, because sizes depend on it")
@@ -161,7 +166,7 @@ impl<'a> Call<'_, 'a> {
     /// # Errors
     /// An operand that is left out or computed from data.
     pub fn tensor(&self, slot: usize) -> Result<Tensor, ImportError> {
-        self.item(slot).tensor().ok_or_else(|| self.operand_error(slot, "this must be a constant"))
+        self.given(slot).tensor().ok_or_else(|| self.operand_error(slot, "this must be a constant"))
     }
 
     /// An axis that counts from the end when negative, as a position below `rank`.

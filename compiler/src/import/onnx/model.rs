@@ -23,6 +23,9 @@ pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 /// A model in which functions call functions may not grow beyond this many nodes.
 const NODE_LIMIT: usize = 1 << 20;
 
+/// Functions may call each other so deep.
+const DEPTH_LIMIT: usize = 64;
+
 /// The state of an import.
 pub struct Importer<'a> {
     /// The module so far.
@@ -41,6 +44,8 @@ pub struct Importer<'a> {
     open: Vec<(&'a str, &'a str)>,
     symbols: Symbols<'a>,
     imported: usize,
+    /// Values of the entry's inputs, for what must be known.
+    given: FxHashMap<Value, Item>,
 }
 
 /// Names of one graph or inlined function.
@@ -81,6 +86,7 @@ impl<'a> Importer<'a> {
             open: Vec::new(),
             symbols: Symbols { options, names: BTreeMap::new(), used: FxHashSet::default() },
             imported: 0,
+            given: FxHashMap::default(),
         })
     }
 
@@ -104,6 +110,12 @@ impl<'a> Importer<'a> {
             let (element, dims) = tensor_type(input).map_err(error)?;
             let sizes = self.symbols.sizes(&input.name, dims).map_err(error)?;
             let value = self.builder_mut().input(&input.name, element, &sizes);
+            if let Some(tensor) = self.symbols.options.values.get(&input.name) {
+                if tensor.element() != element || tensor.shape().len() != sizes.len() {
+                    return Err(error(format!("its value is {tensor:?}, but it is {element}{sizes:?}")));
+                }
+                self.given.insert(value, Item::constant(&input.name, tensor.clone()));
+            }
             self.define(&input.name, value.into())?;
         }
         let outputs: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
@@ -205,6 +217,14 @@ impl<'a> Importer<'a> {
             value = self.builders[level].capture(value, name, element, &sizes);
         }
         value
+    }
+
+    /// The item, or the value that the options give for the input that it is.
+    pub fn given(&self, item: Item) -> Item {
+        match &item {
+            Item::Value(value) if self.builders.len() == 1 => self.given.get(value).cloned().unwrap_or(item),
+            _ => item,
+        }
     }
 
     /// The sizes of an item's axes; none for one that is absent.
@@ -388,6 +408,9 @@ impl<'a> Importer<'a> {
         let key = (function.domain.as_str(), function.name.as_str());
         if self.open.contains(&key) {
             return Err(error("the function calls itself".into()));
+        }
+        if self.open.len() >= DEPTH_LIMIT {
+            return Err(error(format!("functions call each other more than {DEPTH_LIMIT} deep")));
         }
         if operands.len() > function.input.len() || node.output.len() > function.output.len() {
             return Err(error(format!(

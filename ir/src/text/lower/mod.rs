@@ -47,7 +47,7 @@ pub(crate) struct Body {
 }
 
 /// The module of a file.
-pub(crate) fn lower_file(file: FileTree, scope: Scope) -> Result<Module> {
+pub(crate) fn lower_file(file: &FileTree, scope: Scope) -> Result<Module> {
     let mut declarations = Declarations { scope, ..Declarations::default() };
     for tree in &file.parameters {
         let parameter = declarations.parameter(tree)?;
@@ -65,7 +65,7 @@ pub(crate) fn lower_file(file: FileTree, scope: Scope) -> Result<Module> {
         }
     }
     let functions = file.functions.iter().map(|tree| lower_function(&declarations, tree)).collect::<Result<_>>()?;
-    Ok(Module { title: file.title.into(), parameters: declarations.parameters, functions })
+    Ok(Module { title: file.title.as_str().into(), parameters: declarations.parameters, functions })
 }
 
 impl Declarations {

@@ -18,6 +18,7 @@ pub struct GemmItem {
 /// ```text
 /// x = accumulate ? c[i, j] : +0
 /// for item in items: for k in 0..depth: x = fma(a[i, k], b[k, j], x)
+/// x = x * scale                              unless 1
 /// x = x * column_scale[j]                    unless null
 /// x = x + column_bias[j]                     unless null
 /// x = x + residual[i, j]                     unless null, if residual_before_activation
@@ -56,6 +57,8 @@ pub struct GemmBlock {
     pub b_panel_stride: i64,
     /// Not 0: continue the chains that C holds.
     pub accumulate: u64,
+    /// A factor for all sums.
+    pub scale: FloatSlot,
     /// A factor for each column, or null.
     pub column_scale: *const f32,
     /// A summand for each column, or null.
@@ -69,11 +72,11 @@ pub struct GemmBlock {
     /// An [`Activation`] as its number; unknown numbers are [`Activation::None`].
     pub activation: u64,
     /// The parameters of the activation, each in the first four bytes of its slot.
-    pub activation_parameters: [ActivationParameter; 2],
+    pub activation_parameters: [FloatSlot; 2],
 }
 
 impl Default for GemmBlock {
-    /// Nothing: no rows, no columns, null pointers, no epilogue.
+    /// Nothing: no rows, no columns, null pointers, no epilogue (a scale of 1).
     fn default() -> Self {
         GemmBlock {
             c: std::ptr::null_mut(),
@@ -88,6 +91,7 @@ impl Default for GemmBlock {
             b_depth_stride: 0,
             b_panel_stride: 0,
             accumulate: 0,
+            scale: FloatSlot(1.0),
             column_scale: std::ptr::null(),
             column_bias: std::ptr::null(),
             residual: std::ptr::null(),
@@ -102,7 +106,7 @@ impl Default for GemmBlock {
 /// An f32 in an 8-byte slot.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ActivationParameter(pub f32);
+pub struct FloatSlot(pub f32);
 
 /// The closed set of activations a tile applies; parameters are `p0` and `p1`.
 #[repr(u64)]
@@ -116,4 +120,35 @@ pub enum Activation {
     Clip = 2,
     /// `x < 0 ? p0 * x : x`
     LeakyRelu = 3,
+    /// `x * max(0, min(1, x / 6 + 1/2))`
+    HardSwish = 4,
+    /// `1 / (1 + exp(-x))`
+    Sigmoid = 5,
+    /// The hyperbolic tangent.
+    Tanh = 6,
+    /// `x / (1 + exp(-x))`
+    Silu = 7,
+    /// `x` times the normal distribution function of `x`: the GELU with `erf`.
+    Gelu = 8,
+    /// The GELU approximated with `tanh`.
+    GeluTanh = 9,
+}
+
+impl Activation {
+    /// Activations up to this one are a few instructions long.
+    pub(super) const LAST_SHORT: Activation = Activation::HardSwish;
+
+    /// Every activation.
+    pub const ALL: [Activation; 10] = [
+        Activation::None,
+        Activation::Relu,
+        Activation::Clip,
+        Activation::LeakyRelu,
+        Activation::HardSwish,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+    ];
 }

@@ -6,16 +6,20 @@
 //! Every output is one chain of fused multiply-adds, over the items in order and the depth in order within an item,
 //! from +0 or from what C holds: cutting the depth into several accumulating calls keeps the bits, and so does every
 //! choice of tile.
+//!
+//! Good blocks are 64 to 128 columns wide, so that the B of a block stays in the second-level cache while the rows pass
+//! by, and 13 rows or a multiple high; rows of A must not all lie a multiple of 4 KiB apart, or they evict each other. One
+//! to three rows run at the speed of reading B if it is packed; in place they want B in cache.
 
 mod block;
-pub(super) mod panel;
+mod epilogue;
 mod tile;
 
-pub use block::{Activation, GemmBlock, GemmItem};
-pub(crate) use panel::WIDTH;
+pub use block::{Activation, FloatSlot, GemmBlock, GemmItem};
+pub(crate) use tile::{Tiles, families};
 
+use super::lanes::WIDTH;
 use super::level::per_level;
-use tile::{Tiles, families};
 
 per_level! {
     /// [`GemmBlock`] says what it computes.
@@ -31,7 +35,7 @@ per_level! {
 /// # Safety
 /// As for [`gemm_f32`].
 #[inline(always)]
-unsafe fn run<T: Tiles>(block: *const GemmBlock) {
+pub(super) unsafe fn run<T: Tiles>(block: *const GemmBlock) {
     // SAFETY: the caller vouches for the block.
     let block = unsafe { &*block };
     let (rows, columns) = (block.rows as usize, block.columns as usize);
@@ -54,5 +58,5 @@ unsafe fn run<T: Tiles>(block: *const GemmBlock) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

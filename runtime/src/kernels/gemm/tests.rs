@@ -1,38 +1,86 @@
-//! Every level against a plain loop, bit for bit, with margins that show any access out of bounds.
+//! Every level against a plain loop, bit for bit, with arrays that end at a guard page and begin behind poison.
 
 use proptest::prelude::*;
 
-use super::block::ActivationParameter;
 use super::*;
-use crate::kernels::{KernelTable, Level};
+use crate::kernels::lanes::{Lanes, Portable};
+use crate::kernels::{KernelTable, Level, math};
 
-/// What lies around every array: a NaN that spreads into any result computed from it, and whose bits show any write.
+/// What lies before every array: a NaN that spreads into any result computed from it, and whose bits show any write.
 const MARGIN: f32 = f32::from_bits(0x7fc0_dead);
-const MARGIN_LENGTH: usize = 80;
 
-/// An array between margins.
-#[derive(Clone)]
-struct Guarded(Vec<f32>);
+/// An array that ends where a page ends, with a page behind it that nothing may touch: an access beyond the end is a
+/// segmentation fault.
+struct Guarded {
+    /// The first element of the mapping; margin lies between it and the array.
+    mapping: *mut f32,
+    /// Length of what is mapped and can be touched, in elements.
+    mapped: usize,
+    length: usize,
+}
 
 impl Guarded {
-    fn new(length: usize, mut value: impl FnMut(usize) -> f32) -> Guarded {
-        let margin = || std::iter::repeat_n(MARGIN, MARGIN_LENGTH);
-        Guarded(margin().chain((0..length).map(&mut value)).chain(margin()).collect())
+    const PAGE: usize = 65536;
+
+    fn new(length: usize, value: impl FnMut(usize) -> f32) -> Guarded {
+        let bytes = (length * size_of::<f32>()).next_multiple_of(Guarded::PAGE) + Guarded::PAGE;
+        // SAFETY: a fresh private mapping; the last page of it loses all rights.
+        let mapping = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let mapping = libc::mmap(
+                std::ptr::null_mut(),
+                bytes + Guarded::PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                -1,
+                0,
+            );
+            assert_ne!(mapping, libc::MAP_FAILED);
+            assert_eq!(libc::mprotect(mapping.byte_add(bytes), Guarded::PAGE, libc::PROT_NONE), 0);
+            mapping.cast::<f32>()
+        };
+        let mut array = Guarded { mapping, mapped: bytes / size_of::<f32>(), length };
+        let start = array.mapped - length;
+        array.all_mut()[..start].fill(MARGIN);
+        array.all_mut()[start..].iter_mut().zip((0..length).map(value)).for_each(|(to, from)| *to = from);
+        array
+    }
+    fn all(&self) -> &[f32] {
+        // SAFETY: the mapping has that length and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.mapping, self.mapped) }
+    }
+    fn all_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.mapping, self.mapped) }
     }
     fn pointer(&self) -> *const f32 {
-        self.0[MARGIN_LENGTH..].as_ptr()
+        self.mapping.wrapping_add(self.mapped - self.length)
     }
     fn pointer_mut(&mut self) -> *mut f32 {
-        self.0[MARGIN_LENGTH..].as_mut_ptr()
+        self.mapping.wrapping_add(self.mapped - self.length)
     }
     fn get(&self, index: usize) -> f32 {
-        self.0[MARGIN_LENGTH + index]
+        self.all()[self.mapped - self.length + index]
     }
     fn set(&mut self, index: usize, value: f32) {
-        self.0[MARGIN_LENGTH + index] = value;
+        let at = self.mapped - self.length + index;
+        self.all_mut()[at] = value;
     }
-    fn bits(&self) -> Vec<u32> {
-        self.0.iter().map(|value| value.to_bits()).collect()
+    fn bits(&self) -> impl Iterator<Item = u32> {
+        self.all().iter().map(|value| value.to_bits())
+    }
+}
+
+impl Clone for Guarded {
+    fn clone(&self) -> Self {
+        Guarded::new(self.length, |index| self.get(index))
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, whole.
+        unsafe { libc::munmap(self.mapping.cast(), self.mapped * size_of::<f32>() + Guarded::PAGE) };
     }
 }
 
@@ -59,7 +107,8 @@ struct Case {
     b: LayoutB,
     c_padding: usize,
     accumulate: bool,
-    scale: bool,
+    scale: f32,
+    column_scale: bool,
     bias: bool,
     /// Whether there is a residual, and then whether it comes before the activation and whether it is C itself.
     residual: Option<(bool, bool)>,
@@ -67,8 +116,6 @@ struct Case {
     parameters: [f32; 2],
     seed: u64,
 }
-
-const ACTIVATIONS: [Activation; 4] = [Activation::None, Activation::Relu, Activation::Clip, Activation::LeakyRelu];
 
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1usize..=40, 1usize..=140, 0usize..=70, 0usize..=5);
@@ -79,13 +126,14 @@ fn cases() -> impl Strategy<Value = Case> {
     );
     let epilogue = (
         any::<[bool; 3]>(),
+        prop_oneof![Just(1.0f32), -2.0f32..2.0],
         any::<Option<(bool, bool)>>(),
-        proptest::sample::select(&ACTIVATIONS[..]),
+        proptest::sample::select(&Activation::ALL[..]),
         -1.0f32..0.5,
         0.5f32..2.0,
     );
     (sizes, layouts, epilogue, any::<u64>()).prop_map(
-        |((rows, columns, depth, items), (a, b, c_padding), (flags, residual, activation, p0, p1), seed)| Case {
+        |((rows, columns, depth, items), (a, b, c_padding), (flags, scale, residual, activation, p0, p1), seed)| Case {
             rows,
             columns,
             depth,
@@ -94,7 +142,8 @@ fn cases() -> impl Strategy<Value = Case> {
             b,
             c_padding,
             accumulate: flags[0],
-            scale: flags[1],
+            scale,
+            column_scale: flags[1],
             bias: flags[2],
             residual,
             activation,
@@ -133,6 +182,13 @@ fn reference_activation(activation: Activation, [p0, p1]: [f32; 2], x: f32) -> f
                 x
             }
         }
+        Activation::HardSwish => x * max(0.0, min(1.0, x * (1.0 / 6.0) + 0.5)),
+        // The functions themselves are tested where they live; here only that they are the same, and applied.
+        Activation::Sigmoid => math::sigmoid(Portable::splat(x)).first(),
+        Activation::Tanh => math::tanh(Portable::splat(x)).first(),
+        Activation::Silu => math::silu(Portable::splat(x)).first(),
+        Activation::Gelu => math::gelu(Portable::splat(x)).first(),
+        Activation::GeluTanh => math::gelu_tanh(Portable::splat(x)).first(),
     }
 }
 
@@ -157,7 +213,7 @@ fn check(case: &Case) {
             b.iter_mut().for_each(|b| b.set(b_index(k, j), 0.0));
         }
     }
-    let scale = case.scale.then(|| Guarded::new(columns, &mut value));
+    let column_scale = case.column_scale.then(|| Guarded::new(columns, &mut value));
     let bias = case.bias.then(|| Guarded::new(columns, &mut value));
     let c_row_stride = columns + case.c_padding;
     let c = Guarded::new(rows * c_row_stride, &mut value);
@@ -175,7 +231,8 @@ fn check(case: &Case) {
                 x = a.get(i * a_row_stride as usize + k * a_depth_stride as usize).mul_add(b.get(b_index(k, j)), x);
             }
         }
-        x = scale.as_ref().map_or(x, |scale| x * scale.get(j));
+        x *= case.scale;
+        x = column_scale.as_ref().map_or(x, |scale| x * scale.get(j));
         x = bias.as_ref().map_or(x, |bias| x + bias.get(j));
         x = if before { x + residual } else { x };
         x = reference_activation(case.activation, case.parameters, x);
@@ -205,17 +262,18 @@ fn check(case: &Case) {
             b_depth_stride: b_depth_stride as i64,
             b_panel_stride: b_panel_stride as i64,
             accumulate: case.accumulate.into(),
-            column_scale: scale.as_ref().map_or(std::ptr::null(), Guarded::pointer),
+            scale: FloatSlot(case.scale),
+            column_scale: column_scale.as_ref().map_or(std::ptr::null(), Guarded::pointer),
             column_bias: bias.as_ref().map_or(std::ptr::null(), Guarded::pointer),
             residual,
             residual_row_stride,
             residual_before_activation: before.into(),
             activation: case.activation as u64,
-            activation_parameters: case.parameters.map(ActivationParameter),
+            activation_parameters: case.parameters.map(FloatSlot),
         };
         // SAFETY: all arrays have the sizes the block states.
         unsafe { (KernelTable::for_level(level).gemm_f32)(&block) };
-        assert!(found.bits() == expected.bits(), "{level}: {case:?}");
+        assert!(found.bits().eq(expected.bits()), "{level}: {case:?}");
     }
 }
 
@@ -241,10 +299,11 @@ fn every_tile() {
                 b: LayoutB::Packed,
                 c_padding: 1,
                 accumulate: columns % 2 == 0,
-                scale: true,
+                scale: 0.5,
+                column_scale: true,
                 bias: true,
                 residual: Some((rows % 2 == 0, rows % 3 == 0)),
-                activation: ACTIVATIONS[(rows + columns) % ACTIVATIONS.len()],
+                activation: Activation::ALL[(rows + columns) % Activation::ALL.len()],
                 parameters: [0.1, 1.0],
                 seed: (rows * 1000 + columns) as u64,
             });
@@ -254,7 +313,7 @@ fn every_tile() {
 
 #[test]
 fn every_field_has_eight_bytes() {
-    assert_eq!(size_of::<ActivationParameter>(), 8);
-    assert_eq!(size_of::<GemmBlock>(), 20 * 8);
-    assert_eq!(core::mem::offset_of!(GemmBlock, activation_parameters), 18 * 8);
+    assert_eq!(size_of::<FloatSlot>(), 8);
+    assert_eq!(size_of::<GemmBlock>(), 21 * 8);
+    assert_eq!(core::mem::offset_of!(GemmBlock, activation_parameters), 19 * 8);
 }

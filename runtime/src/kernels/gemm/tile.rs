@@ -1,19 +1,26 @@
 //! The register tile: `ROWS` rows by `PANELS` panels of C, accumulated in registers over all items and depths.
 
-use super::block::{Activation, GemmBlock};
-use super::panel::{self, Panel, WIDTH};
+use super::block::GemmBlock;
+use super::epilogue::{self, FinishFunction, Unfinished};
+use crate::kernels::lanes::{self, Lanes, WIDTH};
 
 /// Computes the tile whose first row and column are given; columns beyond the block are masked out.
 ///
 /// # Safety
 /// The tile's rows and the first column of its last panel lie in the block, whose arrays are valid; the CPU is of the
 /// level the function was compiled for.
-pub(super) type TileFunction = unsafe fn(block: &GemmBlock, row: usize, column: usize);
+pub(crate) type TileFunction = unsafe fn(block: &GemmBlock, row: usize, column: usize);
 
 /// The tiles of a level: entry `[r][i]` has `r + 1` rows and `2^i` panels. The largest leave registers for the panels of B
 /// at one depth and for broadcast elements of A, and a little room: at 14 x 2 under AVX-512 the compiler spills.
-pub(super) trait Tiles {
+pub(crate) trait Tiles {
+    type Panel: Lanes;
     const TILES: &'static [&'static [TileFunction]];
+    /// Whether the level has registers for masks and loads as fast with one as without: then no tile need be compiled for
+    /// whole panels as well.
+    const MASKS_ARE_FREE: bool;
+    /// Finishes tiles whose activation is too long for every tile to hold a copy.
+    const FINISH: FinishFunction<Self::Panel>;
 }
 
 macro_rules! tiles {
@@ -22,12 +29,15 @@ macro_rules! tiles {
     };
 }
 
-pub(super) mod families {
+pub(crate) mod families {
     //! The three levels' sets of tiles.
     use super::*;
 
     pub(crate) struct Portable;
     impl Tiles for Portable {
+        type Panel = lanes::Portable;
+        const MASKS_ARE_FREE: bool = false;
+        const FINISH: FinishFunction<lanes::Portable> = portable_finish;
         const TILES: &'static [&'static [TileFunction]] = tiles! { portable: 1 => 1, 2 => 1, 3 => 1, 4 => 1 };
     }
 
@@ -35,6 +45,9 @@ pub(super) mod families {
     pub(crate) struct Avx2;
     #[cfg(target_arch = "x86_64")]
     impl Tiles for Avx2 {
+        type Panel = lanes::Avx2;
+        const MASKS_ARE_FREE: bool = false;
+        const FINISH: FinishFunction<lanes::Avx2> = avx2_finish;
         const TILES: &'static [&'static [TileFunction]] = tiles! { avx2:
             1 => 1 2 4, 2 => 1 2, 3 => 1 2, 4 => 1, 5 => 1, 6 => 1,
         };
@@ -44,51 +57,86 @@ pub(super) mod families {
     pub(crate) struct Avx512;
     #[cfg(target_arch = "x86_64")]
     impl Tiles for Avx512 {
+        type Panel = lanes::Avx512;
+        const MASKS_ARE_FREE: bool = true;
+        const FINISH: FinishFunction<lanes::Avx512> = avx512_finish;
         const TILES: &'static [&'static [TileFunction]] = tiles! { avx512:
             1 => 1 2 4 8, 2 => 1 2 4 8, 3 => 1 2 4 8, 4 => 1 2 4, 5 => 1 2 4, 6 => 1 2 4, 7 => 1 2,
             8 => 1 2, 9 => 1 2, 10 => 1 2, 11 => 1 2, 12 => 1 2, 13 => 1 2,
         };
     }
 
+    unsafe fn portable_finish(tile: &Unfinished<lanes::Portable>) {
+        // SAFETY: the caller keeps the contract of `FinishFunction`.
+        unsafe { epilogue::finish::<lanes::Portable>(tile) }
+    }
+
     unsafe fn portable<const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
         // SAFETY: the caller keeps the contract of `TileFunction`.
-        unsafe { tile::<panel::Portable, ROWS, PANELS>(block, row, column) }
+        unsafe { tile::<Portable, ROWS, PANELS>(block, row, column) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn avx2_finish(tile: &Unfinished<lanes::Avx2>) {
+        // SAFETY: the caller keeps the contract of `FinishFunction`.
+        unsafe { epilogue::finish::<lanes::Avx2>(tile) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn avx2<const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
         // SAFETY: the caller keeps the contract of `TileFunction`.
-        unsafe { tile::<panel::Avx2, ROWS, PANELS>(block, row, column) }
+        unsafe { tile::<Avx2, ROWS, PANELS>(block, row, column) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn avx512_finish(tile: &Unfinished<lanes::Avx512>) {
+        // SAFETY: the caller keeps the contract of `FinishFunction`.
+        unsafe { epilogue::finish::<lanes::Avx512>(tile) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn avx512<const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
         // SAFETY: the caller keeps the contract of `TileFunction`.
-        unsafe { tile::<panel::Avx512, ROWS, PANELS>(block, row, column) }
+        unsafe { tile::<Avx512, ROWS, PANELS>(block, row, column) }
     }
 }
 
 /// # Safety
 /// As for [`TileFunction`].
 #[inline(always)]
-unsafe fn tile<V: Panel, const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
+unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
     let lanes = (block.columns as usize - column - (PANELS - 1) * WIDTH).min(WIDTH);
-    let edge = Edge::<V, PANELS> { last: V::mask(lanes) };
+    let edge = Edge::<T::Panel, PANELS> { last: T::Panel::mask(lanes) };
     // SAFETY: the caller says that the tile lies in the block and the block's arrays are valid.
     unsafe {
-        let mut sums = [[V::splat(0.0); PANELS]; ROWS];
+        let mut sums = [[T::Panel::splat(0.0); PANELS]; ROWS];
         let c = block.c.offset(row as isize * block.c_row_stride as isize + column as isize);
         if block.accumulate != 0 {
             for (r, sums) in sums.iter_mut().enumerate() {
                 *sums = edge.load_row(c.offset(r as isize * block.c_row_stride as isize));
             }
         }
-        accumulate(block, row, column, &edge, &mut sums);
-        finish(block, row, column, &edge, &mut sums);
-        for (r, sums) in sums.iter().enumerate() {
-            edge.store_row(sums, c.offset(r as isize * block.c_row_stride as isize));
+        // Packed panels are padded, so that all of them can be loaded whole.
+        let whole = lanes == WIDTH || block.b_depth_stride == WIDTH as i64;
+        if whole && !T::MASKS_ARE_FREE {
+            accumulate(block, row, column, |from| T::Panel::load(from), &mut sums);
+        } else {
+            accumulate(block, row, column, |from| T::Panel::load_masked(from, edge.last), &mut sums);
+        }
+        epilogue::begin(block, row, column, &edge, &mut sums);
+        if epilogue::ends_in_registers(block) {
+            epilogue::end(block, row, column, &edge, &mut sums);
+            for (r, sums) in sums.iter().enumerate() {
+                edge.store_row(sums, c.offset(r as isize * block.c_row_stride as isize));
+            }
+        } else {
+            // A copy: with its address taken, the original would live in memory from the start.
+            let stored: [[T::Panel; PANELS]; ROWS] = std::array::from_fn(|r| std::array::from_fn(|p| sums[r][p]));
+            T::FINISH(&Unfinished { block, row, column, sums: stored.as_flattened(), panels: PANELS });
         }
     }
 }
@@ -98,11 +146,11 @@ unsafe fn tile<V: Panel, const ROWS: usize, const PANELS: usize>(block: &GemmBlo
 /// # Safety
 /// As for [`TileFunction`].
 #[inline(always)]
-unsafe fn accumulate<V: Panel, const ROWS: usize, const PANELS: usize>(
+unsafe fn accumulate<V: Lanes, const ROWS: usize, const PANELS: usize>(
     block: &GemmBlock,
     row: usize,
     column: usize,
-    edge: &Edge<V, PANELS>,
+    load_last: impl Fn(*const f32) -> V,
     sums: &mut [[V; PANELS]; ROWS],
 ) {
     let (a_row, a_depth) = (block.a_row_stride as isize, block.a_depth_stride as isize);
@@ -115,11 +163,27 @@ unsafe fn accumulate<V: Panel, const ROWS: usize, const PANELS: usize>(
             let mut a = item.a.wrapping_offset(row as isize * a_row);
             let mut b = item.b.wrapping_offset((column / WIDTH) as isize * b_panel);
             for _ in 0..block.depth {
-                let panels: [V; PANELS] = edge.load_panels(b, b_panel);
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let factor = V::splat(*a.wrapping_offset(r as isize * a_row));
-                    for (sum, panel) in sums.iter_mut().zip(panels) {
-                        *sum = factor.fma(panel, *sum);
+                let panel = |p: usize| {
+                    let from = b.wrapping_offset(p as isize * b_panel);
+                    if p + 1 == PANELS { load_last(from) } else { V::load(from) }
+                };
+                let factor = |r: usize| V::splat(*a.wrapping_offset(r as isize * a_row));
+                // What there is less of stays in registers while the other passes by.
+                if ROWS <= 3 {
+                    let factors: [V; ROWS] = std::array::from_fn(factor);
+                    for p in 0..PANELS {
+                        let panel = panel(p);
+                        for (sums, factor) in sums.iter_mut().zip(factors) {
+                            sums[p] = factor.fma(panel, sums[p]);
+                        }
+                    }
+                } else {
+                    let panels: [V; PANELS] = std::array::from_fn(panel);
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let factor = factor(r);
+                        for (sum, panel) in sums.iter_mut().zip(panels) {
+                            *sum = factor.fma(panel, *sum);
+                        }
                     }
                 }
                 a = a.wrapping_offset(a_depth);
@@ -129,107 +193,18 @@ unsafe fn accumulate<V: Panel, const ROWS: usize, const PANELS: usize>(
     }
 }
 
-/// The epilogue, in registers.
-///
-/// # Safety
-/// As for [`TileFunction`].
-#[inline(always)]
-unsafe fn finish<V: Panel, const ROWS: usize, const PANELS: usize>(
-    block: &GemmBlock,
-    row: usize,
-    column: usize,
-    edge: &Edge<V, PANELS>,
-    sums: &mut [[V; PANELS]; ROWS],
-) {
-    // SAFETY: column vectors and residual are valid for the sizes and strides of the block.
-    unsafe {
-        if !block.column_scale.is_null() {
-            let scale = edge.load_row(block.column_scale.add(column));
-            each(sums, |_, p, x| x.mul(scale[p]));
-        }
-        if !block.column_bias.is_null() {
-            let bias = edge.load_row(block.column_bias.add(column));
-            each(sums, |_, p, x| x.add(bias[p]));
-        }
-        let has_residual = !block.residual.is_null();
-        if has_residual && block.residual_before_activation != 0 {
-            add_residual(block, row, column, edge, sums);
-        }
-        activate(block, sums);
-        if has_residual && block.residual_before_activation == 0 {
-            add_residual(block, row, column, edge, sums);
-        }
-    }
-}
-
-#[inline(always)]
-fn activate<V: Panel, const ROWS: usize, const PANELS: usize>(block: &GemmBlock, sums: &mut [[V; PANELS]; ROWS]) {
-    const RELU: u64 = Activation::Relu as u64;
-    const CLIP: u64 = Activation::Clip as u64;
-    const LEAKY_RELU: u64 = Activation::LeakyRelu as u64;
-    let [p0, p1] = block.activation_parameters.map(|parameter| parameter.0);
-    match block.activation {
-        RELU => each(sums, |_, _, x| x.max(V::splat(0.0))),
-        CLIP => each(sums, |_, _, x| x.max(V::splat(p0)).min(V::splat(p1))),
-        LEAKY_RELU => each(sums, |_, _, x| x.unless_negative(x.mul(V::splat(p0)))),
-        _ => {}
-    }
-}
-
-/// # Safety
-/// As for [`TileFunction`], and there is a residual.
-#[inline(always)]
-unsafe fn add_residual<V: Panel, const ROWS: usize, const PANELS: usize>(
-    block: &GemmBlock,
-    row: usize,
-    column: usize,
-    edge: &Edge<V, PANELS>,
-    sums: &mut [[V; PANELS]; ROWS],
-) {
-    for (r, sums) in sums.iter_mut().enumerate() {
-        let offset = (row + r) as isize * block.residual_row_stride as isize + column as isize;
-        // SAFETY: the residual has the rows and columns of the block.
-        let residual = unsafe { edge.load_row(block.residual.offset(offset)) };
-        for (sum, residual) in sums.iter_mut().zip(residual) {
-            *sum = sum.add(residual);
-        }
-    }
-}
-
-/// Replaces every panel of the tile by a function of its row, its panel and itself.
-#[inline(always)]
-fn each<V: Panel, const ROWS: usize, const PANELS: usize>(
-    sums: &mut [[V; PANELS]; ROWS],
-    replace: impl Fn(usize, usize, V) -> V,
-) {
-    for (r, sums) in sums.iter_mut().enumerate() {
-        for (p, sum) in sums.iter_mut().enumerate() {
-            *sum = replace(r, p, *sum);
-        }
-    }
-}
-
-/// Where the columns of the tile end: the last panel is masked, always. On a full panel that costs AVX-512 nothing and
-/// AVX2 next to nothing, and it saves half of the instantiations.
-struct Edge<V: Panel, const PANELS: usize> {
+/// Where the columns of the tile end. Outside the inner loop the last panel is masked always, full or not.
+pub(super) struct Edge<V: Lanes, const PANELS: usize> {
     last: V::Mask,
 }
 
-impl<V: Panel, const PANELS: usize> Edge<V, PANELS> {
+impl<V: Lanes, const PANELS: usize> Edge<V, PANELS> {
     /// # Safety
     /// The columns of the tile can be read.
     #[inline(always)]
-    unsafe fn load_row(&self, from: *const f32) -> [V; PANELS] {
-        // SAFETY: the caller vouches for the columns.
-        unsafe { self.load_panels(from, WIDTH as isize) }
-    }
-
-    /// # Safety
-    /// The columns of the tile can be read, each panel a stride beyond the one before.
-    #[inline(always)]
-    unsafe fn load_panels(&self, from: *const f32, stride: isize) -> [V; PANELS] {
+    pub(super) unsafe fn load_row(&self, from: *const f32) -> [V; PANELS] {
         std::array::from_fn(|p| {
-            let from = from.wrapping_offset(p as isize * stride);
+            let from = from.wrapping_add(p * WIDTH);
             // SAFETY: the caller vouches for the columns, and the mask keeps to them.
             unsafe { if p + 1 == PANELS { V::load_masked(from, self.last) } else { V::load(from) } }
         })

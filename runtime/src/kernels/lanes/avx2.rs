@@ -67,6 +67,8 @@ impl Lanes for Avx2 {
     /// The uppermost bit of a lane, which is all that its users look at.
     type Mask = (__m256, __m256);
 
+    const REGISTERS: usize = 8;
+
     #[inline(always)]
     fn mask(lanes: usize) -> Self::Mask {
         unsafe {

@@ -25,6 +25,8 @@ fn from_bits(bits: __m512i) -> Avx512 {
 impl Lanes for Avx512 {
     type Mask = __mmask16;
 
+    const REGISTERS: usize = 32;
+
     #[inline(always)]
     fn mask(lanes: usize) -> __mmask16 {
         ((1u32 << lanes) - 1) as u16

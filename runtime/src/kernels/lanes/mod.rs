@@ -11,12 +11,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod group;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
+pub(crate) use group::{Group, Part, Whole};
 pub(crate) use portable::Portable;
 
 /// The number of lanes.
@@ -27,6 +29,9 @@ pub(crate) const WIDTH: usize = 16;
 pub(crate) trait Lanes: Copy {
     /// A truth value per lane.
     type Mask: Copy;
+
+    /// How many values of this type the registers hold.
+    const REGISTERS: usize;
 
     /// True in the first `lanes` lanes, `0..=16`.
     fn mask(lanes: usize) -> Self::Mask;

@@ -36,6 +36,8 @@ impl Lanes for Portable {
     /// All bits of a lane or none.
     type Mask = [u32; WIDTH];
 
+    const REGISTERS: usize = 4;
+
     #[inline(always)]
     fn mask(lanes: usize) -> [u32; WIDTH] {
         std::array::from_fn(|lane| if lane < lanes { u32::MAX } else { 0 })

@@ -15,69 +15,7 @@ pub(crate) use reduce::{
 };
 pub(crate) use softmax::{log_softmax_row_f32, softmax_row_f32};
 
-use super::lanes::{Lanes, WIDTH};
-
-/// Up to 16 neighbouring elements of a row.
-trait Group<V: Lanes>: Copy {
-    /// The elements of the group in an array of the row's length; zero in lanes the row does not reach.
-    /// # Safety
-    /// The array can be read where the row is.
-    unsafe fn load(self, array: *const f32) -> V;
-    /// # Safety
-    /// The array can be written where the row is.
-    unsafe fn store(self, value: V, array: *mut f32);
-    /// `new` in the lanes of the group, `old` in lanes the row does not reach.
-    fn update(self, old: V, new: V) -> V;
-}
-
-/// 16 elements, from the given one on.
-#[derive(Clone, Copy)]
-struct Whole(usize);
-
-impl<V: Lanes> Group<V> for Whole {
-    #[inline(always)]
-    unsafe fn load(self, array: *const f32) -> V {
-        // SAFETY: the caller vouches for the array.
-        unsafe { V::load(array.add(self.0)) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, value: V, array: *mut f32) {
-        // SAFETY: the caller vouches for the array.
-        unsafe { value.store(array.add(self.0)) }
-    }
-    #[inline(always)]
-    fn update(self, _: V, new: V) -> V {
-        new
-    }
-}
-
-/// The elements in the mask, from the given one on.
-struct Part<V: Lanes>(usize, V::Mask);
-
-impl<V: Lanes> Clone for Part<V> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<V: Lanes> Copy for Part<V> {}
-
-impl<V: Lanes> Group<V> for Part<V> {
-    #[inline(always)]
-    unsafe fn load(self, array: *const f32) -> V {
-        // SAFETY: the caller vouches for the array, and the mask keeps to the row.
-        unsafe { V::load_masked(array.add(self.0), self.1) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, value: V, array: *mut f32) {
-        // SAFETY: the caller vouches for the array, and the mask keeps to the row.
-        unsafe { value.store_masked(array.add(self.0), self.1) }
-    }
-    #[inline(always)]
-    fn update(self, old: V, new: V) -> V {
-        V::select(self.1, new, old)
-    }
-}
+use super::lanes::{Group, Lanes, Part, WIDTH, Whole};
 
 /// What is done with every group of a row. A trait rather than a closure, because only what is `#[inline(always)]` is
 /// sure to be compiled for the level of its caller.

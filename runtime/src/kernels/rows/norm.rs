@@ -5,8 +5,8 @@
 //! with `s = 1 / sqrt(squares / n + epsilon)`. Every other operation is rounded by itself.
 
 use super::reduce::{centred_squares, squares, sum};
-use super::{Group, Step, walk};
-use crate::kernels::lanes::{self, Lanes};
+use super::{Step, walk};
+use crate::kernels::lanes::{self, Group, Lanes};
 use crate::kernels::level::per_level;
 
 /// `((x - mean) * scale) * gain + bias`, where each of `gain` and `bias` may be null; without `CENTRED` no mean is

@@ -1,7 +1,7 @@
 //! Reductions of a row to one number.
 
-use super::{Group, Step, walk};
-use crate::kernels::lanes::{self, Lanes};
+use super::{Step, walk};
+use crate::kernels::lanes::{self, Group, Lanes};
 use crate::kernels::level::per_level;
 
 /// One element more for each lane's accumulator; `parameter` is the same for all.

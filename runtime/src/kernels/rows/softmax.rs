@@ -4,8 +4,8 @@
 //! the formula and ONNX have it.
 
 use super::reduce::greatest;
-use super::{Group, Step, walk};
-use crate::kernels::lanes::{self, Lanes};
+use super::{Step, walk};
+use crate::kernels::lanes::{self, Group, Lanes};
 use crate::kernels::level::per_level;
 use crate::kernels::math;
 

@@ -164,14 +164,14 @@ fn arrays_of_custom_operations_that_overlap() {
 fn kernels_with_wrong_arguments() {
     let sort = |arguments: Vec<Argument>| {
         move |program: &mut Program| {
-            program.functions.push(Function::Builtin("sort_f32".into()));
+            program.functions.push(Function::Builtin("sort".into()));
             let kernel = kernel(program);
             (kernel.function, kernel.arguments, kernel.grid) = (2, arguments, Size::ONE);
         }
     };
-    not_bound(sort(vec![]), "calls kernel `sort_f32`, but it takes three addresses and four sizes");
+    not_bound(sort(vec![]), "calls kernel `sort`, but it takes three addresses and five sizes");
     let size = |value: i64| Argument::Size(value.into());
-    let arguments = vec![at(0), at(3), at(3), size(101), size(1), size(1), size(0)];
+    let arguments = vec![at(0), at(3), at(3), size(101), size(1), size(1), size(0), size(0)];
     not_bound(sort(arguments), "its source has 400 bytes, too few for 1 rows of 101 elements");
 }
 

@@ -93,7 +93,7 @@ pub fn range(call: &mut Call) -> Imported {
     let element = call.element(0)?;
     if element.is_float() {
         let number = |slot: usize| {
-            let literal = call.item(slot).literal();
+            let literal = call.given(slot).literal();
             literal
                 .map(Literal::to_f64)
                 .ok_or_else(|| call.operand_error(slot, "this must be a constant number, because a size depends on it"))

@@ -218,6 +218,10 @@ pub fn convert(call: &mut Call) -> Imported {
     if from == to {
         return Ok(vec![call.item(0)]);
     }
+    // Floats to sub-byte integers keep the low bits of the whole number, as wider integers do.
+    if from.is_float() && to.is_integer() && to.bits() < 8 {
+        return of_one(call, |x| cast(to, ElementType::I32, cast(ElementType::I32, from, x)));
+    }
     of_one(call, |x| cast(to, from, x))
 }
 
@@ -229,7 +233,7 @@ pub fn identity(call: &mut Call) -> Imported {
 /// `Dropout` at inference: the identity, and a mask that keeps everything.
 pub fn dropout(call: &mut Call) -> Imported {
     call.attributes.ignore(&["ratio", "seed"]);
-    if call.has(2) && call.item(2).literal().is_none_or(|mode| !mode.is(0.)) {
+    if call.has(2) && call.given(2).literal().is_none_or(|mode| !mode.is(0.)) {
         return Err(call.unsupported("dropout in training mode is random; export the model for inference"));
     }
     let mut items = vec![present(call, 0)?];

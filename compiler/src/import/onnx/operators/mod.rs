@@ -8,8 +8,10 @@
 //! | [`pooling`], [`reduce`], [`norm`] | reductions, softmax, normalisations, prefix folds, top-k |
 //! | [`gather`] | reads and writes at positions that come from data |
 //! | [`create`] | constants, shapes, ranges |
-//! | [`recurrent`] | LSTM, GRU, RNN |
+//! | [`recurrent`], [`control`] | LSTM, GRU, RNN; If, Loop, Scan |
+//! | [`quantise`] | quantised operators |
 
+pub mod control;
 pub mod convolution;
 pub mod create;
 pub mod elementwise;
@@ -17,6 +19,7 @@ pub mod gather;
 pub mod matmul;
 pub mod norm;
 pub mod pooling;
+pub mod quantise;
 pub mod recurrent;
 pub mod reduce;
 pub mod scalar;
@@ -60,6 +63,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "AveragePool", versions: &[1, 7, 10, 11, 19, 22], import: pooling::pool },
     Operator { name: "BatchNormalization", versions: &[1, 6, 7, 9, 14, 15], import: norm::batch },
     Operator { name: "Bernoulli", versions: &[15, 22], import: create::refused },
+    Operator { name: "BitCast", versions: &[26], import: quantise::reinterpret },
     Operator { name: "BitShift", versions: &[11, 28], import: elementwise::binary },
     Operator { name: "BitwiseAnd", versions: &[18], import: elementwise::binary },
     Operator { name: "BitwiseNot", versions: &[18], import: elementwise::unary },
@@ -75,14 +79,17 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Constant", versions: &[1, 9, 11, 12, 13, 19, 21, 23, 24, 25], import: create::constant },
     Operator { name: "ConstantOfShape", versions: &[9, 20, 21, 23, 24, 25], import: create::constant_of_shape },
     Operator { name: "Conv", versions: &[1, 11, 22], import: convolution::convolution },
+    Operator { name: "ConvInteger", versions: &[10], import: quantise::convolution_integer },
     Operator { name: "ConvTranspose", versions: &[1, 11, 22], import: convolution::transposed },
     Operator { name: "Cos", versions: &[7, 22], import: elementwise::unary },
     Operator { name: "Cosh", versions: &[9, 22], import: elementwise::unary },
     Operator { name: "CumProd", versions: &[26], import: reduce::cumulative },
     Operator { name: "CumSum", versions: &[11, 14], import: reduce::cumulative },
     Operator { name: "DepthToSpace", versions: &[1, 11, 13, 28], import: shape::depth_to_space },
+    Operator { name: "DequantizeLinear", versions: &[10, 13, 19, 21, 23, 24, 25, 28], import: quantise::dequantise },
     Operator { name: "Div", versions: &[1, 6, 7, 13, 14], import: elementwise::binary },
     Operator { name: "Dropout", versions: &[1, 6, 7, 10, 12, 13, 22], import: elementwise::dropout },
+    Operator { name: "DynamicQuantizeLinear", versions: &[11], import: quantise::quantise_dynamically },
     Operator { name: "Einsum", versions: &[12, 28], import: matmul::einsum },
     Operator { name: "Elu", versions: &[1, 6, 22], import: elementwise::activation },
     Operator { name: "Equal", versions: &[1, 7, 11, 13, 19], import: elementwise::binary },
@@ -108,6 +115,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "HardSwish", versions: &[14, 22], import: elementwise::unary },
     Operator { name: "Hardmax", versions: &[1, 11, 13], import: reduce::hardmax },
     Operator { name: "Identity", versions: &[1, 13, 14, 16, 19, 21, 23, 24, 25], import: elementwise::identity },
+    Operator { name: "If", versions: &[1, 11, 13, 16, 19, 21, 23, 24, 25], import: control::branch },
     Operator { name: "InstanceNormalization", versions: &[1, 6, 22], import: norm::instance },
     Operator { name: "IsInf", versions: &[10, 20], import: elementwise::is_infinite },
     Operator { name: "IsNaN", versions: &[9, 13, 20], import: elementwise::unary },
@@ -119,9 +127,11 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "LessOrEqual", versions: &[12, 16], import: elementwise::binary },
     Operator { name: "Log", versions: &[1, 6, 13], import: elementwise::unary },
     Operator { name: "LogSoftmax", versions: &[1, 11, 13], import: reduce::softmax },
+    Operator { name: "Loop", versions: &[1, 11, 13, 16, 19, 21, 23, 24, 25], import: control::repeat },
     Operator { name: "LpNormalization", versions: &[1, 22], import: pooling::lp_normalization },
     Operator { name: "LpPool", versions: &[1, 2, 11, 18, 22], import: pooling::pool },
     Operator { name: "MatMul", versions: &[1, 9, 13], import: matmul::matmul },
+    Operator { name: "MatMulInteger", versions: &[10], import: quantise::matmul_integer },
     Operator { name: "Max", versions: &[1, 6, 8, 12, 13], import: elementwise::variadic },
     Operator { name: "MaxPool", versions: &[1, 8, 10, 11, 12, 22], import: pooling::pool },
     Operator { name: "Mean", versions: &[1, 6, 8, 13], import: elementwise::variadic },
@@ -140,6 +150,9 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "PRelu", versions: &[1, 6, 7, 9, 16], import: elementwise::activation },
     Operator { name: "Pad", versions: &[1, 2, 11, 13, 18, 19, 21, 23, 24, 25], import: slice::pad },
     Operator { name: "Pow", versions: &[1, 7, 12, 13, 15], import: elementwise::power },
+    Operator { name: "QLinearConv", versions: &[10], import: quantise::quantised_convolution },
+    Operator { name: "QLinearMatMul", versions: &[10, 21], import: quantise::quantised_matmul },
+    Operator { name: "QuantizeLinear", versions: &[10, 13, 19, 21, 23, 24, 25, 28], import: quantise::quantise },
     Operator { name: "RMSNormalization", versions: &[23], import: norm::rms },
     Operator { name: "RNN", versions: &[1, 7, 14, 22], import: recurrent::rnn },
     Operator { name: "RandomNormal", versions: &[1, 22], import: create::refused },
@@ -161,6 +174,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Relu", versions: &[1, 6, 13, 14], import: elementwise::unary },
     Operator { name: "Reshape", versions: &[1, 5, 13, 14, 19, 21, 23, 24, 25], import: shape::reshape },
     Operator { name: "Round", versions: &[11, 22], import: elementwise::unary },
+    Operator { name: "Scan", versions: &[8, 9, 11, 16, 19, 21, 23, 24, 25], import: control::scanned },
     Operator { name: "Scatter", versions: &[9, 11], import: gather::scatter_elements },
     Operator { name: "ScatterElements", versions: &[11, 13, 16, 18], import: gather::scatter_elements },
     Operator { name: "ScatterND", versions: &[11, 13, 16, 18], import: gather::scatter_nd },

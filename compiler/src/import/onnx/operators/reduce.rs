@@ -296,9 +296,9 @@ pub fn one_hot(call: &mut Call) -> Imported {
     let indices = call.value(0)?;
     let from = call.shape_of(indices);
     let index_element = call.element_of(indices);
-    let depth = match call.item(1).known().as_deref() {
+    let depth = match call.given(1).known().as_deref() {
         Some(known) if known.sizes.len() == 1 => known.sizes[0].clone(),
-        _ => match call.item(1).literal() {
+        _ => match call.given(1).literal() {
             Some(literal) => Size::from(literal.to_f64() as i64),
             None => return Err(call.operand_error(1, "the depth must be a constant, because a size depends on it")),
         },

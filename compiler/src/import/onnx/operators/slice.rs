@@ -90,7 +90,7 @@ pub fn pad(call: &mut Call) -> Imported {
         (pads.iter().map(|pad| Size::from(*pad)).collect(), fill, None)
     } else {
         let fill = match call.has(2) {
-            true => call.item(2).literal().ok_or_else(|| call.operand_error(2, "this must be a constant number"))?,
+            true => call.given(2).literal().ok_or_else(|| call.operand_error(2, "this must be a constant number"))?,
             false => Literal::zero(element),
         };
         (call.sizes(1)?, fill, if call.has(3) { Some(call.integers(3)?) } else { None })

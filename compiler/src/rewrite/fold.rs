@@ -1,0 +1,117 @@
+//! Nodes that read parameters and constants alone become parameters: they are computed once, when the model is compiled.
+//!
+//! Views stay, because reading through them costs nothing; so do nodes whose result is much larger than what they read.
+
+use super::{Application, Receipt, RewriteError};
+use crate::plan::error::layer_of;
+use petgraph::{Direction, stable_graph::NodeIndex, visit::EdgeRef};
+use strang_ir::{
+    Bindings, FunctionId, Module, Op, Parameter, Tensor, Value,
+    interpret::{Arithmetic, interpret_node},
+};
+
+/// Results up to this size are stored however small their operands are.
+const SMALL: usize = 1 << 14;
+
+/// Replaces constant nodes by parameters.
+///
+/// # Errors
+/// A constant that the interpreter cannot compute.
+pub fn fold_constants(module: &mut Module, receipt: &mut Receipt) -> Result<(), RewriteError> {
+    for position in 0..module.functions.len() {
+        for node in module.functions[position].order() {
+            if let Some(operands) = constant_operands(module, position, node) {
+                fold(module, position, node, &operands, receipt)?;
+            }
+        }
+        module.functions[position].remove_dead();
+    }
+    Ok(())
+}
+
+/// The operands of a node, when all of them are constant and folding pays.
+fn constant_operands(module: &Module, position: usize, index: NodeIndex) -> Option<Vec<Tensor>> {
+    let function = &module.functions[position];
+    let node = &function.graph[index];
+    let foldable = matches!(
+        node.op,
+        Op::Map(_) | Op::Reduce(_) | Op::Gather | Op::Concat { .. } | Op::Norm { .. } | Op::Softmax { .. }
+    );
+    if !foldable || node.outputs.len() != 1 {
+        return None;
+    }
+    let mut operands = Vec::new();
+    for operand in function.operands(index) {
+        operands.push(constant(module, position, operand)?);
+    }
+    let count = node.shape(0).iter().map(|size| size.as_constant()).product::<Option<i64>>()?;
+    let bytes = node.outputs[0].element.bytes_of(usize::try_from(count).ok()?)?;
+    let read: usize = operands.iter().map(|operand| operand.bytes().len()).sum();
+    (!operands.is_empty() && bytes <= read.saturating_mul(2).max(SMALL)).then_some(operands)
+}
+
+/// The value of a parameter or constant; of a small view of one too.
+fn constant(module: &Module, position: usize, value: Value) -> Option<Tensor> {
+    let function = &module.functions[position];
+    let node = &function.graph[value.node];
+    match &node.op {
+        Op::Param(parameter) => module.parameters.get(*parameter as usize)?.data.clone(),
+        Op::Const(literal) => {
+            let mut tensor = Tensor::zeros(literal.element, &[]).ok()?;
+            tensor.set_bits(0, literal.bits);
+            Some(tensor)
+        }
+        Op::View => {
+            let inner = constant(module, position, function.operands(value.node)[0])?;
+            let count = node.shape(0).iter().map(|size| size.as_constant()).product::<Option<i64>>()?;
+            if node.outputs[0].element.bytes_of(usize::try_from(count).ok()?)? > inner.bytes().len().max(SMALL) {
+                return None;
+            }
+            evaluate(module, position, value.node, &[inner]).ok()
+        }
+        _ => None,
+    }
+}
+
+fn evaluate(module: &Module, position: usize, node: NodeIndex, operands: &[Tensor]) -> Result<Tensor, String> {
+    let function = FunctionId(position as u32);
+    let results = interpret_node(module, function, node, operands, &Bindings::new(), Arithmetic::Typed);
+    results.map_err(|error| error.to_string())?.into_iter().next().ok_or_else(|| "it has no result".into())
+}
+
+fn fold(
+    module: &mut Module,
+    position: usize,
+    index: NodeIndex,
+    operands: &[Tensor],
+    receipt: &mut Receipt,
+) -> Result<(), RewriteError> {
+    let node = module.functions[position].graph[index].clone();
+    let layer = layer_of(&node);
+    let data = evaluate(module, position, index, operands)
+        .map_err(|reason| RewriteError::Constant { layer: layer.clone(), reason })?;
+    let mut name = node.outputs[0].name.to_string();
+    while module.parameters.iter().any(|parameter| *parameter.name == *name) {
+        name.push('_');
+    }
+    let axes = node.axes(0).into_iter().cloned().collect();
+    let parameter = Parameter::new(name, node.outputs[0].element, axes).with_data(data);
+    let number = module.add_parameter(parameter.clone());
+    let function = &mut module.functions[position];
+    let replacement = function.add_param(number, &parameter);
+    function.graph[replacement].source = node.source.clone();
+    let readers: Vec<_> = function
+        .graph
+        .edges_directed(index, Direction::Outgoing)
+        .map(|edge| (edge.id(), edge.target(), *edge.weight()))
+        .collect();
+    for (edge, reader, weight) in readers {
+        function.graph.remove_edge(edge);
+        function.graph.add_edge(replacement, reader, weight);
+    }
+    for result in function.outputs.iter_mut().filter(|result| result.node == index) {
+        *result = replacement.into();
+    }
+    receipt.applied.push(Application { rule: "fold-constants".into(), layer });
+    Ok(())
+}

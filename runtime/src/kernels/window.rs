@@ -1,0 +1,186 @@
+//! Windows: what depthwise convolution and pooling have in common. Channels are innermost; every output pixel combines
+//! the same few input pixels around it (the taps), each channel by itself.
+//!
+//! A tile is a few neighbouring output pixels by a slice of up to 64 channels, whose sums stay in registers over all
+//! taps: what a tap brings along (its weights) is loaded once for all pixels of the tile, and the input pixels are
+//! operands in memory, one load for each multiply-add, which is what the first-level cache can do.
+
+use super::lanes::{Group, Lanes, Part, WIDTH, Whole};
+
+/// The most pixels of a tile: rows of 7, 14, 28, 56 and 112 pixels, which convolutional networks have, divide by it.
+const PIXELS: usize = 7;
+
+/// A segment of one output row, and its taps. Code generators fill it in memory: every field has 8 bytes, at the offset
+/// that `offset_of!` says. Strides count elements.
+///
+/// A tap that is out of range for all pixels of the segment is null and left out. Where it is in range for some pixels
+/// only, the caller cuts the row into segments (left border, middle, right border) or points into a halo.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The first channel of the first output pixel.
+    pub output: *mut f32,
+    /// Distance of two output pixels.
+    pub output_stride: i64,
+    /// The number of output pixels.
+    pub columns: u64,
+    /// The number of channels.
+    pub channels: u64,
+    /// For each tap the first channel of the input pixel that the first output pixel reads, or null.
+    pub taps: *const *const f32,
+    /// The number of taps.
+    pub tap_count: u64,
+    /// Distance of the input pixels that neighbouring output pixels read.
+    pub input_stride: i64,
+}
+
+/// What is computed in a window.
+pub(super) trait Operation<V: Lanes> {
+    /// The most groups of 16 channels a tile may have.
+    const PANELS: usize;
+    /// What a tap brings along for 16 channels.
+    type Factor: Copy;
+    /// What the epilogue needs to know of 16 channels.
+    type Ending: Copy;
+
+    /// What sums begin with.
+    fn start(&self) -> V;
+    /// # Safety
+    /// The tap and the group lie in the window.
+    unsafe fn factor(&self, tap: usize, group: impl Group<V>) -> Self::Factor;
+    fn step(sum: V, x: V, factor: Self::Factor) -> V;
+    /// # Safety
+    /// The group lies in the window.
+    unsafe fn ending(&self, group: impl Group<V>) -> Self::Ending;
+    /// # Safety
+    /// The pixel lies in the window.
+    unsafe fn finish(&self, sum: V, ending: Self::Ending, pixel: usize) -> V;
+    /// What is done with a tile once it is stored: `channels` channels of one pixel at a time.
+    ///
+    /// # Safety
+    /// The channels can be read and written.
+    #[inline(always)]
+    unsafe fn revise(&self, _output: *mut f32, _channels: usize) {}
+    /// Whether [`Operation::revise`] does anything.
+    #[inline(always)]
+    fn revises(&self) -> bool {
+        false
+    }
+}
+
+/// Computes all outputs of the window, by slices of channels, then by tiles of pixels.
+///
+/// # Safety
+/// The arrays of window and operation are valid for the sizes and strides given; the output overlaps no other array.
+#[inline(always)]
+pub(super) unsafe fn run<V: Lanes, O: Operation<V>>(window: &Window, operation: &O) {
+    let channels = window.channels as usize;
+    let mut channel = 0;
+    // SAFETY: every slice lies in the channels.
+    unsafe {
+        if O::PANELS >= 4 && V::REGISTERS >= 32 {
+            while channels - channel >= 4 * WIDTH {
+                let groups = [0, 1, 2, 3].map(|panel| Whole(channel + panel * WIDTH));
+                slice::<V, O, Whole, 4>(window, operation, channel, 4 * WIDTH, groups);
+                channel += 4 * WIDTH;
+            }
+            if channels - channel >= 2 * WIDTH {
+                slice::<V, O, Whole, 2>(
+                    window,
+                    operation,
+                    channel,
+                    2 * WIDTH,
+                    [Whole(channel), Whole(channel + WIDTH)],
+                );
+                channel += 2 * WIDTH;
+            }
+        }
+        while channels - channel >= WIDTH {
+            slice::<V, O, Whole, 1>(window, operation, channel, WIDTH, [Whole(channel)]);
+            channel += WIDTH;
+        }
+        if channel < channels {
+            let rest = channels - channel;
+            slice::<V, O, Part<V>, 1>(window, operation, channel, rest, [Part(channel, V::mask(rest))]);
+        }
+    }
+}
+
+/// One slice of channels for all pixels, in tiles of nearly the same size.
+///
+/// # Safety
+/// As for [`run`]; the groups are those of the channels from `channel` on.
+#[inline(always)]
+unsafe fn slice<V: Lanes, O: Operation<V>, G: Group<V>, const PANELS: usize>(
+    window: &Window,
+    operation: &O,
+    channel: usize,
+    channels: usize,
+    groups: [G; PANELS],
+) {
+    let columns = window.columns as usize;
+    let tiles = columns.div_ceil(PIXELS.min(V::REGISTERS - 1));
+    let mut pixel = 0;
+    for index in 0..tiles {
+        let pixels = (columns - pixel).div_ceil(tiles - index);
+        // SAFETY: the tile's pixels lie in the window.
+        unsafe {
+            match pixels {
+                1 => tile::<V, O, G, 1, PANELS>(window, operation, pixel, groups),
+                2 => tile::<V, O, G, 2, PANELS>(window, operation, pixel, groups),
+                3 => tile::<V, O, G, 3, PANELS>(window, operation, pixel, groups),
+                4 => tile::<V, O, G, 4, PANELS>(window, operation, pixel, groups),
+                5 => tile::<V, O, G, 5, PANELS>(window, operation, pixel, groups),
+                6 => tile::<V, O, G, 6, PANELS>(window, operation, pixel, groups),
+                _ => tile::<V, O, G, 7, PANELS>(window, operation, pixel, groups),
+            }
+            if operation.revises() {
+                for pixel in pixel..pixel + pixels {
+                    let offset = pixel as isize * window.output_stride as isize + channel as isize;
+                    operation.revise(window.output.offset(offset), channels);
+                }
+            }
+        }
+        pixel += pixels;
+    }
+}
+
+/// # Safety
+/// As for [`run`]; the pixels and groups lie in the window.
+#[inline(always)]
+unsafe fn tile<V: Lanes, O: Operation<V>, G: Group<V>, const PIXELS: usize, const PANELS: usize>(
+    window: &Window,
+    operation: &O,
+    pixel: usize,
+    groups: [G; PANELS],
+) {
+    let (input_stride, output_stride) = (window.input_stride as isize, window.output_stride as isize);
+    let mut sums = [[operation.start(); PANELS]; PIXELS];
+    // SAFETY: the caller vouches for the arrays; taps that are not null can be read for all pixels of the window.
+    unsafe {
+        for tap in 0..window.tap_count as usize {
+            let input = *window.taps.add(tap);
+            if input.is_null() {
+                continue;
+            }
+            let input = input.offset(pixel as isize * input_stride);
+            for (panel, group) in groups.into_iter().enumerate() {
+                let factor = operation.factor(tap, group);
+                for (index, sums) in sums.iter_mut().enumerate() {
+                    let x = group.load(input.wrapping_offset(index as isize * input_stride));
+                    sums[panel] = O::step(sums[panel], x, factor);
+                }
+            }
+        }
+        for (panel, group) in groups.into_iter().enumerate() {
+            let ending = operation.ending(group);
+            for (index, sums) in sums.iter().enumerate() {
+                let output = window.output.offset((pixel + index) as isize * output_stride);
+                group.store(operation.finish(sums[panel], ending, pixel + index), output);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
