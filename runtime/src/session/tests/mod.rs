@@ -5,6 +5,7 @@ mod machine_code;
 mod malformed;
 mod runs;
 mod steps;
+mod trees;
 
 use super::*;
 use crate::{
