@@ -4,3 +4,7 @@
 mod direct;
 #[path = "codegen/harness.rs"]
 mod harness;
+#[path = "codegen/random.rs"]
+mod random;
+#[path = "codegen/rows.rs"]
+mod rows;

@@ -130,6 +130,20 @@ impl Emitter<'_> {
         value
     }
 
+    /// Division by a positive number, rounded up.
+    pub fn ceil_div(&mut self, value: Value, divisor: i64) -> Value {
+        if divisor == 1 {
+            return value;
+        }
+        let up = self.builder.ins().iadd_imm_s(value, divisor - 1);
+        let by = self.int(divisor);
+        let quotient = self.builder.ins().sdiv(up, by);
+        let product = self.builder.ins().imul(quotient, by);
+        let remainder = self.builder.ins().isub(up, product);
+        let negative = self.builder.ins().sshr_imm_s(remainder, 63);
+        self.builder.ins().iadd(quotient, negative)
+    }
+
     /// Quotient rounded down and remainder by a positive size; a divisor that is not positive counts as 1.
     fn divide(&mut self, expression: &IndexExpr, divisor: &Size) -> (Value, Value) {
         let value = self.index(expression);
@@ -171,7 +185,7 @@ impl Emitter<'_> {
             if self.always(condition) {
                 continue;
             }
-            let holds = self.condition(condition);
+            let holds = self.holds(condition);
             all = Some(match all {
                 Some(all) => self.builder.ins().band(all, holds),
                 None => holds,
@@ -182,6 +196,9 @@ impl Emitter<'_> {
 
     /// Whether a condition is known to hold for all values of the loop variables.
     pub(super) fn always(&self, condition: &Condition) -> bool {
+        if self.assumed.iter().any(|conditions| conditions.contains(condition)) {
+            return true;
+        }
         match condition {
             Condition::Range { expression, low, high } => expression
                 .bounds(&|variable| self.extent(variable))
@@ -190,7 +207,8 @@ impl Emitter<'_> {
         }
     }
 
-    fn condition(&mut self, condition: &Condition) -> Value {
+    /// Whether a condition holds, as a `bool`.
+    pub fn holds(&mut self, condition: &Condition) -> Value {
         let memo = Memo::Condition(condition.clone());
         if let Some(value) = self.remembered(&memo) {
             return value;
@@ -218,7 +236,7 @@ impl Emitter<'_> {
     }
 
     /// Leaves the kernel when an index that was read from data lies outside its axis.
-    fn check(&mut self, access: u32, inside: Option<Value>) {
+    pub(super) fn check(&mut self, access: u32, inside: Option<Value>) {
         let kernel = self.kernel;
         let checked = &kernel.accesses[access as usize].checked;
         if checked.is_empty() || self.remembered(&Memo::Checked(access)).is_some() {
@@ -345,7 +363,7 @@ impl Emitter<'_> {
             for condition in &guard.conditions {
                 self.warm_expression(condition.expression());
                 if self.depth_of(condition.expression()).is_some() && !self.always(condition) {
-                    self.condition(condition);
+                    self.holds(condition);
                 }
             }
         }

@@ -7,6 +7,7 @@ use super::{
 use crate::plan::kernel::{Block, Instruction};
 use cranelift_codegen::ir::{
     InstBuilder, Value,
+    condcodes::IntCC,
     types::{I8, I32},
 };
 use strang_ir::{Atom, Condition, ElementType, IndexExpr, Literal, Size};
@@ -149,6 +150,21 @@ impl Emitter<'_> {
     pub fn load_lanes(&mut self, access: u32, variable: u32, offset: u32) -> Value {
         let kernel = self.kernel;
         let read = &kernel.accesses[access as usize];
+        let inside = self.guard(access);
+        self.check(access, inside);
+        match (inside, &read.guard) {
+            (Some(inside), Some(guard)) => self.choose(
+                inside,
+                |emitter| vec![emitter.load_lanes_inside(access, variable, offset)],
+                |emitter| vec![emitter.literal(guard.fill, Lanes::Four)],
+            )[0],
+            _ => self.load_lanes_inside(access, variable, offset),
+        }
+    }
+
+    fn load_lanes_inside(&mut self, access: u32, variable: u32, offset: u32) -> Value {
+        let kernel = self.kernel;
+        let read = &kernel.accesses[access as usize];
         let flags = self.read_flags(access);
         let bytes = i64::from(read.element.bits() / 8);
         let stride = read.address.coefficient(variable) * Size::from(bytes);
@@ -191,13 +207,27 @@ impl Emitter<'_> {
         vector
     }
 
-    /// Writes four elements through an access that is contiguous in the variable.
-    pub fn store_lanes(&mut self, access: u32, offset: u32, value: Value) {
+    /// Writes four elements through an access that [`Self::has_stride`] in the variable.
+    pub fn store_lanes(&mut self, access: u32, variable: u32, offset: u32, value: Value) {
         let kernel = self.kernel;
         let write = &kernel.accesses[access as usize];
+        let stride = write.address.coefficient(variable) * Size::from(i64::from(write.element.bits() / 8));
         let (place, displacement) = self.address(access);
-        let bytes = write.element.bits() / 8;
-        self.store_at(write.element, value, place, displacement + (offset * bytes) as i32, Lanes::Four);
+        if write.address.coefficient(variable).is(1) {
+            let bytes = write.element.bits() / 8;
+            self.store_at(write.element, value, place, displacement + (offset * bytes) as i32, Lanes::Four);
+            return;
+        }
+        let stride = self.size(&stride);
+        for lane in 0..4u8 {
+            let mut scalar = self.builder.ins().extractlane(value, lane);
+            if write.element == ElementType::Bool {
+                scalar = self.builder.ins().icmp_imm_s(IntCC::NotEqual, scalar, 0);
+            }
+            let ahead = self.builder.ins().imul_imm_s(stride, i64::from(offset) + i64::from(lane));
+            let place = self.builder.ins().iadd(place, ahead);
+            self.store_at(write.element, scalar, place, displacement, Lanes::One);
+        }
     }
 
     /// Whether anything about an access differs between positions of a variable.
@@ -227,11 +257,18 @@ impl Emitter<'_> {
         })
     }
 
-    /// Whether an unguarded access moves by a constant stride with a variable: only a plain term mentions it.
+    /// Whether the guard of an access is known to hold.
+    pub fn guard_is_known(&self, access: u32) -> bool {
+        let guard = &self.kernel.accesses[access as usize].guard;
+        guard.as_ref().is_none_or(|guard| guard.conditions.iter().all(|condition| self.always(condition)))
+    }
+
+    /// Whether an access moves by one stride with a variable: only a plain term of its address mentions it, and its guard
+    /// does not.
     pub fn has_stride(&self, access: u32, variable: u32) -> bool {
         let read = &self.kernel.accesses[access as usize];
         read.element.bits() >= 8
-            && read.guard.as_ref().is_none_or(|guard| guard.conditions.iter().all(|c| self.always(c)))
+            && !self.guard_mentions(access, variable)
             && !read.checked.iter().any(|(expression, _)| self.expression_mentions(expression, variable))
             && self.is_linear(&read.address, variable)
     }

@@ -95,6 +95,8 @@ pub struct Emitter<'f> {
     pub(super) written: Vec<bool>,
     /// Whether loads may move before loops, because no loop around them can be empty.
     pub(super) loads_may_move: bool,
+    /// Conditions that hold where code is being emitted, by range.
+    pub(super) assumed: Vec<Vec<Condition>>,
 }
 
 /// The current value of a loop variable.
@@ -164,6 +166,7 @@ impl<'f> Emitter<'f> {
             bindings: vec![None; kernel.variables.len()],
             written,
             loads_may_move: true,
+            assumed: Vec::new(),
         };
         for (position, variable) in kernel.variables.iter().enumerate() {
             if let LoopVariable::Counter(depth) = variable {

@@ -8,7 +8,9 @@
 //! | [`address`] | index expressions and accesses |
 //! | [`block`], [`fold`] | straight-line code, and what loops carry |
 //! | [`scalar`] | scalar instructions for all types |
-//! | [`tile`] | how a space is cut into tiles |
+//! | [`collapse`] | fewer loops |
+//! | [`strip`] | blocks over a range of a variable: vectors, strips |
+//! | `tile` | how a space is cut into tiles |
 //! | [`nest`], [`rows`] | kernels by kind |
 //! | `reduce` | folds along a row, in lanes |
 //! | [`compile`] | Cranelift itself: bytes, and text for people |
@@ -18,6 +20,7 @@
 pub mod address;
 pub mod block;
 pub mod check;
+pub mod collapse;
 pub mod compile;
 pub mod emit;
 pub mod fold;
@@ -25,6 +28,7 @@ pub mod nest;
 mod reduce;
 pub mod rows;
 pub mod scalar;
+pub mod strip;
 pub mod target;
 mod tile;
 
@@ -162,6 +166,7 @@ fn emit_all(kernels: &[&Kernel], target: &Target) -> Result<Vec<Option<Emitted>>
 pub fn emit_kernel(kernel: &Kernel, target: &Target) -> Result<Option<Emitted>, CodegenError> {
     let malformed = |reason: String| CodegenError::Kernel { label: kernel.label.clone(), reason };
     check::check(kernel).map_err(malformed)?;
+    let kernel = &collapse::collapse(kernel);
     Ok(Some(match &kernel.body {
         Body::Builtin { .. } => return Ok(None),
         Body::Nest(nest) => emit::emit(kernel, target, |emitter| nest::emit(emitter, nest)),

@@ -1,16 +1,21 @@
 //! Loop nests: maps, reductions, pooling, gathers, scatters and whatever else is no contraction on the tile kernel.
+//!
+//! The innermost space variable is computed over ranges. A map is one job over the range; a fold goes by strips: folded
+//! values of a strip are written to scratch memory, from where the finish, a job like a map, reads them. Folded values come
+//! from vectors over the space variable, from rows in lanes, or one by one.
 
 use super::{
     block::{Typed, Width},
     check,
     emit::Emitter,
     reduce::RowFold,
-    scalar::Lanes,
+    scalar::{self, Lanes},
+    strip::{Job, Row, STRIP, Sink, row_bytes},
     tile::{self, Tiling},
 };
-use crate::plan::kernel::{Nest, Store};
-use cranelift_codegen::ir::Value;
-use strang_ir::Size;
+use crate::plan::kernel::{Fold, Instruction, Nest, Store};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use strang_ir::{ElementType, Size};
 
 /// Positions of the space in a tile when each costs one element.
 const TILE: i64 = 8192;
@@ -18,8 +23,10 @@ const TILE: i64 = 8192;
 /// A nest that is compiled, with what is known of it.
 struct Plan<'n> {
     nest: &'n Nest,
+    /// The body as a loop over the inner variable sees it.
     body: Typed<'n>,
-    finish: Typed<'n>,
+    /// The types of folded values.
+    folded: Vec<ElementType>,
     /// Folds in lanes along the last contracted variable.
     row: Option<RowFold<'n>>,
     /// Space variables that are not parallel, but for the inner one.
@@ -37,15 +44,14 @@ pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
     let inner_is_parallel = !parallel.is_empty();
     let inner = parallel.last().copied().or_else(|| sequential.pop());
     let body = Typed::new(emitter, &nest.body, &[], inner);
-    let finish = Typed::new(emitter, &nest.finish, &check::folded(&nest.folds, &body.elements), inner);
+    let folded = check::folded(&nest.folds, &body.elements);
     let row = RowFold::new(emitter, nest);
-    let plan = Plan { nest, body, finish, row, sequential, inner, inner_is_parallel };
-    let contracted: i64 =
+    let plan = Plan { nest, body, folded, row, sequential, inner, inner_is_parallel };
+    let repeated: i64 =
         nest.contracted.iter().chain(&plan.sequential).map(|v| tile::estimate(&emitter.extent(*v))).product();
     emitter.loads_may_move =
         nest.contracted.iter().all(|v| emitter.extent(*v).lower_bound(0).is_some_and(|least| least > 0));
-    let tiling = Tiling::new(emitter, &parallel, TILE / contracted.min(TILE), false);
-    let mut sequential = plan.sequential.as_slice();
+    let tiling = Tiling::new(emitter, &parallel, TILE / repeated.min(TILE), false);
     tiling.each(emitter, |emitter, low, high| {
         let range = match plan.inner {
             Some(inner) if !plan.inner_is_parallel => {
@@ -54,7 +60,7 @@ pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
             }
             _ => (low, high),
         };
-        sequential_loops(emitter, &plan, std::mem::take(&mut sequential), range);
+        sequential_loops(emitter, &plan, &plan.sequential, range);
     });
     let kind = match (nest.folds.is_empty(), nest.stores.iter().any(|store| store.combine.is_some())) {
         (_, true) => "scatter",
@@ -66,7 +72,10 @@ pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
 
 fn sequential_loops(emitter: &mut Emitter<'_>, plan: &Plan<'_>, left: &[u32], range: (Value, Value)) {
     let Some((variable, left)) = left.split_first() else {
-        return span(emitter, plan, range);
+        return match plan.inner {
+            Some(inner) => span(emitter, plan, inner, range),
+            None => point(emitter, plan),
+        };
     };
     let extent = emitter.extent(*variable);
     let (low, high) = (emitter.int(0), emitter.size(&extent));
@@ -83,41 +92,143 @@ fn sequential_loops(emitter: &mut Emitter<'_>, plan: &Plan<'_>, left: &[u32], ra
 }
 
 /// A range of the inner variable, everything outside being bound.
-fn span(emitter: &mut Emitter<'_>, plan: &Plan<'_>, (low, high): (Value, Value)) {
-    let warm = |emitter: &mut Emitter<'_>| warm(emitter, plan);
-    match plan.inner {
-        None => point(emitter, plan),
-        Some(inner) => {
-            emitter.loop_over(inner, (low, high, 1), &[], warm, |emitter, _| {
-                point(emitter, plan);
-                Vec::new()
-            });
+fn span(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, range: (Value, Value)) {
+    let nest = plan.nest;
+    let sinks = nest.stores.iter().copied().map(Sink::Memory).collect();
+    let extent = emitter.extent(inner);
+    if nest.folds.is_empty() {
+        let job = Job { block: &nest.body, variable: inner, given: Default::default(), sinks };
+        if !job.needs_strips(emitter, &[]) {
+            return emitter.run_job(&job, &[], range);
+        }
+        return emitter.strips(&extent, range, |emitter, low, high| emitter.run_job(&job, &[], (low, high)));
+    }
+    let memory: Vec<Value> =
+        plan.folded.iter().map(|element| emitter.reserve(&Size::from(STRIP * row_bytes(*element)))).collect();
+    emitter.strips(&extent, range, |emitter, low, high| {
+        let rows: Vec<Row> = plan
+            .folded
+            .iter()
+            .zip(&memory)
+            .map(|(element, memory)| emitter.strip_row(*element, low, *memory))
+            .collect();
+        fold_strip(emitter, plan, inner, &rows, (low, high));
+        let mut job = Job { block: &nest.finish, variable: inner, given: Default::default(), sinks };
+        for (position, instruction) in nest.finish.instructions.iter().enumerate() {
+            if let Instruction::Folded(fold) = instruction {
+                job.given.insert(position as u32, rows[*fold as usize]);
+            }
+        }
+        emitter.run_job(&job, &plan.folded, (low, high));
+    });
+}
+
+/// Writes the folded values of a strip to rows.
+fn fold_strip(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, rows: &[Row], (low, high): (Value, Value)) {
+    let has_lanes = plan.row.is_none()
+        && plan.nest.folds.iter().all(|fold| !matches!(fold, Fold::Arg { .. }))
+        && plan.folded.iter().all(|element| scalar::has_lanes(*element))
+        && plan.body.has_lanes(emitter, inner)
+        && emitter.extent(inner).as_constant().is_none_or(|extent| extent >= 4);
+    let mut from = low;
+    if has_lanes {
+        let copies = if plan.nest.folds.len() == 1 { 4 } else { 2 };
+        let extent = emitter.extent(inner).as_constant();
+        for copies in [copies, 1] {
+            let step = 4 * copies;
+            if extent.is_some_and(|extent| extent < step) {
+                continue;
+            }
+            let count = emitter.builder.ins().isub(high, from);
+            let whole = emitter.builder.ins().band_imm_s(count, -step);
+            let end = emitter.builder.ins().iadd(from, whole);
+            emitter.loop_over(
+                inner,
+                (from, end, step),
+                &[],
+                |_| {},
+                |emitter, _| {
+                    fold_lanes(emitter, plan, inner, rows, copies as u32);
+                    Vec::new()
+                },
+            );
+            from = end;
+            if extent.is_some_and(|extent| extent % step == 0) {
+                return;
+            }
+        }
+    }
+    emitter.loop_over(
+        inner,
+        (from, high, 1),
+        &[],
+        |_| {},
+        |emitter, _| {
+            let results = fold_point(emitter, plan);
+            for (row, value) in rows.iter().zip(results) {
+                emitter.write_row(*row, inner, 0, value, Lanes::One);
+            }
+            Vec::new()
+        },
+    );
+}
+
+/// Folds `4 * copies` adjacent positions of the inner variable in vectors.
+fn fold_lanes(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, rows: &[Row], copies: u32) {
+    let starts = emitter.fold_starts(&plan.nest.folds, &plan.body.elements, Lanes::Four);
+    let state: Vec<Value> = (0..copies).flat_map(|_| starts.iter().copied()).collect();
+    let state = lane_loops(emitter, plan, inner, &plan.nest.contracted, &state);
+    for (copy, state) in state.chunks(starts.len().max(1)).enumerate() {
+        let results = emitter.fold_results(&plan.nest.folds, &plan.body.elements, state, Lanes::Four);
+        for (row, value) in rows.iter().zip(results) {
+            emitter.write_row(*row, inner, 4 * copy as u32, value, Lanes::Four);
         }
     }
 }
 
-/// Computes before a loop what the loop would compute again and again.
-fn warm(emitter: &mut Emitter<'_>, plan: &Plan<'_>) {
-    if plan.nest.contracted.is_empty() {
-        let accesses: Vec<u32> = plan.body.accesses().collect();
-        accesses.into_iter().for_each(|access| emitter.warm(access));
-    }
-    let accesses: Vec<u32> = plan.finish.accesses().chain(plan.nest.stores.iter().map(|store| store.access)).collect();
-    accesses.into_iter().for_each(|access| emitter.warm_address(access));
+fn lane_loops(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, left: &[u32], state: &[Value]) -> Vec<Value> {
+    let Some((variable, left)) = left.split_first() else {
+        let folds = &plan.nest.folds;
+        let mut next = Vec::with_capacity(state.len());
+        for (copy, state) in state.chunks(folds.len().max(1)).enumerate() {
+            let values = emitter.block(&plan.body, &[], Width::Four { variable: inner, offset: 4 * copy as u32 });
+            next.extend(emitter.fold_step(folds, &plan.body, &values, state, Lanes::Four));
+        }
+        return next;
+    };
+    let extent = emitter.extent(*variable);
+    let (low, high) = (emitter.int(0), emitter.size(&extent));
+    let warm = warm_body(plan);
+    emitter.loop_over(*variable, (low, high, 1), state, warm, |emitter, state| {
+        lane_loops(emitter, plan, inner, left, state)
+    })
 }
 
-/// One position of the space.
+/// Computes before a loop what the body would compute again and again.
+fn warm_body(plan: &Plan<'_>) -> impl FnOnce(&mut Emitter<'_>) + use<> {
+    let accesses: Vec<u32> = plan.body.accesses().collect();
+    move |emitter| accesses.iter().for_each(|access| emitter.warm(*access))
+}
+
+/// One position of a space without variables.
 fn point(emitter: &mut Emitter<'_>, plan: &Plan<'_>) {
     let nest = plan.nest;
     if nest.folds.is_empty() {
         let values = emitter.block(&plan.body, &[], Width::One);
         return store(emitter, &nest.stores, &values);
     }
-    let state = emitter.fold_starts(&nest.folds, &plan.body.elements, Lanes::One);
-    let state = contracted_loops(emitter, plan, &nest.contracted, &state);
-    let results = emitter.fold_results(&nest.folds, &plan.body.elements, &state, Lanes::One);
-    let values = emitter.block(&plan.finish, &results, Width::One);
+    let results = fold_point(emitter, plan);
+    let finish = Typed::new(emitter, &nest.finish, &plan.folded, None);
+    let values = emitter.block(&finish, &results, Width::One);
     store(emitter, &nest.stores, &values);
+}
+
+/// The folded values at one position of the space.
+fn fold_point(emitter: &mut Emitter<'_>, plan: &Plan<'_>) -> Vec<Value> {
+    let folds = &plan.nest.folds;
+    let state = emitter.fold_starts(folds, &plan.body.elements, Lanes::One);
+    let state = contracted_loops(emitter, plan, &plan.nest.contracted, &state);
+    emitter.fold_results(folds, &plan.body.elements, &state, Lanes::One)
 }
 
 fn contracted_loops(emitter: &mut Emitter<'_>, plan: &Plan<'_>, left: &[u32], state: &[Value]) -> Vec<Value> {
@@ -130,15 +241,13 @@ fn contracted_loops(emitter: &mut Emitter<'_>, plan: &Plan<'_>, left: &[u32], st
     }
     let extent = emitter.extent(*variable);
     let (low, high) = (emitter.int(0), emitter.size(&extent));
-    let accesses: Vec<u32> = plan.body.accesses().collect();
-    let warm = |emitter: &mut Emitter<'_>| accesses.iter().for_each(|access| emitter.warm(*access));
-    emitter.loop_over(*variable, (low, high, 1), state, warm, |emitter, state| {
+    emitter.loop_over(*variable, (low, high, 1), state, warm_body(plan), |emitter, state| {
         contracted_loops(emitter, plan, left, state)
     })
 }
 
 /// Writes values at the current position.
-pub fn store(emitter: &mut Emitter<'_>, stores: &[Store], values: &[Value]) {
+fn store(emitter: &mut Emitter<'_>, stores: &[Store], values: &[Value]) {
     for store in stores {
         let mut value = values[store.value as usize];
         if let Some(monoid) = store.combine {

@@ -1,10 +1,219 @@
 //! Operations on whole rows: softmax and normalisation.
+//!
+//! A row goes to scratch memory through its prologue, unless it lies in memory as it is; the runtime's row primitive
+//! computes it; the finish reads it from scratch memory, unless the primitive can write the result itself. Gain and bias of
+//! a normalisation are recognised in the finish and handed to the primitive.
 
-use super::emit::Emitter;
-use crate::plan::kernel::Rows;
-use strang_ir::Size;
+use super::{
+    emit::Emitter,
+    strip::{Job, Row, Sink, operands},
+    tile::{self, Tiling},
+};
+use crate::plan::kernel::{Block, Instruction, RowOperation, Rows};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use strang_ir::{ElementType, Size, scalar::Binary};
+use strang_runtime::kernels::Function;
+
+/// Elements of rows in a tile.
+const TILE: i64 = 8192;
+
+/// What a normalisation takes beside the row, and the value of the finish that it then gives.
+#[derive(Clone, Copy, Debug, Default)]
+struct Affine {
+    gain: Option<u32>,
+    bias: Option<u32>,
+    /// The value of the finish that the primitive computes, if not the folded one.
+    result: Option<u32>,
+}
 
 /// Emits a row operation; says the number of tiles and the kind of kernel.
-pub fn emit(_emitter: &mut Emitter<'_>, _rows: &Rows) -> (Size, &'static str) {
-    (Size::ZERO, "rows")
+pub fn emit(emitter: &mut Emitter<'_>, rows: &Rows) -> (Size, &'static str) {
+    let count: Size = rows.row.iter().map(|variable| emitter.extent(*variable)).product();
+    let tiling = Tiling::rows(emitter, &rows.space, TILE / tile::estimate(&count).min(TILE));
+    let bytes = &count * &Size::from(4);
+    let memory = emitter.reserve(&bytes);
+    tiling.each(emitter, |emitter, _, _| row(emitter, rows, &count, memory));
+    let kind = match rows.operation {
+        RowOperation::Softmax | RowOperation::LogSoftmax => "softmax",
+        RowOperation::LayerNorm { .. } | RowOperation::RmsNorm { .. } => "norm",
+    };
+    (tiling.grid(), kind)
+}
+
+/// One row; the space variables are bound.
+fn row(emitter: &mut Emitter<'_>, rows: &Rows, count: &Size, memory: Value) {
+    let zero = emitter.int(0);
+    let source = match plain_source(emitter, rows) {
+        Some(access) => emitter.address_at(access, rows.row[0], zero),
+        None => {
+            let mut sinks: Vec<Sink> = rows.prologue_stores.iter().copied().map(Sink::Memory).collect();
+            let row = Row { base: memory, element: ElementType::F32 };
+            sinks.push(Sink::Row { row, value: rows.value });
+            positions(emitter, &rows.prologue, &rows.row, &[], sinks, memory);
+            memory
+        }
+    };
+    let affine = affine(emitter, rows);
+    let destination = match plain_destination(emitter, rows, &affine) {
+        Some(access) => emitter.address_at(access, rows.row[0], zero),
+        None => memory,
+    };
+    call(emitter, rows, &affine, count, (source, destination));
+    if destination != memory {
+        return;
+    }
+    let sinks = rows.stores.iter().copied().map(Sink::Memory).collect();
+    let given: Vec<u32> = match affine.result {
+        Some(result) => vec![result],
+        None => folded_values(&rows.finish),
+    };
+    positions(emitter, &rows.finish, &rows.row, &given, sinks, memory);
+}
+
+/// Runs a block over all positions of a row. `given` values, and row sinks, lie at consecutive f32 from `memory`.
+fn positions(emitter: &mut Emitter<'_>, block: &Block, row: &[u32], given: &[u32], sinks: Vec<Sink>, memory: Value) {
+    let Some((inner, outer)) = row.split_last() else { return };
+    outer_loops(emitter, outer, memory, &mut |emitter, memory| {
+        let row = Row { base: memory, element: ElementType::F32 };
+        let given = given.iter().map(|value| (*value, row)).collect();
+        let sinks = sinks
+            .iter()
+            .map(|sink| match sink {
+                Sink::Row { value, .. } => Sink::Row { row, value: *value },
+                memory => memory.clone(),
+            })
+            .collect();
+        let job = Job { block, variable: *inner, given, sinks };
+        let extent = emitter.extent(*inner);
+        let (low, high) = (emitter.int(0), emitter.size(&extent));
+        if job.needs_strips(emitter, &[ElementType::F32]) {
+            emitter.strips(&extent, (low, high), |emitter, low, high| {
+                emitter.run_job(&job, &[ElementType::F32], (low, high));
+            });
+        } else {
+            emitter.run_job(&job, &[ElementType::F32], (low, high));
+        }
+        // Where the next run of the inner variable lies.
+        let bytes = emitter.times(high, &Size::from(4));
+        emitter.builder.ins().iadd(memory, bytes)
+    });
+}
+
+/// Loops over the outer variables of a row, `memory` moving on with what `body` returns.
+fn outer_loops(
+    emitter: &mut Emitter<'_>,
+    outer: &[u32],
+    memory: Value,
+    body: &mut dyn FnMut(&mut Emitter<'_>, Value) -> Value,
+) -> Value {
+    let Some((variable, outer)) = outer.split_first() else { return body(emitter, memory) };
+    let extent = emitter.extent(*variable);
+    let (low, high) = (emitter.int(0), emitter.size(&extent));
+    emitter.loop_over(
+        *variable,
+        (low, high, 1),
+        &[memory],
+        |_| {},
+        |emitter, memory| vec![outer_loops(emitter, outer, memory[0], body)],
+    )[0]
+}
+
+/// The access that the row can be read through as it lies in memory.
+fn plain_source(emitter: &Emitter<'_>, rows: &Rows) -> Option<u32> {
+    let [variable] = rows.row.as_slice() else { return None };
+    let Instruction::Load(access) = rows.prologue.instructions[rows.value as usize] else { return None };
+    (rows.prologue_stores.is_empty() && is_plain(emitter, access, *variable)).then_some(access)
+}
+
+/// Whether an access is contiguous f32 along a variable, without a guard or checks.
+fn is_plain(emitter: &Emitter<'_>, access: u32, variable: u32) -> bool {
+    let read = &emitter.kernel.accesses[access as usize];
+    read.element == ElementType::F32
+        && emitter.is_contiguous(access, variable)
+        && emitter.guard_is_known(access)
+        && read.checked.is_empty()
+}
+
+/// The access that the primitive can write through: the only store is its result.
+fn plain_destination(emitter: &Emitter<'_>, rows: &Rows, affine: &Affine) -> Option<u32> {
+    let ([variable], [store]) = (rows.row.as_slice(), rows.stores.as_slice()) else { return None };
+    let is_result = match affine.result {
+        Some(result) => store.value == result,
+        None => matches!(rows.finish.instructions[store.value as usize], Instruction::Folded(_)),
+    };
+    let write = &emitter.kernel.accesses[store.access as usize];
+    // The row may lie in the memory it is written to only if it is overwritten in place.
+    let blocks = rows.prologue.instructions.iter().chain(&rows.finish.instructions);
+    let apart = blocks.into_iter().all(|instruction| match instruction {
+        Instruction::Load(access) => {
+            let read = &emitter.kernel.accesses[*access as usize];
+            read.pointer != write.pointer || read.address == write.address
+        }
+        _ => true,
+    });
+    (is_result && store.combine.is_none() && apart && is_plain(emitter, store.access, *variable))
+        .then_some(store.access)
+}
+
+fn folded_values(finish: &Block) -> Vec<u32> {
+    let values = finish.instructions.iter().enumerate();
+    values
+        .filter(|(_, instruction)| matches!(instruction, Instruction::Folded(_)))
+        .map(|(place, _)| place as u32)
+        .collect()
+}
+
+/// Gain and bias in the finish of a normalisation: `folded * gain (+ bias)`, each read from contiguous memory.
+fn affine(emitter: &Emitter<'_>, rows: &Rows) -> Affine {
+    let found = Affine::default();
+    let folded = folded_values(&rows.finish);
+    let ([variable], [folded]) = (rows.row.as_slice(), folded.as_slice()) else { return found };
+    if matches!(rows.operation, RowOperation::Softmax | RowOperation::LogSoftmax) {
+        return found;
+    }
+    let finish = &rows.finish.instructions;
+    // The only user of a value, when it is one operation with a plain load.
+    let only_user = |value: u32, function: Binary| {
+        let mut users = finish.iter().enumerate().filter(|(_, instruction)| operands(instruction).contains(&value));
+        let (Some((place, user)), None) = (users.next(), users.next()) else { return None };
+        if rows.stores.iter().any(|store| store.value == value) {
+            return None;
+        }
+        let Instruction::Binary(found, a, b) = user else { return None };
+        let other = if *a == value { *b } else { *a };
+        let Instruction::Load(access) = finish[other as usize] else { return None };
+        (*found == function && a != b && is_plain(emitter, access, *variable)).then_some((place as u32, access))
+    };
+    let Some((product, gain)) = only_user(*folded, Binary::Multiply) else { return found };
+    let mut found = Affine { gain: Some(gain), bias: None, result: Some(product) };
+    if matches!(rows.operation, RowOperation::LayerNorm { .. })
+        && let Some((sum, bias)) = only_user(product, Binary::Add)
+    {
+        found = Affine { bias: Some(bias), result: Some(sum), ..found };
+    }
+    found
+}
+
+/// Calls the row primitive.
+fn call(emitter: &mut Emitter<'_>, rows: &Rows, affine: &Affine, count: &Size, (source, destination): (Value, Value)) {
+    let count = emitter.size(count);
+    let zero = emitter.int(0);
+    let mut pointer = |access: Option<u32>| match access {
+        Some(access) => emitter.address_at(access, rows.row[0], zero),
+        None => zero,
+    };
+    let (gain, bias) = (pointer(affine.gain), pointer(affine.bias));
+    let (function, arguments) = match rows.operation {
+        RowOperation::Softmax => (Function::SoftmaxRowF32, vec![destination, source, count]),
+        RowOperation::LogSoftmax => (Function::LogSoftmaxRowF32, vec![destination, source, count]),
+        RowOperation::LayerNorm { epsilon } => {
+            let epsilon = emitter.builder.ins().f32const(epsilon);
+            (Function::LayerNormRowF32, vec![destination, source, gain, bias, count, epsilon])
+        }
+        RowOperation::RmsNorm { epsilon } => {
+            let epsilon = emitter.builder.ins().f32const(epsilon);
+            (Function::RmsNormRowF32, vec![destination, source, gain, count, epsilon])
+        }
+    };
+    emitter.call(function, &arguments);
 }

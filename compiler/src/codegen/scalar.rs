@@ -4,7 +4,10 @@
 //! their type; `bool` is an i8 of 0 or 1. Four lanes are a 128-bit vector of 32-bit lanes, `bool` a lane mask; the 64-bit
 //! types have no vector form. Semantics are those of `strang_ir::scalar`, which say what happens where hardware differs.
 
-use super::emit::{Emitter, PLAIN};
+use super::{
+    emit::{Emitter, PLAIN},
+    strip::strip_of,
+};
 use cranelift_codegen::ir::{
     Endianness, InstBuilder, MemFlagsData, Type, Value,
     condcodes::{FloatCC, IntCC},
@@ -41,11 +44,6 @@ pub fn register(element: ElementType, lanes: Lanes) -> Type {
 /// Whether values of a type fit a 32-bit lane.
 pub fn has_lanes(element: ElementType) -> bool {
     element.bits() <= 32
-}
-
-/// Whether a function is computed by the strips and scalar functions of the runtime.
-pub fn is_transcendental(function: Unary) -> bool {
-    scalar64(function).is_some()
 }
 
 fn scalar64(function: Unary) -> Option<Scalar64> {
@@ -109,6 +107,16 @@ impl Emitter<'_> {
     fn shift_right_signed(&mut self, value: Value, bits: u32) -> Value {
         let bits = self.builder.ins().iconst(I32, i64::from(bits));
         self.builder.ins().sshr(value, bits)
+    }
+
+    /// The size of one float with the sign of another; Cranelift has no such instruction on vectors.
+    fn copysign(&mut self, size: Value, sign: Value, lanes: Lanes) -> Value {
+        if lanes == Lanes::One {
+            return self.builder.ins().fcopysign(size, sign);
+        }
+        let (size, sign, top) = (self.as_bits(size, lanes), self.as_bits(sign, lanes), self.bits32(1 << 31, lanes));
+        let bits = self.builder.ins().bitselect(top, sign, size);
+        self.as_float(bits, lanes)
     }
 
     fn as_bits(&mut self, value: Value, lanes: Lanes) -> Value {
@@ -315,9 +323,11 @@ impl Emitter<'_> {
             Unary::Absolute => self.builder.ins().fabs(x),
             Unary::Sign => {
                 let one = self.float(element, 1., lanes);
-                let signed = self.builder.ins().fcopysign(one, x);
-                let stays = self.builder.ins().fcmp(FloatCC::UnorderedOrEqual, x, zero);
-                self.select(stays, x, signed, lanes)
+                let signed = self.copysign(one, x, lanes);
+                let below = self.builder.ins().fcmp(FloatCC::LessThan, x, zero);
+                let above = self.builder.ins().fcmp(FloatCC::GreaterThan, x, zero);
+                let changes = self.builder.ins().bor(below, above);
+                self.select(changes, signed, x, lanes)
             }
             Unary::Floor => self.builder.ins().floor(x),
             Unary::Ceil => self.builder.ins().ceil(x),
@@ -358,8 +368,16 @@ impl Emitter<'_> {
         self.limit(Binary::Maximum, element, limited, 0., lanes)
     }
 
-    /// A function without an instruction: f64 by the runtime's scalar functions, the other types through it.
+    /// A function without an instruction: a strip of one f32, or the runtime's f64 function.
     fn transcendental(&mut self, function: Unary, element: ElementType, x: Value) -> Value {
+        if element != ElementType::F64
+            && let Some(strip) = strip_of(function)
+        {
+            let (cell, one) = (self.cell(), self.int(1));
+            self.builder.ins().store(PLAIN, x, cell, 0);
+            self.call(strip, &[cell, cell, one]);
+            return self.builder.ins().load(F32, PLAIN, cell, 0);
+        }
         let Some(id) = scalar64(function) else { return x };
         let id = self.int(id as i64);
         if element == ElementType::F64 {
@@ -537,6 +555,14 @@ impl Emitter<'_> {
 
     /// Powers and remainders of scalars.
     fn float_binary_call(&mut self, function: Binary, element: ElementType, a: Value, b: Value) -> Value {
+        if function == Binary::Power && element != ElementType::F64 {
+            let (cell, one) = (self.cell(), self.int(1));
+            let second = self.builder.ins().iadd_imm_s(cell, 4);
+            self.builder.ins().store(PLAIN, a, cell, 0);
+            self.builder.ins().store(PLAIN, b, cell, 4);
+            self.call(Function::PowF32, &[cell, cell, second, one, one, one]);
+            return self.builder.ins().load(F32, PLAIN, cell, 0);
+        }
         let wide = |emitter: &mut Self, value: Value| match element {
             ElementType::F64 => value,
             _ => emitter.builder.ins().fpromote(F64, value),
@@ -557,7 +583,7 @@ impl Emitter<'_> {
         let corrected = self.builder.ins().fadd(result, b);
         let result = self.builder.ins().select(correct, corrected, result);
         // A zero has the sign of the divisor, too.
-        let signed_zero = self.builder.ins().fcopysign(zero, b);
+        let signed_zero = self.copysign(zero, b, Lanes::One);
         let is_zero = self.builder.ins().fcmp(FloatCC::Equal, result, zero);
         self.builder.ins().select(is_zero, signed_zero, result)
     }
@@ -758,7 +784,7 @@ impl Emitter<'_> {
                 let nan = self.builder.ins().fcmp(FloatCC::Unordered, value, value);
                 let quiet = self.float(ElementType::F32, f64::NAN, lanes);
                 let rounded = self.select(nan, quiet, rounded, lanes);
-                self.builder.ins().fcopysign(rounded, value)
+                self.copysign(rounded, value, lanes)
             }
             _ => value,
         }

@@ -65,6 +65,23 @@ impl Tiling {
         Tiling { rows: rows.to_vec(), inner: Some(*inner), row_count, rows_per_tile, chunk, chunks }
     }
 
+    /// Tiles of whole positions of all variables: about `positions` of them a tile.
+    pub fn rows(emitter: &Emitter<'_>, variables: &[u32], positions: i64) -> Self {
+        let row_count: Size = variables.iter().map(|variable| emitter.extent(*variable)).product();
+        let rows_per_tile = match row_count.as_constant() {
+            Some(rows) => rows.clamp(1, positions.max(1)),
+            None => positions.max(1),
+        };
+        Tiling {
+            rows: variables.to_vec(),
+            inner: None,
+            row_count,
+            rows_per_tile: rows_per_tile.into(),
+            chunk: Size::ONE,
+            chunks: Size::ONE,
+        }
+    }
+
     /// The number of tiles.
     pub fn grid(&self) -> Size {
         self.row_count.ceil_div(&self.rows_per_tile) * &self.chunks

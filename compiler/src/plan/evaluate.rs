@@ -4,6 +4,7 @@
 //! visited, every expression evaluated, nothing precomputed.
 
 use super::kernel::{Access, Block, Body, Fold, Instruction, Kernel, LoopVariable, Nest, RowOperation, Rows, Store};
+use crate::codegen::strip::strip_of;
 use half::{bf16, f16};
 use strang_ir::{
     Bindings, Condition, ElementType, IndexExpr, Literal, Size,
@@ -11,7 +12,7 @@ use strang_ir::{
     scalar::{Binary, Unary},
 };
 use strang_runtime::{
-    kernels::{fma::fma, scalar64},
+    kernels::{self, fma::fma, scalar64},
     size::SizeError,
     tensor::{bits_to_f64, bits_to_integer},
 };
@@ -53,6 +54,8 @@ pub fn evaluate(
         LoopVariable::Loop(_) => 0,
         LoopVariable::Counter(depth) => counters[*depth as usize],
     });
+    // Reads whose values nothing needs do not happen, and so cannot fail.
+    let kernel = &crate::codegen::collapse::pruned(kernel);
     let mut machine = Machine { kernel, memory, bindings, variables: variables.collect() };
     match &kernel.body {
         Body::Nest(nest) => machine.nest(nest),
@@ -291,8 +294,7 @@ impl Machine<'_> {
     }
 }
 
-/// The row operation in f32, sums in sixteen lanes. Functions are those of f64, rounded, so results agree with the row
-/// primitives to a few units in the last place.
+/// The row operation in f32, sums in sixteen lanes; it agrees with the row primitives to a few units in the last place.
 fn row_operation(operation: RowOperation, row: &mut [f32]) {
     let count = row.len() as f32;
     let sum = |values: &[f32]| {
@@ -306,12 +308,16 @@ fn row_operation(operation: RowOperation, row: &mut [f32]) {
             Number::Integer(_) => 0.,
         }
     };
+    let of = |function, x| match unary(function, ElementType::F32, Number::Float(f64::from(x))) {
+        Number::Float(value) => value as f32,
+        Number::Integer(_) => 0.,
+    };
     match operation {
         RowOperation::Softmax | RowOperation::LogSoftmax => {
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, |a, b| if a > b || a.is_nan() { a } else { b });
-            let exponentials: Vec<f32> = row.iter().map(|x| f64::from(x - largest).exp() as f32).collect();
+            let exponentials: Vec<f32> = row.iter().map(|x| of(Unary::Exp, x - largest)).collect();
             let total = sum(&exponentials);
-            let logarithm = f64::from(total).ln() as f32;
+            let logarithm = of(Unary::Log, total);
             for (value, exponential) in row.iter_mut().zip(exponentials) {
                 *value = match operation {
                     RowOperation::Softmax => exponential / total,
@@ -501,7 +507,10 @@ pub fn unary(function: Unary, element: ElementType, value: Number) -> Number {
         Unary::HardSwish => x * hard_sigmoid(single, x),
         Unary::IsNan => return Number::Integer(x.is_nan().into()),
         Unary::IsInfinite => return Number::Integer(x.is_infinite().into()),
-        _ => scalar64::Scalar64::from_name(function.name()).map_or(x, |function| function.eval(x)),
+        _ => match strip_of(function).filter(|_| single) {
+            Some(strip) => kernels::single::single(strip, x as f32).unwrap_or(f32::NAN).into(),
+            None => scalar64::Scalar64::from_name(function.name()).map_or(x, |function| function.eval(x)),
+        },
     };
     // Other types are computed in f32, then rounded.
     Number::Float(round(element, if single { f64::from(result as f32) } else { result }))
@@ -553,6 +562,7 @@ pub fn binary(function: Binary, element: ElementType, a: Number, b: Number) -> N
             left if (left < 0.) != (y < 0.) => left + y,
             left => left,
         },
+        Power if single => kernels::single::power32(f32s.0, f32s.1).into(),
         Power => scalar64::power64(x, y),
         Minimum => minimum(x, y),
         Maximum => maximum(x, y),

@@ -153,7 +153,7 @@ pub enum Instruction {
 }
 
 /// A write of a value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
     /// The place.
     pub access: u32,

@@ -62,13 +62,13 @@ pub struct Callable {
 }
 
 impl Callable {
-    pub fn new(kernel: &Kernel, target: &Target) -> Self {
-        let emitted = emit_kernel(kernel, target).unwrap().unwrap();
-        let code = compile::compile(&emitted.code, &kernel.label, target).unwrap();
+    pub fn new(kernel: &Kernel, target: &Target) -> Result<Self, String> {
+        let emitted = emit_kernel(kernel, target).map_err(|error| error.to_string())?.ok_or("a builtin")?;
+        let code = compile::compile(&emitted.code, &kernel.label, target).map_err(|error| error.to_string())?;
         let mut map = MmapMut::map_anon(code.len().max(1)).unwrap();
         map[..code.len()].copy_from_slice(&code);
         let code = map.make_exec().unwrap();
-        Callable { code, slots: emitted.slots, grid: emitted.grid, scratch: emitted.scratch }
+        Ok(Callable { code, slots: emitted.slots, grid: emitted.grid, scratch: emitted.scratch })
     }
 
     /// Runs all tiles, the last first when `backwards`.
@@ -137,7 +137,7 @@ pub fn check_with(
 ) -> Result<(), String> {
     let mut expected = memory.to_vec();
     let evaluated = evaluate(kernel, &mut expected, bindings, counters);
-    let callable = Callable::new(kernel, target);
+    let callable = Callable::new(kernel, target)?;
     for backwards in [false, true] {
         let mut found: Vec<Aligned> = memory.iter().map(|bytes| Aligned::new(bytes)).collect();
         let status = callable.run(&mut found, bindings, counters, backwards);
@@ -180,7 +180,7 @@ fn compare(element: ElementType, found: &[u8], expected: &[u8], ulps: u32) -> Re
             Ok(both) if element.is_float() => both,
             _ => return Err(format!("element {position} is {}, not {}", text(found), text(expected))),
         };
-        let close = (x - y).abs() <= f64::from(ulps) * f64::from(f32::EPSILON) * y.abs().max(1e-30);
+        let close = (x - y).abs() <= f64::from(ulps) * f64::from(f32::EPSILON) * y.abs().max(1.);
         if !(x.is_nan() && y.is_nan() || ulps > 0 && (close || x == y)) {
             return Err(format!("element {position} is {x:?}, not {y:?}"));
         }

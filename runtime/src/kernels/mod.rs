@@ -20,6 +20,7 @@ pub mod pooling;
 pub mod rows;
 pub mod scalar32;
 pub mod scalar64;
+pub mod single;
 pub mod sort;
 pub mod strips;
 pub mod table;
