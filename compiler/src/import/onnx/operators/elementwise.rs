@@ -321,6 +321,10 @@ pub fn activation(call: &mut Call) -> Imported {
             let alpha = super::scalar::attribute(element, alpha);
             of_one(call, |x| mul(x.clone(), apply(Unary::Sigmoid, mul(alpha, x))))
         }
+        "SwiGLU" => {
+            let alpha = super::scalar::attribute(element, call.attributes.float_or("alpha", 1.)?);
+            of_two(call, |a, b| mul(mul(a.clone(), apply(Unary::Sigmoid, mul(alpha, a))), b))
+        }
         "Gelu" => {
             let function = match call.attributes.string_or("approximate", "none")? {
                 "none" => Unary::Gelu,

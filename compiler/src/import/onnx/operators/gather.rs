@@ -247,3 +247,30 @@ pub fn scatter_nd(call: &mut Call) -> Imported {
     let element = call.element_of(data);
     Ok(vec![call.emit(draft, Op::Scatter { reduction, target }, element, &output).into()])
 }
+
+/// `ReverseSequence`: the first elements of each sequence in the opposite order, as many as its length says.
+pub fn reverse_sequence(call: &mut Call) -> Imported {
+    let (value, lengths) = (call.value(0)?, call.value(1)?);
+    let sizes = call.shape_of(value);
+    let batch = call.axis(call.attributes.int_or("batch_axis", 1)?, sizes.len())?;
+    let time = call.axis(call.attributes.int_or("time_axis", 0)?, sizes.len())?;
+    if batch == time {
+        return Err(call.error("the axes of batch and time are the same"));
+    }
+    let (mut draft, variables) = Draft::over(&[sizes[batch].clone(), sizes[time].clone()]);
+    draft.read_at(lengths, &variables[..1]);
+    let int = ElementType::I64;
+    let length = cast(int, call.element_of(lengths), operand(0));
+    let position = ScalarExpr::Index(variables[1]);
+    let last = add(length.clone(), number(int, -1.));
+    let mirrored = super::scalar::sub(last, position.clone());
+    let place = ScalarExpr::select(less(position.clone(), length), mirrored, position);
+    let places = call.emit(draft, Op::Map(place), int, &variables);
+    let (mut draft, variables) = Draft::over(&sizes);
+    let mut exprs: Vec<IndexExpr> = variables.iter().map(|variable| IndexExpr::variable(*variable)).collect();
+    exprs[time] = IndexExpr::atom(Atom::Read(1));
+    draft.read(value, exprs);
+    draft.read_at(places, &[variables[batch], variables[time]]);
+    let element = call.element_of(value);
+    Ok(vec![call.emit(draft, Op::Gather, element, &variables).into()])
+}

@@ -10,18 +10,22 @@
 //! | [`create`] | constants, shapes, ranges |
 //! | [`recurrent`], [`control`] | LSTM, GRU, RNN; If, Loop, Scan |
 //! | [`quantise`] | quantised operators |
+//! | [`attention`], [`resize`], [`loss`] | attention with caches, resizing of images, losses |
 
+pub mod attention;
 pub mod control;
 pub mod convolution;
 pub mod create;
 pub mod elementwise;
 pub mod gather;
+pub mod loss;
 pub mod matmul;
 pub mod norm;
 pub mod pooling;
 pub mod quantise;
 pub mod recurrent;
 pub mod reduce;
+pub mod resize;
 pub mod scalar;
 pub mod shape;
 pub mod slice;
@@ -60,6 +64,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Asinh", versions: &[9, 22], import: elementwise::unary },
     Operator { name: "Atan", versions: &[7, 22], import: elementwise::unary },
     Operator { name: "Atanh", versions: &[9, 22], import: elementwise::unary },
+    Operator { name: "Attention", versions: &[23, 24, 25], import: attention::attention },
     Operator { name: "AveragePool", versions: &[1, 7, 10, 11, 19, 22], import: pooling::pool },
     Operator { name: "BatchNormalization", versions: &[1, 6, 7, 9, 14, 15], import: norm::batch },
     Operator { name: "Bernoulli", versions: &[15, 22], import: create::refused },
@@ -73,6 +78,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "CastLike", versions: &[15, 19, 21, 23, 24, 25], import: elementwise::convert },
     Operator { name: "Ceil", versions: &[1, 6, 13], import: elementwise::unary },
     Operator { name: "Celu", versions: &[12, 28], import: elementwise::activation },
+    Operator { name: "CenterCropPad", versions: &[18], import: slice::center_crop_pad },
     Operator { name: "Clip", versions: &[1, 6, 11, 12, 13], import: elementwise::clip },
     Operator { name: "Compress", versions: &[9, 11, 28], import: create::refused },
     Operator { name: "Concat", versions: &[1, 4, 11, 13], import: shape::concat },
@@ -142,6 +148,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Mul", versions: &[1, 6, 7, 13, 14], import: elementwise::binary },
     Operator { name: "Multinomial", versions: &[7, 22], import: create::refused },
     Operator { name: "Neg", versions: &[1, 6, 13], import: elementwise::unary },
+    Operator { name: "NegativeLogLikelihoodLoss", versions: &[12, 13, 22], import: loss::negative_log_likelihood },
     Operator { name: "NonMaxSuppression", versions: &[10, 11], import: create::refused },
     Operator { name: "NonZero", versions: &[9, 13], import: create::refused },
     Operator { name: "Not", versions: &[1], import: elementwise::unary },
@@ -173,6 +180,9 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "ReduceSumSquare", versions: &[1, 11, 13, 18], import: reduce::reduce },
     Operator { name: "Relu", versions: &[1, 6, 13, 14], import: elementwise::unary },
     Operator { name: "Reshape", versions: &[1, 5, 13, 14, 19, 21, 23, 24, 25], import: shape::reshape },
+    Operator { name: "Resize", versions: &[10, 11, 13, 18, 19], import: resize::resize },
+    Operator { name: "ReverseSequence", versions: &[10, 28], import: gather::reverse_sequence },
+    Operator { name: "RotaryEmbedding", versions: &[23], import: attention::rotary },
     Operator { name: "Round", versions: &[11, 22], import: elementwise::unary },
     Operator { name: "Scan", versions: &[8, 9, 11, 16, 19, 21, 23, 24, 25], import: control::scanned },
     Operator { name: "Scatter", versions: &[9, 11], import: gather::scatter_elements },
@@ -188,6 +198,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Size", versions: &[1, 13, 19, 21, 23, 24, 25], import: create::count },
     Operator { name: "Slice", versions: &[1, 10, 11, 13], import: slice::slice },
     Operator { name: "Softmax", versions: &[1, 11, 13], import: reduce::softmax },
+    Operator { name: "SoftmaxCrossEntropyLoss", versions: &[12, 13], import: loss::cross_entropy },
     Operator { name: "Softplus", versions: &[1, 22], import: elementwise::unary },
     Operator { name: "Softsign", versions: &[1, 22], import: elementwise::activation },
     Operator { name: "SpaceToDepth", versions: &[1, 13, 28], import: shape::space_to_depth },
@@ -196,9 +207,11 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Squeeze", versions: &[1, 11, 13, 21, 23, 24, 25], import: shape::squeeze },
     Operator { name: "Sub", versions: &[1, 6, 7, 13, 14], import: elementwise::binary },
     Operator { name: "Sum", versions: &[1, 6, 8, 13], import: elementwise::variadic },
+    Operator { name: "SwiGLU", versions: &[28], import: elementwise::activation },
     Operator { name: "Swish", versions: &[24], import: elementwise::activation },
     Operator { name: "Tan", versions: &[7, 22], import: elementwise::unary },
     Operator { name: "Tanh", versions: &[1, 6, 13], import: elementwise::unary },
+    Operator { name: "TensorScatter", versions: &[24], import: attention::cache_update },
     Operator { name: "ThresholdedRelu", versions: &[10, 22], import: elementwise::activation },
     Operator { name: "Tile", versions: &[1, 6, 13], import: shape::tile },
     Operator { name: "TopK", versions: &[1, 10, 11, 24], import: reduce::top_k },
@@ -206,6 +219,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Trilu", versions: &[14], import: create::triangle },
     Operator { name: "Unique", versions: &[11, 28], import: create::refused },
     Operator { name: "Unsqueeze", versions: &[1, 11, 13, 21, 23, 24, 25], import: shape::unsqueeze },
+    Operator { name: "Upsample", versions: &[1, 7, 9, 10], import: resize::upsample },
     Operator { name: "Where", versions: &[9, 16], import: elementwise::choose },
     Operator { name: "Xor", versions: &[1, 7], import: elementwise::binary },
 ];

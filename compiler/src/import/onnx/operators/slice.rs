@@ -142,3 +142,36 @@ pub fn pad(call: &mut Call) -> Imported {
     draft.read_map(value, if mode == "constant" { map.with_fill(fill) } else { map });
     Ok(vec![call.emit(draft, Op::View, element, &variables).into()])
 }
+
+/// `CenterCropPad`: the middle of an axis that is too long, zeros on both sides of one that is too short.
+pub fn center_crop_pad(call: &mut Call) -> Imported {
+    let value = call.value(0)?;
+    let from = call.shape_of(value);
+    let wanted = call.sizes(1)?;
+    let axes = match call.attributes.ints("axes")? {
+        Some(axes) => call.axes(axes, from.len())?,
+        None => (0..from.len()).collect(),
+    };
+    if wanted.len() != axes.len() {
+        return Err(call.error(format!("{} sizes are given for {} axes", wanted.len(), axes.len())));
+    }
+    let mut sizes = from.clone();
+    let mut starts = vec![Size::ZERO; from.len()];
+    let mut outside = false;
+    for (axis, size) in axes.into_iter().zip(wanted) {
+        let surplus = &from[axis] - &size;
+        // Half of what is too much or too little, rounded towards zero.
+        starts[axis] = match surplus.as_constant() {
+            Some(surplus) => Size::from(surplus / 2),
+            None => surplus.floor_div(&Size::from(2)),
+        };
+        outside |= surplus.lower_bound(1).is_none_or(|surplus| surplus < 0);
+        sizes[axis] = size;
+    }
+    let (mut draft, variables) = Draft::over(&sizes);
+    let place = |(variable, start): (&u32, &Size)| IndexExpr::variable(*variable).plus_size(start);
+    let map = IndexMap::new(variables.iter().zip(&starts).map(place).collect());
+    let element = call.element_of(value);
+    draft.read_map(value, if outside { map.with_fill(Literal::zero(element)) } else { map });
+    Ok(vec![call.emit(draft, Op::View, element, &variables).into()])
+}
