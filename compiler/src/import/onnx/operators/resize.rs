@@ -277,7 +277,7 @@ impl Resizing {
         let reach = if method.mode == Mode::Linear { 1. } else { 2. };
         let base = place.floor();
         let first = (-reach / stretch).floor() as i64 + 1;
-        let last = reach as i64 - first;
+        let last = 2 - first;
         let fraction = place - base;
         let kernel = |x: f64| -> f64 {
             let (x, a) = (x.abs(), method.cubic);
