@@ -1,1 +1,181 @@
-//! placeholder
+//! Strang compiles neural networks to native CPU code.
+//!
+//! A model, from an ONNX file, a text circuit with its weights beside it, or a Rust builder, becomes a *circuit*; the
+//! circuit is rewritten, planned and compiled, and the result runs on plain tensors:
+//!
+//! ```no_run
+//! use strang::{Compiler, Tensor};
+//!
+//! let model = Compiler::new().compile_file("model.onnx")?;
+//! let input = Tensor::zeros(strang::ElementType::F32, &[1, 3, 224, 224])?;
+//! let outputs = model.executable.run(&[input])?;
+//! println!("{:?}", outputs[0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod load;
+pub mod npy;
+
+pub use strang_compiler as compiler;
+pub use strang_ir as ir;
+pub use strang_runtime as runtime;
+pub use strang_runtime::{ElementType, Size, Tensor, session::Executable};
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, Instant},
+};
+use strang_compiler::{codegen, plan, rewrite};
+use strang_ir::{CircuitError, Module};
+use strang_runtime::program::Program;
+
+/// Why a model cannot be compiled, and whose mistake it is.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The file cannot be read as a model.
+    #[error(transparent)]
+    Load(#[from] load::LoadModelError),
+    /// The circuit is wrong.
+    #[error(transparent)]
+    Circuit(#[from] CircuitError),
+    /// Rewriting failed.
+    #[error(transparent)]
+    Rewrite(#[from] rewrite::RewriteError),
+    /// The circuit cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] plan::PlanError),
+    /// Code cannot be generated.
+    #[error(transparent)]
+    Codegen(#[from] codegen::CodegenError),
+    /// The compiled program cannot be loaded.
+    #[error(transparent)]
+    Executable(#[from] runtime::session::LoadError),
+}
+
+/// Compiles models. Options are set first; one compiler compiles any number of models.
+#[derive(Clone, Debug, Default)]
+pub struct Compiler {
+    dimensions: BTreeMap<String, i64>,
+    keep_as_written: bool,
+}
+
+/// A compiled model with every stage it went through.
+#[derive(Clone)]
+pub struct Model {
+    /// The circuit as it was read.
+    pub module: Module,
+    /// The circuit after rewriting.
+    pub rewritten: Module,
+    /// What rewriting did.
+    pub receipt: rewrite::Receipt,
+    /// Ready to run; clones share it.
+    pub executable: Executable,
+    /// Floating-point operations of a run, a fused multiply-add counting two.
+    pub flops: Size,
+    /// How long each stage took, in order.
+    pub stages: Vec<(&'static str, Duration)>,
+}
+
+/// The stages of a compilation up to the plan.
+pub struct Planned {
+    /// The circuit as it was read.
+    pub module: Module,
+    /// The circuit after rewriting.
+    pub rewritten: Module,
+    /// What rewriting did.
+    pub receipt: rewrite::Receipt,
+    /// The kernels.
+    pub plan: plan::Plan,
+    /// How long each stage took, in order.
+    pub stages: Vec<(&'static str, Duration)>,
+}
+
+impl Compiler {
+    /// A compiler with default options: fast numerics, this machine.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Fixes a symbol of the model to a size.
+    #[must_use]
+    pub fn dimension(mut self, symbol: impl Into<String>, size: i64) -> Self {
+        self.dimensions.insert(symbol.into(), size);
+        self
+    }
+
+    /// Leaves the circuit as it is written: no rewriting.
+    #[must_use]
+    pub fn keep_as_written(mut self, keep: bool) -> Self {
+        self.keep_as_written = keep;
+        self
+    }
+
+    /// Reads a model file.
+    ///
+    /// # Errors
+    /// A file that is no model, or a model with something that is not supported.
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<Module, CompileError> {
+        Ok(load::load(path.as_ref(), &self.dimensions)?)
+    }
+
+    /// Reads and compiles a model file: `.onnx`, `.ncd` (with its `.safetensors` beside it) or `.json`.
+    ///
+    /// # Errors
+    /// A file that is no model, or a model with something that is not supported.
+    pub fn compile_file(&self, path: impl AsRef<Path>) -> Result<Model, CompileError> {
+        let start = Instant::now();
+        let module = self.load(path)?;
+        let loaded = start.elapsed();
+        let mut model = self.compile(module)?;
+        model.stages.insert(0, ("load", loaded));
+        Ok(model)
+    }
+
+    /// Rewrites and plans a circuit.
+    ///
+    /// # Errors
+    /// A circuit that is wrong, or with something that is not supported.
+    pub fn plan(&self, module: Module) -> Result<Planned, CompileError> {
+        let mut stages = Vec::new();
+        let mut timed = Stopwatch { start: Instant::now(), stages: &mut stages };
+        let verified = ir::verify::verify(&module)?;
+        timed.lap("verify");
+        let (rewritten, receipt) = if self.keep_as_written {
+            (module.clone(), rewrite::Receipt::default())
+        } else {
+            rewrite::rewrite(&module, &rewrite::RewriteOptions::default())?
+        };
+        timed.lap("rewrite");
+        let options = plan::PlanOptions { representative: BTreeMap::new(), checks: verified.checks };
+        let plan = plan::plan(&rewritten, &options)?;
+        timed.lap("plan");
+        Ok(Planned { module, rewritten, receipt, plan, stages })
+    }
+
+    /// Compiles a circuit for this machine.
+    ///
+    /// # Errors
+    /// A circuit that is wrong, or with something that is not supported.
+    pub fn compile(&self, module: Module) -> Result<Model, CompileError> {
+        let Planned { module, rewritten, receipt, plan, mut stages } = self.plan(module)?;
+        let mut timed = Stopwatch { start: Instant::now(), stages: &mut stages };
+        let program: Program = codegen::generate(&plan, &codegen::Target::host()?)?;
+        timed.lap("generate");
+        let executable = Executable::new(program)?;
+        timed.lap("link");
+        Ok(Model { module, rewritten, receipt, executable, flops: plan.flops(), stages })
+    }
+}
+
+struct Stopwatch<'a> {
+    start: Instant,
+    stages: &'a mut Vec<(&'static str, Duration)>,
+}
+
+impl Stopwatch<'_> {
+    fn lap(&mut self, stage: &'static str) {
+        self.stages.push((stage, self.start.elapsed()));
+        self.start = Instant::now();
+    }
+}

@@ -109,6 +109,42 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Replaces symbols by sizes.
+    pub fn substitute(&mut self, sizes: &std::collections::BTreeMap<Arc<str>, Size>) {
+        for variable in &mut self.variables {
+            variable.axis.size = variable.axis.size.substitute(sizes);
+        }
+        let in_expr = |expr: &mut crate::IndexExpr| *expr = expr.substitute_sizes(sizes);
+        for map in &mut self.maps {
+            map.exprs.iter_mut().for_each(in_expr);
+            for condition in &mut map.conditions {
+                match condition {
+                    crate::Condition::Range { expression, low, high } => {
+                        in_expr(expression);
+                        (*low, *high) = (low.substitute(sizes), high.substitute(sizes));
+                    }
+                    crate::Condition::Divisible { expression, divisor } => {
+                        in_expr(expression);
+                        *divisor = divisor.substitute(sizes);
+                    }
+                }
+            }
+        }
+        match &mut self.op {
+            Op::Map(expr) => {
+                *expr = expr.replace_leaves(&mut |leaf| match leaf {
+                    crate::ScalarExpr::Size(size) => crate::ScalarExpr::Size(size.substitute(sizes)),
+                    other => other.clone(),
+                });
+            }
+            Op::Concat { offsets, .. } => offsets.iter_mut().for_each(|offset| *offset = offset.substitute(sizes)),
+            Op::Scatter { target, .. } => target.iter_mut().for_each(in_expr),
+            _ => {}
+        }
+    }
+}
+
 /// A circuit with inputs and outputs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Function {
@@ -398,6 +434,18 @@ impl Module {
     /// A function by id.
     pub fn function(&self, id: FunctionId) -> Option<&Function> {
         self.functions.get(id.0 as usize)
+    }
+
+    /// Replaces symbols by sizes, everywhere.
+    pub fn substitute(&mut self, sizes: &std::collections::BTreeMap<Arc<str>, Size>) {
+        for parameter in &mut self.parameters {
+            parameter.axes.iter_mut().for_each(|axis| axis.size = axis.size.substitute(sizes));
+        }
+        for function in &mut self.functions {
+            for node in function.graph.node_weights_mut() {
+                node.substitute(sizes);
+            }
+        }
     }
 
     /// Adds a parameter and says its position.

@@ -251,6 +251,22 @@ impl IndexExpr {
         sum
     }
 
+    /// Symbols replaced by sizes, everywhere in the expression.
+    pub fn substitute_sizes(&self, sizes: &BTreeMap<Arc<str>, Size>) -> Self {
+        let terms = self.terms.iter().map(|(atom, coefficient)| {
+            let inner = |e: &IndexExpr| Box::new(e.substitute_sizes(sizes));
+            let atom = match atom {
+                Atom::FloorDiv(e, divisor) => Atom::FloorDiv(inner(e), divisor.substitute(sizes)),
+                Atom::Remainder(e, divisor) => Atom::Remainder(inner(e), divisor.substitute(sizes)),
+                Atom::Clamp(e, low, high) => Atom::Clamp(inner(e), low.substitute(sizes), high.substitute(sizes)),
+                Atom::Table(table, e) => Atom::Table(table.clone(), inner(e)),
+                Atom::Variable(_) | Atom::Read(_) => atom.clone(),
+            };
+            (atom, coefficient.substitute(sizes))
+        });
+        Self::new(terms, self.constant.substitute(sizes))
+    }
+
     /// A table entry; a table that is an arithmetic progression becomes affine, a constant position its entry.
     pub fn table(table: Arc<[i64]>, position: IndexExpr) -> Self {
         if let Some(index) = position.as_size().and_then(Size::as_constant)

@@ -32,6 +32,22 @@ pub struct Plan {
     pub body: Vec<PlanStep>,
 }
 
+impl Plan {
+    /// Floating-point operations of a run, a fused multiply-add counting two; of a choice, both branches count.
+    pub fn flops(&self) -> Size {
+        fn of(steps: &[PlanStep]) -> Size {
+            let each = steps.iter().map(|step| match step {
+                PlanStep::Kernel(kernel) => kernel.cost.flops.clone(),
+                PlanStep::Repeat { count, body, .. } => count * of(body),
+                PlanStep::If { then, otherwise, .. } => of(then) + of(otherwise),
+                PlanStep::Host { .. } => Size::ZERO,
+            });
+            each.sum()
+        }
+        of(&self.body)
+    }
+}
+
 /// A step of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanStep {

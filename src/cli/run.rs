@@ -1,0 +1,76 @@
+//! `strang run`: compile a model and run it once.
+
+use super::{ModelArguments, inputs::InputArguments, summary::summary};
+use miette::{IntoDiagnostic, Result};
+use std::{path::PathBuf, sync::Arc};
+use strang::{
+    npy,
+    runtime::{session::SessionOptions, team::Team},
+};
+
+/// Compile a model and run it on inputs
+///
+/// Without --outputs a readable summary of each output is printed: shape, range, first values; for one row of classes the top
+/// five. Without inputs the model runs on random ones (seed 0).
+///
+/// Examples:
+///   strang run resnet50.onnx --random 0
+///   strang run model.onnx --inputs data --outputs results
+///   strang run model.onnx --input tokens=tokens.npy --dim batch=1 --profile
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Run {
+    #[command(flatten)]
+    model: ModelArguments,
+    #[command(flatten)]
+    inputs: InputArguments,
+    /// Write the outputs to this folder, as output_0.npy, output_1.npy, ...
+    #[arg(long, value_name = "DIR")]
+    outputs: Option<PathBuf>,
+    /// How many threads work; all that this process may use, if not given
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Show for every kernel its time, flops, bytes and its share of the machine's peak
+    #[arg(long)]
+    profile: bool,
+}
+
+/// Options for a number of threads.
+pub fn session_options(threads: Option<usize>) -> SessionOptions {
+    SessionOptions { team: threads.map(|threads| Arc::new(Team::new(Some(threads.max(1))))), ..Default::default() }
+}
+
+impl Run {
+    /// Does it.
+    pub fn execute(self) -> Result<()> {
+        let model = super::compile_with_progress(&self.model)?;
+        let inputs = self.inputs.read(&model.executable)?;
+        let bindings = model.executable.bindings(&inputs).into_diagnostic()?;
+        let mut session =
+            model.executable.session(&bindings, &session_options(self.threads)).into_diagnostic()?;
+        let outputs = if self.profile {
+            // The first run touches memory for the first time; the second shows what a run costs.
+            session.run(&inputs).into_diagnostic()?;
+            session.reset_states();
+            let (outputs, profile) = session.run_profiled(&inputs).into_diagnostic()?;
+            eprintln!("{profile}");
+            outputs
+        } else {
+            session.run(&inputs).into_diagnostic()?
+        };
+        match &self.outputs {
+            Some(folder) => {
+                std::fs::create_dir_all(folder).into_diagnostic()?;
+                for (position, output) in outputs.iter().enumerate() {
+                    npy::write(&folder.join(format!("output_{position}.npy")), output).into_diagnostic()?;
+                }
+            }
+            None => {
+                for (port, output) in model.executable.outputs().zip(&outputs) {
+                    println!("{}", summary(&port.name, output));
+                }
+            }
+        }
+        Ok(())
+    }
+}
