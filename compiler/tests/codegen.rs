@@ -4,6 +4,8 @@
 mod direct;
 #[path = "codegen/harness.rs"]
 mod harness;
+#[path = "codegen/measure.rs"]
+mod measure;
 #[path = "codegen/random.rs"]
 mod random;
 #[path = "codegen/rows.rs"]

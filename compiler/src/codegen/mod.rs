@@ -12,6 +12,7 @@
 //! | [`strip`] | blocks over a range of a variable: vectors, strips |
 //! | `tile` | how a space is cut into tiles |
 //! | [`nest`], [`rows`] | kernels by kind |
+//! | `transpose` | maps that read along one variable and write along another |
 //! | `reduce` | folds along a row, in lanes |
 //! | [`compile`] | Cranelift itself: bytes, and text for people |
 //!
@@ -31,6 +32,7 @@ pub mod scalar;
 pub mod strip;
 pub mod target;
 mod tile;
+mod transpose;
 
 use crate::plan::kernel::{Body, Kernel, Plan, PlanStep};
 use cranelift_codegen::ir::Function as Code;

@@ -8,10 +8,12 @@ use super::{
     block::{Typed, Width},
     check,
     emit::Emitter,
+    fold,
     reduce::RowFold,
     scalar::{self, Lanes},
     strip::{Job, Row, STRIP, Sink, row_bytes},
     tile::{self, Tiling},
+    transpose::Transposed,
 };
 use crate::plan::kernel::{Fold, Instruction, Nest, Store};
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -39,6 +41,9 @@ struct Plan<'n> {
 
 /// Emits a nest; says the number of tiles and the kind of kernel.
 pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
+    if let Some(transposed) = Transposed::new(emitter, nest) {
+        return (transposed.emit(emitter), "map");
+    }
     let mut sequential: Vec<u32> = nest.space.iter().copied().filter(|v| !nest.parallel.contains(v)).collect();
     let parallel: Vec<u32> = nest.space.iter().copied().filter(|v| nest.parallel.contains(v)).collect();
     let inner_is_parallel = !parallel.is_empty();
@@ -131,6 +136,9 @@ fn fold_strip(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, rows: &[Ro
         && plan.body.has_lanes(emitter, inner)
         && emitter.extent(inner).as_constant().is_none_or(|extent| extent >= 4);
     let mut from = low;
+    if has_lanes && is_long(emitter, plan, inner) {
+        return accumulate(emitter, plan, inner, rows, (low, high));
+    }
     if has_lanes {
         let copies = if plan.nest.folds.len() == 1 { 4 } else { 2 };
         let extent = emitter.extent(inner).as_constant();
@@ -168,6 +176,81 @@ fn fold_strip(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, rows: &[Ro
             for (row, value) in rows.iter().zip(results) {
                 emitter.write_row(*row, inner, 0, value, Lanes::One);
             }
+            Vec::new()
+        },
+    );
+}
+
+/// Whether so much is folded that walking memory by short blocks of the inner variable costs more than keeping a strip of
+/// sums in scratch memory.
+fn is_long(emitter: &Emitter<'_>, plan: &Plan<'_>, inner: u32) -> bool {
+    let folded: i64 = plan.nest.contracted.iter().map(|v| tile::estimate(&emitter.extent(*v))).product();
+    let contiguous = plan.body.accesses().any(|access| emitter.is_contiguous(access, inner));
+    contiguous && folded >= 64 && tile::estimate(&emitter.extent(inner)) >= 32
+}
+
+/// Folds a strip with the contracted loops outside: every step reads and writes the sums in scratch memory.
+fn accumulate(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, rows: &[Row], (low, high): (Value, Value)) {
+    let folds = &plan.nest.folds;
+    // Sums of the half types stay f32; reading the row rounds them.
+    let sums: Vec<Row> = rows.iter().map(|row| Row { element: fold::accumulator(row.element), ..*row }).collect();
+    let count = emitter.builder.ins().isub(high, low);
+    let whole = emitter.builder.ins().band_imm_s(count, -16);
+    let whole = emitter.builder.ins().iadd(low, whole);
+    let range = (low, whole, high);
+    along(emitter, plan, inner, range, &mut |emitter, lanes, offset| {
+        let starts = emitter.fold_starts(folds, &plan.body.elements, lanes);
+        for (sum, start) in sums.iter().zip(starts) {
+            emitter.write_row(*sum, inner, offset, start, lanes);
+        }
+    });
+    contracted_outside(emitter, &plan.nest.contracted, &mut |emitter| {
+        along(emitter, plan, inner, range, &mut |emitter, lanes, offset| {
+            let old: Vec<Value> = sums.iter().map(|sum| emitter.read_row(*sum, inner, offset, lanes)).collect();
+            let width = match lanes {
+                Lanes::One => Width::One,
+                Lanes::Four => Width::Four { variable: inner, offset },
+            };
+            let values = emitter.block(&plan.body, &[], width);
+            let new = emitter.fold_step(folds, &plan.body, &values, &old, lanes);
+            for (sum, value) in sums.iter().zip(new) {
+                emitter.write_row(*sum, inner, offset, value, lanes);
+            }
+        });
+    });
+}
+
+/// Loops over a strip of the inner variable: sixteen positions at a time up to `whole`, then one by one. `step` gets the
+/// lanes and the offset of each vector from the bound position.
+fn along(
+    emitter: &mut Emitter<'_>,
+    plan: &Plan<'_>,
+    inner: u32,
+    (low, whole, high): (Value, Value, Value),
+    step: &mut dyn FnMut(&mut Emitter<'_>, Lanes, u32),
+) {
+    emitter.loop_over(inner, (low, whole, 16), &[], warm_body(plan), |emitter, _| {
+        (0..4).for_each(|quarter| step(emitter, Lanes::Four, 4 * quarter));
+        Vec::new()
+    });
+    emitter.loop_over(inner, (whole, high, 1), &[], warm_body(plan), |emitter, _| {
+        step(emitter, Lanes::One, 0);
+        Vec::new()
+    });
+}
+
+/// Loops over all contracted variables.
+fn contracted_outside(emitter: &mut Emitter<'_>, left: &[u32], body: &mut dyn FnMut(&mut Emitter<'_>)) {
+    let Some((variable, left)) = left.split_first() else { return body(emitter) };
+    let extent = emitter.extent(*variable);
+    let (low, high) = (emitter.int(0), emitter.size(&extent));
+    emitter.loop_over(
+        *variable,
+        (low, high, 1),
+        &[],
+        |_| {},
+        |emitter, _| {
+            contracted_outside(emitter, left, body);
             Vec::new()
         },
     );

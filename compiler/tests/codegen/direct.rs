@@ -107,6 +107,32 @@ fn reduction(space: &[i64], contracted: &[i64], strides: &[i64], monoid: Monoid)
 }
 
 #[test]
+fn transposed_copies() {
+    for (batch, rows, columns, symbolic) in
+        [(1, 8, 4, false), (2, 64, 48, false), (3, 13, 9, true), (1, 200, 130, true), (2, 33, 1030, false)]
+    {
+        let mut block = Block::default();
+        let (a, b) = (block.push(Instruction::Load(0)), block.push(Instruction::Load(1)));
+        let sum = block.push(Instruction::Binary(Binary::Add, a, b));
+        let all = rows * columns;
+        let accesses = vec![
+            access(0, ElementType::F32, &[(0, all), (1, 1), (2, columns)], 0),
+            access(1, ElementType::F32, &[(1, 1)], 0),
+            access(2, ElementType::F32, &[(0, all), (1, rows), (2, 1)], 0),
+        ];
+        let mut bindings = Bindings::new();
+        let mut extents = sizes(&[batch, columns, rows]);
+        if symbolic {
+            extents = ["b", "c", "r"].map(Size::symbol).to_vec();
+            bindings.extend([("b".into(), batch), ("c".into(), columns), ("r".into(), rows)]);
+        }
+        let kernel = kernel(&extents, accesses, map(&[0, 1, 2], block, vec![store(2, sum)]));
+        let count = (batch * all) as usize;
+        check(&kernel, &[ramp(count), ramp(columns as usize), vec![0; 4 * count]], &bindings, &[]).unwrap();
+    }
+}
+
+#[test]
 fn reductions() {
     for monoid in [Monoid::Sum, Monoid::Product, Monoid::Minimum, Monoid::Maximum] {
         for (space, contracted, strides) in [
@@ -116,6 +142,8 @@ fn reductions() {
             (vec![], vec![100], vec![1]),
             (vec![2, 3], vec![4, 19], vec![300, 19, 60, 1]),
             (vec![600], vec![3], vec![1, 600]),
+            (vec![1100], vec![70], vec![1, 1100]),
+            (vec![3, 45], vec![9, 11], vec![5000, 1, 500, 45]),
         ] {
             let (kernel, memory) = reduction(&space, &contracted, &strides, monoid);
             check(&kernel, &memory, &Bindings::new(), &[])
