@@ -22,6 +22,9 @@ use strang_ir::{ElementType, Size};
 /// Positions of the space in a tile when each costs one element.
 const TILE: i64 = 8192;
 
+/// Positions of the inner variable in a tile of a long fold, at least.
+const LONG_CHUNK: i64 = 128;
+
 /// A nest that is compiled, with what is known of it.
 struct Plan<'n> {
     nest: &'n Nest,
@@ -56,7 +59,9 @@ pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
         nest.contracted.iter().chain(&plan.sequential).map(|v| tile::estimate(&emitter.extent(*v))).product();
     emitter.loads_may_move =
         nest.contracted.iter().all(|v| emitter.extent(*v).lower_bound(0).is_some_and(|least| least > 0));
-    let tiling = Tiling::new(emitter, &parallel, TILE / repeated.min(TILE), false);
+    // Long folds walk memory by whole cache lines, several at a time.
+    let least = if inner.is_some_and(|inner| is_long(emitter, &plan, inner)) { LONG_CHUNK } else { 1 };
+    let tiling = Tiling::new(emitter, &parallel, (TILE / repeated.min(TILE)).max(least), false);
     tiling.each(emitter, |emitter, low, high| {
         let range = match plan.inner {
             Some(inner) if !plan.inner_is_parallel => {

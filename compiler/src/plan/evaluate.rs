@@ -366,8 +366,8 @@ fn bits(element: ElementType, value: Number) -> u64 {
     match (value, element) {
         (Number::Integer(value), _) => value as u64,
         (Number::Float(value), ElementType::F64) => value.to_bits(),
-        (Number::Float(value), ElementType::F16) => f16::from_f64(value).to_bits().into(),
-        (Number::Float(value), ElementType::BF16) => bf16::from_f64(value).to_bits().into(),
+        (Number::Float(value), ElementType::F16) => f16::from_f32(to_odd(value)).to_bits().into(),
+        (Number::Float(value), ElementType::BF16) => bf16::from_f32(to_odd(value)).to_bits().into(),
         (Number::Float(value), _) => (value as f32).to_bits().into(),
     }
 }
@@ -397,10 +397,22 @@ fn write_bits(memory: &mut [u8], element: ElementType, bit: usize, value: u64) {
 fn round(element: ElementType, value: f64) -> f64 {
     match element {
         ElementType::F32 => f64::from(value as f32),
-        ElementType::F16 => f16::from_f64(value).to_f64(),
-        ElementType::BF16 => bf16::from_f64(value).to_f64(),
+        ElementType::F16 => f16::from_f32(to_odd(value)).to_f64(),
+        ElementType::BF16 => bf16::from_f32(to_odd(value)).to_f64(),
         _ => value,
     }
+}
+
+/// The f32 next to a value, the one with an odd last bit unless it is exact, so that rounding it once more to a half type
+/// rounds the value correctly. (Conversions of the `half` crate from f64 ignore the low half of the bits.)
+fn to_odd(value: f64) -> f32 {
+    let near = value as f32;
+    let error = value - f64::from(near);
+    if !near.is_finite() || error == 0. {
+        return near;
+    }
+    let towards_zero = if (error > 0.) == (near > 0.) || near == 0. { near.to_bits() } else { near.to_bits() - 1 };
+    f32::from_bits(towards_zero | 1)
 }
 
 fn wrap(element: ElementType, value: i128) -> Number {
