@@ -135,7 +135,11 @@ fn extent(kernel: &Kernel, variable: u32) -> Option<&Size> {
 /// Loops of one position.
 fn drop_single(kernel: &mut Kernel) {
     let loops: Vec<u32> = match &kernel.body {
-        Body::Nest(nest) => nest.space.iter().chain(&nest.contracted).copied().collect(),
+        // Whether the last contracted variable is contiguous decides the order of sums, however short it is.
+        Body::Nest(nest) => {
+            let outer = nest.contracted.split_last().map_or(&[][..], |(_, outer)| outer);
+            nest.space.iter().chain(outer).copied().collect()
+        }
         // A row keeps at least one variable.
         Body::Rows(rows) => rows.space.iter().chain(rows.row.iter().skip(1)).copied().collect(),
         _ => return,
