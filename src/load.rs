@@ -1,11 +1,11 @@
 //! Reading model files: ONNX, text circuits, JSON circuits, each with its weights.
 
+use std::sync::Arc;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 use strang_compiler::import::{onnx, safetensors};
-use std::sync::Arc;
 use strang_ir::{Module, Size, text};
 
 /// Why a file is no model.
@@ -70,7 +70,8 @@ fn read(path: &Path) -> Result<String, LoadModelError> {
 
 fn substitute(module: &mut Module, dimensions: &BTreeMap<String, i64>) -> Result<(), LoadModelError> {
     let symbols = symbols(module);
-    if let Some((symbol, size)) = dimensions.iter().find(|(symbol, _)| symbols.iter().all(|known| **known != ***symbol)) {
+    if let Some((symbol, size)) = dimensions.iter().find(|(symbol, _)| symbols.iter().all(|known| **known != ***symbol))
+    {
         let known: Vec<&str> = symbols.iter().map(|symbol| &**symbol).collect();
         let known = if known.is_empty() { "none".into() } else { known.join(", ") };
         return Err(LoadModelError::Symbol { symbol: symbol.clone(), size: *size, known });

@@ -41,13 +41,13 @@ impl Bench {
         let inputs = self.inputs.read(&model.executable)?;
         let bindings = model.executable.bindings(&inputs).into_diagnostic()?;
         let load = start.elapsed();
-        let threads = if self.threads.is_empty() { vec![strang::runtime::team::default_size()] } else { self.threads.clone() };
+        let threads =
+            if self.threads.is_empty() { vec![strang::runtime::team::default_size()] } else { self.threads.clone() };
         let mut rows = Vec::new();
         for threads in threads {
             let bar = ProgressBar::new_spinner().with_message(format!("{threads} threads"));
             bar.enable_steady_tick(Duration::from_millis(200));
-            let mut session =
-                model.executable.session(&bindings, &session_options(Some(threads))).into_diagnostic()?;
+            let mut session = model.executable.session(&bindings, &session_options(Some(threads))).into_diagnostic()?;
             let mut outputs = session.new_outputs().into_diagnostic()?;
             let start = Instant::now();
             session.run_into(&inputs, &mut outputs).into_diagnostic()?;

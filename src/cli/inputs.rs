@@ -2,7 +2,7 @@
 
 use miette::{IntoDiagnostic, Result, miette};
 use std::path::PathBuf;
-use strang::{ElementType, Executable, Tensor, npy, runtime::program::Port, runtime::Bindings};
+use strang::{ElementType, Executable, Tensor, npy, runtime::Bindings, runtime::program::Port};
 
 /// The inputs of a run.
 #[derive(clap::Args)]
@@ -59,7 +59,8 @@ impl InputArguments {
         let names = || ports.iter().map(|port| &*port.name).collect::<Vec<_>>().join(", ");
         let mut tensors: Vec<Option<Tensor>> = vec![None; ports.len()];
         for argument in &self.input {
-            let (name, file) = argument.split_once('=').ok_or_else(|| miette!("`{argument}`: expected NAME=FILE.npy"))?;
+            let (name, file) =
+                argument.split_once('=').ok_or_else(|| miette!("`{argument}`: expected NAME=FILE.npy"))?;
             let position = ports
                 .iter()
                 .position(|port| *port.name == *name)
@@ -91,7 +92,9 @@ impl Random {
                 miette!("the input `{}` has the size `{size}`; say what it is with {}", port.name, symbols.join(" "))
             };
             let value = size.eval(&Bindings::new()).map_err(unknown)?;
-            shape.push(usize::try_from(value).map_err(|_| miette!("the input `{}` has a negative size {value}", port.name))?);
+            shape.push(
+                usize::try_from(value).map_err(|_| miette!("the input `{}` has a negative size {value}", port.name))?,
+            );
         }
         let mut tensor = Tensor::zeros(port.element, &shape).into_diagnostic()?;
         for position in 0..tensor.count() {

@@ -46,8 +46,7 @@ impl Run {
         let model = super::compile_with_progress(&self.model)?;
         let inputs = self.inputs.read(&model.executable)?;
         let bindings = model.executable.bindings(&inputs).into_diagnostic()?;
-        let mut session =
-            model.executable.session(&bindings, &session_options(self.threads)).into_diagnostic()?;
+        let mut session = model.executable.session(&bindings, &session_options(self.threads)).into_diagnostic()?;
         let outputs = if self.profile {
             // The first run touches memory for the first time; the second shows what a run costs.
             session.run(&inputs).into_diagnostic()?;

@@ -37,8 +37,12 @@ impl Show {
         }
         let symbols: Vec<String> = symbols(&module).iter().map(ToString::to_string).collect();
         println!("symbols\n  {}", if symbols.is_empty() { "none".into() } else { symbols.join(", ") });
-        let bytes: usize =
-            module.parameters.iter().filter_map(|parameter| parameter.data.as_ref()).map(|data| data.bytes().len()).sum();
+        let bytes: usize = module
+            .parameters
+            .iter()
+            .filter_map(|parameter| parameter.data.as_ref())
+            .map(|data| data.bytes().len())
+            .sum();
         println!("parameters\n  {} arrays, {}", module.parameters.len(), bytes_text(bytes as u64));
         let mut operators: BTreeMap<&str, usize> = BTreeMap::new();
         for function in &module.functions {
