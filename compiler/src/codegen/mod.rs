@@ -11,7 +11,8 @@
 //! | [`collapse`] | fewer loops |
 //! | [`strip`] | blocks over a range of a variable: vectors, strips |
 //! | `tile` | how a space is cut into tiles |
-//! | [`nest`], [`rows`] | kernels by kind |
+//! | [`nest`], [`rows`], `gemm` | kernels by kind |
+//! | [`epilogue`] | what tile kernels do to their sums |
 //! | `transpose` | maps that read along one variable and write along another |
 //! | `reduce` | folds along a row, in lanes |
 //! | [`compile`] | Cranelift itself: bytes, and text for people |
@@ -24,7 +25,9 @@ pub mod check;
 pub mod collapse;
 pub mod compile;
 pub mod emit;
+pub mod epilogue;
 pub mod fold;
+mod gemm;
 pub mod nest;
 mod reduce;
 pub mod rows;
@@ -173,7 +176,8 @@ pub fn emit_kernel(kernel: &Kernel, target: &Target) -> Result<Option<Emitted>, 
         Body::Builtin { .. } => return Ok(None),
         Body::Nest(nest) => emit::emit(kernel, target, |emitter| nest::emit(emitter, nest)),
         Body::Rows(rows) => emit::emit(kernel, target, |emitter| rows::emit(emitter, rows)),
-        Body::Gemm(_) | Body::Attention(_) | Body::Depthwise(_) => {
+        Body::Gemm(gemm) => emit::emit(kernel, target, |emitter| gemm::emit(emitter, gemm)),
+        Body::Attention(_) | Body::Depthwise(_) => {
             return Err(malformed("no code is generated for this kind of kernel".to_owned()));
         }
     }))

@@ -162,10 +162,15 @@ impl Emitter<'_> {
 
     /// The address of an access at a position of a variable that is not bound.
     pub fn address_at(&mut self, access: u32, variable: u32, position: Value) -> Value {
+        self.address_of(access, &[(variable, position)])
+    }
+
+    /// The address of an access at positions of variables that are not bound; others that are not bound are at 0.
+    pub fn address_of(&mut self, access: u32, positions: &[(u32, Value)]) -> Value {
         self.scopes.push(FxHashMap::default());
-        self.bind(variable, position);
+        positions.iter().for_each(|(variable, position)| self.bind(*variable, *position));
         let (place, displacement) = self.address(access);
-        self.unbind(variable);
+        positions.iter().for_each(|(variable, _)| self.unbind(*variable));
         self.scopes.pop();
         self.builder.ins().iadd_imm_s(place, i64::from(displacement))
     }

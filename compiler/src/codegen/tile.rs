@@ -96,7 +96,8 @@ impl Tiling {
                 return body(emitter, low, high);
             }
             let first = emitter.times(row_block, &self.rows_per_tile);
-            let starts = self.decode(emitter, first);
+            let extents: Vec<Size> = self.rows.iter().map(|row| emitter.extent(*row)).collect();
+            let starts = decode(emitter, &extents, first);
             if self.rows_per_tile.is(1) {
                 self.bind(emitter, &starts);
                 body(emitter, low, high);
@@ -148,29 +149,6 @@ impl Tiling {
         (row_block, low, emitter.smaller(end, extent))
     }
 
-    /// The positions of the row variables at a row.
-    fn decode(&self, emitter: &mut Emitter<'_>, row: Value) -> Vec<Value> {
-        let mut left = row;
-        let mut positions = Vec::new();
-        for variable in self.rows[1..].iter().rev() {
-            let extent = emitter.extent(*variable);
-            let by = match extent.as_constant() {
-                Some(extent) => emitter.int(extent.max(1)),
-                None => {
-                    let (extent, one) = (emitter.size(&extent), emitter.int(1));
-                    emitter.larger(extent, one)
-                }
-            };
-            let quotient = emitter.builder.ins().udiv(left, by);
-            let before = emitter.builder.ins().imul(quotient, by);
-            positions.push(emitter.builder.ins().isub(left, before));
-            left = quotient;
-        }
-        positions.push(left);
-        positions.reverse();
-        positions
-    }
-
     /// The positions of the row variables at the next row.
     fn advance(&self, emitter: &mut Emitter<'_>, position: &[Value]) -> Vec<Value> {
         let mut next = position.to_vec();
@@ -203,4 +181,30 @@ impl Tiling {
     fn unbind(&self, emitter: &mut Emitter<'_>) {
         self.rows.iter().for_each(|variable| emitter.unbind(*variable));
     }
+}
+
+/// The position along every extent of a number in row-major order; the first extent bounds nothing.
+pub fn decode(emitter: &mut Emitter<'_>, extents: &[Size], number: Value) -> Vec<Value> {
+    let mut left = number;
+    let mut positions = Vec::new();
+    for extent in extents.iter().skip(1).rev() {
+        if extent.is(1) {
+            positions.push(emitter.int(0));
+            continue;
+        }
+        let by = match extent.as_constant() {
+            Some(extent) => emitter.int(extent.max(1)),
+            None => {
+                let (extent, one) = (emitter.size(extent), emitter.int(1));
+                emitter.larger(extent, one)
+            }
+        };
+        let quotient = emitter.builder.ins().udiv(left, by);
+        let before = emitter.builder.ins().imul(quotient, by);
+        positions.push(emitter.builder.ins().isub(left, before));
+        left = quotient;
+    }
+    positions.push(left);
+    positions.reverse();
+    positions
 }

@@ -1,0 +1,217 @@
+//! What a tile does to its sums before it stores them, recognised in the finish of a contraction.
+//!
+//! The chain from the sum on is followed as far as the micro-kernels know it: scale, column scale, bias, residual and
+//! activation, in the order in which they apply them. What comes after, generated code computes on the block in cache.
+
+use super::{emit::Emitter, strip::operands};
+use crate::plan::kernel::{Block, Instruction, Store};
+use strang_ir::{
+    ElementType, Literal,
+    scalar::{Binary, Unary},
+};
+use strang_runtime::kernels::gemm::Activation;
+
+/// What the tile is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Epilogue {
+    /// A factor for all sums.
+    pub scale: f32,
+    /// An access with a factor for each column.
+    pub column_scale: Option<u32>,
+    /// An access with a summand for each column.
+    pub column_bias: Option<u32>,
+    /// An access to an array that is added.
+    pub residual: Option<u32>,
+    /// Whether it is added before the activation.
+    pub residual_before_activation: bool,
+    /// The activation.
+    pub activation: Activation,
+    /// Its parameters.
+    pub parameters: [f32; 2],
+    /// The value of the finish that the tile computes.
+    pub result: u32,
+}
+
+impl Epilogue {
+    /// Nothing is done to the sum, which is this value of the finish.
+    pub fn none(sum: u32) -> Self {
+        Epilogue {
+            scale: 1.,
+            column_scale: None,
+            column_bias: None,
+            residual: None,
+            residual_before_activation: false,
+            activation: Activation::None,
+            parameters: [0.; 2],
+            result: sum,
+        }
+    }
+}
+
+/// How far along the chain is: each step comes after all that are less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Sum,
+    Scaled,
+    ColumnScaled,
+    Biased,
+    Activated,
+    Done,
+}
+
+/// The variables of a tile.
+#[derive(Clone, Copy, Debug)]
+pub struct TileVariables {
+    /// The variable of the rows.
+    pub rows: u32,
+    /// The variable of the columns.
+    pub columns: u32,
+}
+
+/// Follows the chain from the sum. `None` when the finish does not read the sum.
+pub fn recognise(emitter: &Emitter<'_>, finish: &Block, stores: &[Store], tile: TileVariables) -> Option<Epilogue> {
+    let sum = finish.instructions.iter().position(|instruction| matches!(instruction, Instruction::Folded(_)))?;
+    let mut epilogue = Epilogue::none(sum as u32);
+    let chain = Chain { emitter, finish, stores, tile };
+    let mut stage = Stage::Sum;
+    while let Some(next) = chain.step(&mut epilogue, stage) {
+        stage = next;
+    }
+    Some(epilogue)
+}
+
+struct Chain<'c, 'f> {
+    emitter: &'c Emitter<'f>,
+    finish: &'c Block,
+    stores: &'c [Store],
+    tile: TileVariables,
+}
+
+impl Chain<'_, '_> {
+    /// Takes one more step into the epilogue; says the stage after it.
+    fn step(&self, epilogue: &mut Epilogue, stage: Stage) -> Option<Stage> {
+        let value = epilogue.result;
+        if self.stores.iter().any(|store| store.value == value) {
+            return None;
+        }
+        if stage < Stage::Activated
+            && let Some((activation, parameters, result)) = self.activation(value)
+        {
+            (epilogue.activation, epilogue.parameters, epilogue.result) = (activation, parameters, result);
+            return Some(Stage::Activated);
+        }
+        let [user] = self.users(value)[..] else { return None };
+        let Instruction::Binary(function, a, b) = self.finish.instructions[user as usize] else { return None };
+        if a == b {
+            return None;
+        }
+        let other = if a == value { b } else { a };
+        let next = match (function, &self.finish.instructions[other as usize]) {
+            (Binary::Multiply, literal @ Instruction::Literal(_)) if stage < Stage::Scaled => {
+                epilogue.scale = single(literal)?;
+                Stage::Scaled
+            }
+            (Binary::Multiply, &Instruction::Load(access)) if stage < Stage::ColumnScaled && self.is_column(access) => {
+                epilogue.column_scale = Some(access);
+                Stage::ColumnScaled
+            }
+            (Binary::Add, &Instruction::Load(access)) if stage < Stage::Biased && self.is_column(access) => {
+                epilogue.column_bias = Some(access);
+                Stage::Biased
+            }
+            (Binary::Add, &Instruction::Load(access))
+                if stage < Stage::Done && epilogue.residual.is_none() && self.is_tile(access) =>
+            {
+                epilogue.residual = Some(access);
+                epilogue.residual_before_activation = stage < Stage::Activated;
+                if stage < Stage::Activated { Stage::Biased } else { Stage::Done }
+            }
+            _ => return None,
+        };
+        epilogue.result = user;
+        Some(next)
+    }
+
+    fn users(&self, value: u32) -> Vec<u32> {
+        let users = self.finish.instructions.iter().enumerate();
+        users
+            .filter(|(_, instruction)| operands(instruction).contains(&value))
+            .map(|(position, _)| position as u32)
+            .collect()
+    }
+
+    /// An activation of a value, with its parameters and the value it gives.
+    fn activation(&self, value: u32) -> Option<(Activation, [f32; 2], u32)> {
+        let instructions = &self.finish.instructions;
+        let users = self.users(value);
+        if let [user] = users[..] {
+            let activation = match &instructions[user as usize] {
+                Instruction::Unary(function, _) => match function {
+                    Unary::Relu => Activation::Relu,
+                    Unary::HardSwish => Activation::HardSwish,
+                    Unary::Sigmoid => Activation::Sigmoid,
+                    Unary::Tanh => Activation::Tanh,
+                    Unary::Silu => Activation::Silu,
+                    Unary::Gelu => Activation::Gelu,
+                    Unary::GeluTanh => Activation::GeluTanh,
+                    _ => return None,
+                },
+                Instruction::Binary(Binary::Maximum, a, b) => {
+                    // min(max(x, low), high)
+                    let low = single(&instructions[if *a == value { *b } else { *a } as usize])?;
+                    let [next] = self.users(user)[..] else { return None };
+                    let Instruction::Binary(Binary::Minimum, a, b) = instructions[next as usize] else { return None };
+                    let high = single(&instructions[if a == user { b } else { a } as usize])?;
+                    let stored = self.stores.iter().any(|store| store.value == user);
+                    return (!stored).then_some((Activation::Clip, [low, high], next));
+                }
+                _ => return None,
+            };
+            return Some((activation, [0.; 2], user));
+        }
+        // x < 0 ? slope * x : x
+        let [less, product, select] = users[..] else { return None };
+        let (Instruction::Binary(Binary::Less, x, zero), Instruction::Binary(Binary::Multiply, a, b)) =
+            (&instructions[less as usize], &instructions[product as usize])
+        else {
+            return None;
+        };
+        let slope = single(&instructions[if *a == value { *b } else { *a } as usize])?;
+        let is_zero = *x == value && single(&instructions[*zero as usize]).is_some_and(|zero| zero == 0.);
+        let chosen = instructions[select as usize] == Instruction::Select(less, product, value);
+        let alone = |inner: u32| {
+            self.users(inner) == [select] && self.stores.iter().all(|store| store.value != inner)
+        };
+        (is_zero && chosen && alone(less) && alone(product))
+            .then_some((Activation::LeakyRelu, [slope, 0.], select))
+    }
+
+    /// Whether an access is one contiguous vector over the columns, the same for all rows.
+    fn is_column(&self, access: u32) -> bool {
+        let address = &self.emitter.kernel.accesses[access as usize].address;
+        is_plain(self.emitter, access, self.tile) && address.coefficient(self.tile.rows).is(0)
+    }
+
+    fn is_tile(&self, access: u32) -> bool {
+        is_plain(self.emitter, access, self.tile)
+    }
+}
+
+/// Whether an access is f32 without guard or checks, with contiguous columns and rows at one distance.
+pub fn is_plain(emitter: &Emitter<'_>, access: u32, tile: TileVariables) -> bool {
+    let read = &emitter.kernel.accesses[access as usize];
+    let columns_are_one = emitter.extent(tile.columns).is(1) && emitter.has_stride(access, tile.columns);
+    read.element == ElementType::F32
+        && (columns_are_one || emitter.is_contiguous(access, tile.columns))
+        && emitter.has_stride(access, tile.rows)
+        && emitter.guard_is_known(access)
+        && read.checked.is_empty()
+}
+
+/// The value of an f32 literal.
+fn single(instruction: &Instruction) -> Option<f32> {
+    match instruction {
+        Instruction::Literal(Literal { element: ElementType::F32, bits }) => Some(f32::from_bits(*bits as u32)),
+        _ => None,
+    }
+}

@@ -1,0 +1,106 @@
+//! How a product is cut into blocks, one call of the tile kernel each.
+//!
+//! A block's part of B stays in the second-level cache while the rows of A pass by; blocks are small enough that workers
+//! finish together and large enough that a call costs nothing beside its arithmetic.
+
+use crate::codegen::tile::estimate;
+use strang_ir::Size;
+
+/// The rows and columns of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// Rows of a block, at most.
+    pub rows: i64,
+    /// Columns of a block, at most; a multiple of 16.
+    pub columns: i64,
+}
+
+/// The sizes of a product, some of them estimates.
+#[derive(Clone, Debug)]
+pub struct Extents {
+    /// Independent products.
+    pub batch: i64,
+    /// Rows of each.
+    pub rows: Size,
+    /// Columns of each.
+    pub columns: Size,
+    /// Products summed in an element.
+    pub depth: i64,
+}
+
+/// Bytes of B that stay in the second-level cache beside the rest: half of the usual 1 MiB.
+const CACHED_BYTES: i64 = 512 << 10;
+/// Ten tiles of thirteen rows.
+const MOST_ROWS: i64 = 130;
+/// Columns of a block, at most.
+const MOST_COLUMNS: i64 = 256;
+/// Floating-point operations of a block: at least some microseconds, at most a small part of a millisecond.
+const WORK: std::ops::RangeInclusive<i64> = (1 << 20)..=(16 << 20);
+/// Blocks that a product is cut into, when that leaves each enough work.
+const PIECES: i64 = 16;
+
+impl Blocking {
+    /// Chooses for a product.
+    pub fn choose(extents: &Extents) -> Self {
+        let depth = extents.depth.max(1);
+        let columns = estimate(&extents.columns);
+        let cached = (CACHED_BYTES / 4 / depth / 32 * 32).clamp(32, MOST_COLUMNS);
+        let mut row_pieces = pieces(estimate(&extents.rows), MOST_ROWS);
+        let mut column_pieces = pieces(columns, cached);
+        let rows = |pieces: i64| match extents.rows.as_constant() {
+            Some(rows) => ceiling(rows.max(1), pieces),
+            None => MOST_ROWS,
+        };
+        let width = |pieces: i64| ceiling(ceiling(columns, pieces), 32) * 32;
+        let total = (2 * depth).saturating_mul(columns).saturating_mul(estimate(&extents.rows));
+        let total = total.saturating_mul(extents.batch.max(1));
+        let target = (total / PIECES).clamp(*WORK.start(), *WORK.end());
+        // One row goes by eight panels at a time.
+        let narrowest = if estimate(&extents.rows) <= 3 { 128 } else { 64 };
+        loop {
+            let block = Blocking { rows: rows(row_pieces), columns: width(column_pieces) };
+            let work = (2 * depth).saturating_mul(block.rows).saturating_mul(block.columns);
+            if work <= target {
+                return block;
+            }
+            if block.columns > narrowest {
+                column_pieces += 1;
+            } else if block.rows > 39 && extents.rows.as_constant().is_some() {
+                row_pieces += 1;
+            } else {
+                return block;
+            }
+        }
+    }
+}
+
+fn pieces(extent: i64, most: i64) -> i64 {
+    ceiling(extent, most)
+}
+
+fn ceiling(value: i64, divisor: i64) -> i64 {
+    (value + divisor - 1) / divisor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(batch: i64, rows: i64, columns: i64, depth: i64) -> (i64, i64) {
+        let blocking = Blocking::choose(&Extents { batch, rows: rows.into(), columns: columns.into(), depth });
+        (blocking.rows, blocking.columns)
+    }
+
+    #[test]
+    fn blocks_fit_the_cache_and_share_the_work() {
+        for (batch, rows, columns, depth) in
+            [(1, 128, 768, 768), (1, 128, 3072, 768), (1, 128, 768, 3072), (1, 3136, 256, 64), (14, 14, 256, 2304)]
+        {
+            let (height, width) = choose(batch, rows, columns, depth);
+            assert!(width * depth * 4 <= CACHED_BYTES || width == 32, "{width}");
+            let blocks = batch * ceiling(rows, height) * ceiling(columns, width);
+            assert!(blocks >= 6, "{rows} x {columns} x {depth}: {blocks} blocks of {height} x {width}");
+        }
+        assert_eq!(choose(1, 1, 10, 512), (1, 32), "little work stays together");
+    }
+}

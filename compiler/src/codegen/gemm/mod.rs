@@ -1,0 +1,357 @@
+//! Contractions on the batch-reduce tile kernel.
+//!
+//! The grid has one tile for each block of columns, batch position and block of rows, in an order that keeps a block's
+//! part of B in cache as long as possible. A tile lists its products (one for each tap), fills in the variable fields of
+//! the kernel's block, and calls it; the fields that never change are written once. Where the tile kernel does not know
+//! the whole finish, it leaves the block in scratch memory and generated code goes on from there.
+
+mod blocking;
+
+use super::{
+    emit::{Emitter, PLAIN},
+    epilogue::{self, Epilogue, TileVariables},
+    strip::{Job, Row, Sink},
+    tile::{self, estimate},
+};
+use crate::plan::kernel::{Gemm, RightOperand, Store};
+use blocking::{Blocking, Extents};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use std::mem::{offset_of, size_of};
+use strang_ir::{ElementType, Size};
+use strang_runtime::kernels::{
+    Function,
+    gemm::{GemmBlock, GemmItem},
+};
+
+/// Elements of a block that generated code finishes: small enough for the first-level cache.
+const FINISHED: i64 = 8192;
+
+/// How B is read.
+#[derive(Clone, Debug, PartialEq)]
+enum Right {
+    /// Panels that were packed when the model was compiled.
+    Packed,
+    /// Rows with contiguous columns, in place.
+    InPlace,
+    /// Packed by every tile into scratch memory.
+    PackHere {
+        /// Elements of one packed block.
+        length: Size,
+    },
+}
+
+/// A product that is compiled, with what is known of it.
+struct Plan<'g> {
+    gemm: &'g Gemm,
+    b: u32,
+    right: Right,
+    blocking: Blocking,
+    epilogue: Epilogue,
+    /// The store that the tile kernel makes itself.
+    direct: Option<Store>,
+    /// Rows of a call.
+    call_rows: i64,
+}
+
+/// Scratch memory of a worker.
+struct Memory {
+    /// The [`GemmBlock`].
+    block: Value,
+    /// The list of [`GemmItem`].
+    items: Value,
+    /// Packed blocks of B.
+    packed: Option<Value>,
+    /// The result of a call that generated code finishes.
+    result: Option<Value>,
+}
+
+/// Emits a contraction; says the number of tiles and the kind of kernel.
+pub fn emit(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
+    let plan = Plan::new(emitter, gemm);
+    let taps: Size = gemm.taps.iter().map(|tap| emitter.extent(*tap)).product();
+    let memory = Memory {
+        block: emitter.reserve(&Size::from(size_of::<GemmBlock>() as i64)),
+        items: emitter.reserve(&(&taps * &Size::from(size_of::<GemmItem>() as i64))),
+        packed: match &plan.right {
+            Right::PackHere { length } => Some(emitter.reserve(&(length * &taps * Size::from(4)))),
+            _ => None,
+        },
+        result: match plan.direct {
+            Some(_) => None,
+            None => Some(emitter.reserve(&Size::from(4 * plan.call_rows * plan.blocking.columns))),
+        },
+    };
+    plan.fixed_fields(emitter, &memory, &taps);
+    // B is the same for the batch positions that it does not depend on: they come after the blocks of columns.
+    let b = &emitter.kernel.accesses[plan.b as usize].address;
+    let (own, others): (Vec<u32>, Vec<u32>) = gemm.batch.iter().partition(|variable| b.mentions(**variable));
+    let column_blocks = emitter.extent(gemm.columns).ceil_div(&Size::from(plan.blocking.columns));
+    let row_blocks = emitter.extent(gemm.rows).ceil_div(&Size::from(plan.blocking.rows));
+    let mut extents: Vec<Size> = own.iter().map(|variable| emitter.extent(*variable)).collect();
+    extents.push(column_blocks);
+    extents.extend(others.iter().map(|variable| emitter.extent(*variable)));
+    extents.push(row_blocks);
+    let grid: Size = extents.iter().cloned().product();
+    emitter.each((emitter.lo, emitter.hi, 1), |emitter, tile| {
+        let position = tile::decode(emitter, &extents, tile);
+        let (own_positions, rest) = position.split_at(own.len());
+        let (column_block, rest) = (rest[0], &rest[1..]);
+        let (other_positions, row_block) = (&rest[..others.len()], rest[others.len()]);
+        let batch = own.iter().zip(own_positions).chain(others.iter().zip(other_positions));
+        for (variable, value) in batch {
+            emitter.bind(*variable, *value);
+        }
+        let columns = plan.range(emitter, gemm.columns, column_block, plan.blocking.columns);
+        let rows = plan.range(emitter, gemm.rows, row_block, plan.blocking.rows);
+        plan.tile(emitter, &memory, rows, columns);
+        gemm.batch.iter().for_each(|variable| emitter.unbind(*variable));
+    });
+    let kind = if emitter.extent(gemm.rows).is(1) { "gemv" } else { "gemm" };
+    (grid, kind)
+}
+
+impl<'g> Plan<'g> {
+    fn new(emitter: &Emitter<'_>, gemm: &'g Gemm) -> Self {
+        let extents = Extents {
+            batch: gemm.batch.iter().map(|variable| estimate(&emitter.extent(*variable))).product(),
+            rows: emitter.extent(gemm.rows),
+            columns: emitter.extent(gemm.columns),
+            depth: gemm.taps.iter().chain([&gemm.depth]).map(|v| estimate(&emitter.extent(*v))).product(),
+        };
+        let blocking = Blocking::choose(&extents);
+        let (b, right) = match gemm.b {
+            RightOperand::Packed(access) => (access, Right::Packed),
+            RightOperand::Strided(access) => {
+                let contiguous = emitter.is_contiguous(access, gemm.columns) || extents.columns.is(1);
+                let length = emitter.extent(gemm.depth) * Size::from(blocking.columns);
+                (access, if contiguous { Right::InPlace } else { Right::PackHere { length } })
+            }
+        };
+        let tile = TileVariables { rows: gemm.rows, columns: gemm.columns };
+        let epilogue = epilogue::recognise(emitter, &gemm.finish, &gemm.stores, tile);
+        let direct = match (&gemm.stores[..], &epilogue) {
+            ([store], Some(epilogue)) => (store.value == epilogue.result
+                && store.combine.is_none()
+                && epilogue::is_plain(emitter, store.access, tile))
+            .then_some(*store),
+            _ => None,
+        };
+        let call_rows = match direct {
+            Some(_) => blocking.rows,
+            None => (FINISHED / blocking.columns).clamp(1, blocking.rows),
+        };
+        let epilogue = epilogue.unwrap_or_else(|| Epilogue::none(0));
+        Plan { gemm, b, right, blocking, epilogue, direct, call_rows }
+    }
+
+    /// The part of a variable that a block covers.
+    fn range(&self, emitter: &mut Emitter<'_>, variable: u32, block: Value, length: i64) -> (Value, Value) {
+        let low = emitter.builder.ins().imul_imm_s(block, length);
+        let end = emitter.builder.ins().iadd_imm_s(low, length);
+        let extent = emitter.extent(variable);
+        let extent = emitter.size(&extent);
+        (low, emitter.smaller(end, extent))
+    }
+
+    /// Writes the fields that are the same for all calls.
+    fn fixed_fields(&self, emitter: &mut Emitter<'_>, memory: &Memory, taps: &Size) {
+        let kernel = emitter.kernel;
+        let stride = |access: u32, variable: u32| kernel.accesses[access as usize].address.coefficient(variable);
+        let (rows, depth) = (self.gemm.rows, self.gemm.depth);
+        let depth_size = emitter.extent(depth);
+        let panel = Size::from(16);
+        let (b_depth, b_panel) = match &self.right {
+            Right::InPlace => (stride(self.b, depth), panel),
+            Right::Packed | Right::PackHere { .. } => (panel.clone(), &panel * &depth_size),
+        };
+        let c_rows = match self.direct {
+            Some(store) => stride(store.access, rows),
+            None => Size::from(self.blocking.columns),
+        };
+        let residual_rows = self.epilogue.residual.map_or(Size::ZERO, |access| stride(access, rows));
+        let sizes = [
+            (offset_of!(GemmBlock, c_row_stride), c_rows),
+            (offset_of!(GemmBlock, item_count), taps.clone()),
+            (offset_of!(GemmBlock, a_row_stride), stride(self.gemm.a, rows)),
+            (offset_of!(GemmBlock, a_depth_stride), stride(self.gemm.a, depth)),
+            (offset_of!(GemmBlock, depth), depth_size),
+            (offset_of!(GemmBlock, b_depth_stride), b_depth),
+            (offset_of!(GemmBlock, b_panel_stride), b_panel),
+            (offset_of!(GemmBlock, accumulate), Size::ZERO),
+            (offset_of!(GemmBlock, residual_row_stride), residual_rows),
+            (
+                offset_of!(GemmBlock, residual_before_activation),
+                Size::from(i64::from(self.epilogue.residual_before_activation)),
+            ),
+            (offset_of!(GemmBlock, activation), Size::from(self.epilogue.activation as i64)),
+            (offset_of!(GemmBlock, column_scale), Size::ZERO),
+            (offset_of!(GemmBlock, column_bias), Size::ZERO),
+            (offset_of!(GemmBlock, residual), Size::ZERO),
+        ];
+        for (offset, size) in sizes {
+            let value = emitter.size(&size);
+            emitter.builder.ins().store(PLAIN, value, memory.block, offset as i32);
+        }
+        let [first, second] = self.epilogue.parameters;
+        let parameters = offset_of!(GemmBlock, activation_parameters);
+        for (offset, value) in
+            [(offset_of!(GemmBlock, scale), self.epilogue.scale), (parameters, first), (parameters + 8, second)]
+        {
+            let value = emitter.builder.ins().f32const(value);
+            emitter.builder.ins().store(PLAIN, value, memory.block, offset as i32);
+        }
+        emitter.builder.ins().store(PLAIN, memory.items, memory.block, offset_of!(GemmBlock, items) as i32);
+    }
+
+    /// One block, the batch variables being bound.
+    fn tile(&self, emitter: &mut Emitter<'_>, memory: &Memory, rows: (Value, Value), columns: (Value, Value)) {
+        let width = emitter.builder.ins().isub(columns.1, columns.0);
+        self.field(emitter, memory, offset_of!(GemmBlock, columns), width);
+        for (access, offset) in [
+            (self.epilogue.column_scale, offset_of!(GemmBlock, column_scale)),
+            (self.epilogue.column_bias, offset_of!(GemmBlock, column_bias)),
+        ] {
+            if let Some(access) = access {
+                let place = emitter.address_at(access, self.gemm.columns, columns.0);
+                self.field(emitter, memory, offset, place);
+            }
+        }
+        if let Some(packed) = memory.packed {
+            self.pack(emitter, packed, columns.0, width);
+        }
+        if self.call_rows == self.blocking.rows {
+            return self.call(emitter, memory, rows, columns);
+        }
+        emitter.each((rows.0, rows.1, self.call_rows), |emitter, low| {
+            let end = emitter.builder.ins().iadd_imm_s(low, self.call_rows);
+            let end = emitter.smaller(end, rows.1);
+            self.call(emitter, memory, (low, end), columns);
+        });
+    }
+
+    /// One call of the tile kernel and what is left to do after it.
+    fn call(&self, emitter: &mut Emitter<'_>, memory: &Memory, rows: (Value, Value), columns: (Value, Value)) {
+        let height = emitter.builder.ins().isub(rows.1, rows.0);
+        self.field(emitter, memory, offset_of!(GemmBlock, rows), height);
+        let corner = [(self.gemm.rows, rows.0), (self.gemm.columns, columns.0)];
+        let c = match (self.direct, memory.result) {
+            (Some(store), _) => emitter.address_of(store.access, &corner),
+            (None, result) => result.unwrap_or(memory.block),
+        };
+        self.field(emitter, memory, offset_of!(GemmBlock, c), c);
+        if let Some(residual) = self.epilogue.residual {
+            let place = emitter.address_of(residual, &corner);
+            self.field(emitter, memory, offset_of!(GemmBlock, residual), place);
+        }
+        self.items(emitter, memory, rows.0, columns.0);
+        emitter.call(Function::GemmF32, &[memory.block]);
+        if let Some(result) = memory.result {
+            self.finish(emitter, result, rows, columns);
+        }
+    }
+
+    fn field(&self, emitter: &mut Emitter<'_>, memory: &Memory, offset: usize, value: Value) {
+        emitter.builder.ins().store(PLAIN, value, memory.block, offset as i32);
+    }
+
+    /// Packs the block's columns of B for every tap.
+    fn pack(&self, emitter: &mut Emitter<'_>, packed: Value, column: Value, width: Value) {
+        let Right::PackHere { length } = &self.right else { return };
+        let address = &emitter.kernel.accesses[self.b as usize].address;
+        let (k_stride, n_stride) = (address.coefficient(self.gemm.depth), address.coefficient(self.gemm.columns));
+        let depth = emitter.extent(self.gemm.depth);
+        let bytes = length * &Size::from(4);
+        let taps: Vec<u32> = self.gemm.taps.clone();
+        for_each_tap(emitter, &taps, packed, &mut |emitter, packed| {
+            let source = emitter.address_of(self.b, &[(self.gemm.columns, column)]);
+            let (k_stride, n_stride, depth) = (emitter.size(&k_stride), emitter.size(&n_stride), emitter.size(&depth));
+            emitter.call(Function::PackB, &[source, k_stride, n_stride, depth, width, packed]);
+            let ahead = emitter.size(&bytes);
+            emitter.builder.ins().iadd(packed, ahead)
+        });
+    }
+
+    /// Lists the products of a call, a tap each.
+    fn items(&self, emitter: &mut Emitter<'_>, memory: &Memory, row: Value, column: Value) {
+        let taps = &self.gemm.taps;
+        let depth = emitter.extent(self.gemm.depth);
+        // Where the block's columns begin in a packed matrix: `column * depth` elements on.
+        let ahead = match self.right {
+            Right::Packed => {
+                let bytes = emitter.builder.ins().imul_imm_s(column, 4);
+                Some(emitter.times(bytes, &depth))
+            }
+            _ => None,
+        };
+        let size = size_of::<GemmItem>() as i64;
+        let packed_bytes = match &self.right {
+            Right::PackHere { length } => length * &Size::from(4),
+            _ => Size::ZERO,
+        };
+        for_each_tap(emitter, taps, memory.items, &mut |emitter, item| {
+            let a = emitter.address_of(self.gemm.a, &[(self.gemm.rows, row)]);
+            let b = match (&self.right, memory.packed) {
+                (Right::PackHere { .. }, Some(packed)) => {
+                    // The position in the list says which block it is.
+                    let before = emitter.builder.ins().isub(item, memory.items);
+                    let number = emitter.builder.ins().ushr_imm_s(before, i64::from(size.trailing_zeros()));
+                    let before = emitter.times(number, &packed_bytes);
+                    emitter.builder.ins().iadd(packed, before)
+                }
+                (Right::InPlace, _) => emitter.address_of(self.b, &[(self.gemm.columns, column)]),
+                _ => {
+                    let start = emitter.address_of(self.b, &[]);
+                    match ahead {
+                        Some(ahead) => emitter.builder.ins().iadd(start, ahead),
+                        None => start,
+                    }
+                }
+            };
+            emitter.builder.ins().store(PLAIN, a, item, offset_of!(GemmItem, a) as i32);
+            emitter.builder.ins().store(PLAIN, b, item, offset_of!(GemmItem, b) as i32);
+            emitter.builder.ins().iadd_imm_s(item, size)
+        });
+    }
+
+    /// Goes on from the block in scratch memory, row by row.
+    fn finish(&self, emitter: &mut Emitter<'_>, result: Value, rows: (Value, Value), columns: (Value, Value)) {
+        let bytes = 4 * self.blocking.columns;
+        emitter.loop_over(
+            self.gemm.rows,
+            (rows.0, rows.1, 1),
+            &[result],
+            |_| {},
+            |emitter, memory| {
+                let row = emitter.strip_row(ElementType::F32, columns.0, memory[0]);
+                let row = Row { element: ElementType::F32, ..row };
+                let job = Job {
+                    block: &self.gemm.finish,
+                    variable: self.gemm.columns,
+                    given: [(self.epilogue.result, row)].into_iter().collect(),
+                    sinks: self.gemm.stores.iter().copied().map(Sink::Memory).collect(),
+                };
+                emitter.run_job(&job, &[ElementType::F32], columns);
+                vec![emitter.builder.ins().iadd_imm_s(memory[0], bytes)]
+            },
+        );
+    }
+}
+
+/// Loops over taps in order, a value moving on from one to the next.
+fn for_each_tap(
+    emitter: &mut Emitter<'_>,
+    taps: &[u32],
+    carried: Value,
+    body: &mut dyn FnMut(&mut Emitter<'_>, Value) -> Value,
+) -> Value {
+    let Some((tap, inner)) = taps.split_first() else { return body(emitter, carried) };
+    let extent = emitter.extent(*tap);
+    let (low, high) = (emitter.int(0), emitter.size(&extent));
+    emitter.loop_over(
+        *tap,
+        (low, high, 1),
+        &[carried],
+        |_| {},
+        |emitter, carried| vec![for_each_tap(emitter, inner, carried[0], body)],
+    )[0]
+}
