@@ -154,9 +154,7 @@ fn drop_single(kernel: &mut Kernel) {
 /// Takes a variable that is always 0 out of a kernel.
 fn remove(kernel: &mut Kernel, variable: u32) {
     let zero = |other: u32| if other == variable { IndexExpr::default() } else { IndexExpr::variable(other) };
-    let sizes: Vec<Size> = (0..kernel.variables.len() as u32)
-        .map(|variable| extent(kernel, variable).cloned().unwrap_or(Size::ONE))
-        .collect();
+    let sizes: Vec<Size> = kernel.variables.iter().map(LoopVariable::extent).collect();
     let size_of = |variable: u32| sizes[variable as usize].clone();
     let renamed = |expression: &mut IndexExpr| {
         if expression.mentions(variable) {

@@ -446,12 +446,9 @@ impl<'f> Emitter<'f> {
         self.builder.ins().select(less, b, a)
     }
 
-    /// The extent of a loop variable.
+    /// The extent of a loop variable, as [`LoopVariable::extent`] gives it.
     pub fn extent(&self, variable: u32) -> Size {
-        match self.kernel.variables.get(variable as usize) {
-            Some(LoopVariable::Loop(size)) => size.clone(),
-            _ => Size::ONE,
-        }
+        self.kernel.variables.get(variable as usize).map_or(Size::ONE, LoopVariable::extent)
     }
 
     fn finish(mut self) -> (Vec<Slot>, Size) {

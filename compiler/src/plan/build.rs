@@ -42,10 +42,7 @@ impl KernelBuilder {
 
     /// The number of positions of a variable (1 for a counter, which does not loop; counters are never bounded by it).
     pub fn size_of(&self, variable: u32) -> Size {
-        match self.variables.get(variable as usize) {
-            Some(LoopVariable::Loop(size)) => size.clone(),
-            _ => Size::symbol("iterations"),
-        }
+        self.variables.get(variable as usize).map_or_else(|| Size::symbol("iterations"), LoopVariable::extent)
     }
 
     /// Counters of enclosing repeats become variables of the kernel.

@@ -111,6 +111,16 @@ pub enum LoopVariable {
     Counter(u32),
 }
 
+impl LoopVariable {
+    /// The number of positions; of a counter a symbol that nothing is known of, so that no bound is concluded from it.
+    pub fn extent(&self) -> Size {
+        match self {
+            LoopVariable::Loop(size) => size.clone(),
+            LoopVariable::Counter(_) => Size::symbol("iterations"),
+        }
+    }
+}
+
 /// A place in memory at every position of the loop variables.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Access {
