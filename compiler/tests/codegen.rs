@@ -2,6 +2,8 @@
 
 #[path = "codegen/direct.rs"]
 mod direct;
+#[path = "codegen/gemm.rs"]
+mod gemm;
 #[path = "codegen/harness.rs"]
 mod harness;
 #[path = "codegen/measure.rs"]

@@ -179,11 +179,8 @@ impl Chain<'_, '_> {
         let slope = single(&instructions[if *a == value { *b } else { *a } as usize])?;
         let is_zero = *x == value && single(&instructions[*zero as usize]).is_some_and(|zero| zero == 0.);
         let chosen = instructions[select as usize] == Instruction::Select(less, product, value);
-        let alone = |inner: u32| {
-            self.users(inner) == [select] && self.stores.iter().all(|store| store.value != inner)
-        };
-        (is_zero && chosen && alone(less) && alone(product))
-            .then_some((Activation::LeakyRelu, [slope, 0.], select))
+        let alone = |inner: u32| self.users(inner) == [select] && self.stores.iter().all(|store| store.value != inner);
+        (is_zero && chosen && alone(less) && alone(product)).then_some((Activation::LeakyRelu, [slope, 0.], select))
     }
 
     /// Whether an access is one contiguous vector over the columns, the same for all rows.

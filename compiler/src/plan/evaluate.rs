@@ -1,9 +1,11 @@
 //! Kernels evaluated straight from their definition, on plain memory: what generated code is tested against.
 //!
-//! Only loop nests and row operations; the contractions have their own tests. Slow, and obviously right: every position is
+//! Slow, and obviously right: every position is
 //! visited, every expression evaluated, nothing precomputed.
 
-use super::kernel::{Access, Block, Body, Fold, Instruction, Kernel, LoopVariable, Nest, RowOperation, Rows, Store};
+use super::kernel::{
+    Access, Block, Body, Fold, Gemm, Instruction, Kernel, LoopVariable, Nest, RightOperand, RowOperation, Rows, Store,
+};
 use crate::codegen::strip::strip_of;
 use half::{bf16, f16};
 use strang_ir::{
@@ -43,7 +45,7 @@ pub enum EvaluateError {
 /// An index outside its axis, or a size without a value.
 ///
 /// # Panics
-/// When the kernel reads or writes outside its buffers, or is not a nest or a row operation.
+/// When the kernel reads or writes outside its buffers, or is not a nest, a row operation or a product.
 pub fn evaluate(
     kernel: &Kernel,
     memory: &mut [Vec<u8>],
@@ -60,7 +62,8 @@ pub fn evaluate(
     match &kernel.body {
         Body::Nest(nest) => machine.nest(nest),
         Body::Rows(rows) => machine.rows(rows),
-        _ => panic!("only nests and row operations are evaluated"),
+        Body::Gemm(gemm) => machine.gemm(gemm),
+        _ => panic!("only nests, row operations and products are evaluated"),
     }
 }
 
@@ -268,6 +271,38 @@ impl Machine<'_> {
                 Ok(Number::Integer(found))
             }
         }
+    }
+
+    fn gemm(&mut self, gemm: &Gemm) -> Outcome {
+        let elements = gemm.finish.elements(&self.kernel.accesses, &[ElementType::F32]);
+        let space: Vec<u32> = gemm.batch.iter().copied().chain([gemm.rows, gemm.columns]).collect();
+        let contracted: Vec<u32> = gemm.taps.iter().copied().chain([gemm.depth]).collect();
+        self.for_each(&space, &mut |machine| {
+            let mut sum = number(ElementType::F32, 0);
+            machine.for_each(&contracted, &mut |machine| {
+                let (a, b) = (machine.load(gemm.a)?, machine.right(gemm)?);
+                sum = multiply_add(ElementType::F32, a, b, sum);
+                Ok(())
+            })?;
+            let values = machine.block(&gemm.finish, &elements, &[sum])?;
+            machine.store(&gemm.stores, &values)
+        })
+    }
+
+    /// The element of the right operand of a product.
+    fn right(&self, gemm: &Gemm) -> Outcome<Number> {
+        let access = match gemm.b {
+            RightOperand::Strided(access) => return self.load(access),
+            RightOperand::Packed(access) => &self.kernel.accesses[access as usize],
+        };
+        let LoopVariable::Loop(depth) = &self.kernel.variables[gemm.depth as usize] else {
+            return Ok(Number::Float(0.));
+        };
+        let (k, column) = (self.variables[gemm.depth as usize], self.variables[gemm.columns as usize]);
+        let within = column / 16 * 16 * self.size(depth)? + 16 * k + column % 16;
+        let (buffer, bit) = self.place(access)?;
+        let bit = bit + within as usize * 32;
+        Ok(number(ElementType::F32, read_bits(&self.memory[buffer], ElementType::F32, bit)))
     }
 
     fn rows(&mut self, rows: &Rows) -> Outcome {

@@ -1,0 +1,245 @@
+//! Contractions: any sizes, strides, taps and batches, packed and in place, with finishes that tiles know and others.
+
+use super::harness::{access, check, check_with, f32s, kernel};
+use proptest::prelude::*;
+use strang_compiler::{
+    codegen::Target,
+    plan::kernel::{Access, Block, Body, Gemm, Instruction, Kernel, LoopVariable, RightOperand, Store},
+};
+use strang_ir::{
+    Atom, Bindings, ElementType, IndexExpr, Literal, Size,
+    scalar::{Binary, Unary},
+};
+
+const F32: ElementType = ElementType::F32;
+
+/// What happens to the sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finish {
+    /// They are stored.
+    Plain,
+    /// Scale, bias, residual, relu.
+    Known,
+    /// Bias, clip, residual after it.
+    Clip,
+    /// Leaky relu.
+    Leaky,
+    /// Bias, then something a tile does not know, with a strip function in it.
+    Strip,
+    /// Two stores, one of them with columns that are not contiguous.
+    Two,
+    /// Rounded to bf16.
+    Narrow,
+}
+
+const FINISHES: [Finish; 7] =
+    [Finish::Plain, Finish::Known, Finish::Clip, Finish::Leaky, Finish::Strip, Finish::Two, Finish::Narrow];
+
+/// A product `[batch, rows, columns]` over `[taps, depth]`.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    batch: i64,
+    rows: i64,
+    columns: i64,
+    taps: i64,
+    depth: i64,
+    /// 0 packed, 1 in place, 2 with columns far apart.
+    right: usize,
+    /// Whether B is one for each batch position.
+    batched: bool,
+    finish: Finish,
+    symbolic: bool,
+}
+
+// The variables.
+const BATCH: u32 = 0;
+const ROWS: u32 = 1;
+const COLUMNS: u32 = 2;
+const TAPS: u32 = 3;
+const DEPTH: u32 = 4;
+
+fn ramp(count: i64, phase: f32) -> Vec<u8> {
+    f32s((0..count).map(|position| (position as f32 * 0.73 + phase).sin()))
+}
+
+fn literal(value: f32) -> Instruction {
+    Instruction::Literal(Literal::f32(value))
+}
+
+impl Product {
+    fn kernel(&self) -> (Kernel, Vec<Vec<u8>>, Bindings) {
+        let Product { batch, rows, columns, taps, depth, .. } = *self;
+        // Rows of A overlap as windows do: a tap is one row further on.
+        let a_rows = rows + taps;
+        let a = access(0, F32, &[(BATCH, a_rows * depth), (ROWS, depth), (TAPS, depth), (DEPTH, 1)], 0);
+        let width = (columns + 15) / 16 * 16;
+        let each = if self.right == 0 { width * depth } else { columns * depth };
+        let own = if self.batched { each * taps } else { 0 };
+        let mut b = vec![(BATCH, own), (TAPS, each)];
+        match self.right {
+            0 => {}
+            1 => b.extend([(DEPTH, columns), (COLUMNS, 1)]),
+            _ => b.extend([(DEPTH, 1), (COLUMNS, depth)]),
+        }
+        let b = access(1, F32, &b, 0);
+        let places = [(BATCH, rows * columns), (ROWS, columns), (COLUMNS, 1)];
+        let turned = [(BATCH, rows * columns), (ROWS, 1), (COLUMNS, rows)];
+        let mut accesses =
+            vec![a, b, access(2, F32, &places, 0), access(3, F32, &[(COLUMNS, 1)], 0), access(4, F32, &places, 0)];
+        let (finish, stores) = self.finish(&mut accesses, &turned, &places);
+        let right = if self.right == 0 { RightOperand::Packed(1) } else { RightOperand::Strided(1) };
+        let body = Body::Gemm(Gemm {
+            batch: vec![BATCH],
+            rows: ROWS,
+            columns: COLUMNS,
+            taps: vec![TAPS],
+            depth: DEPTH,
+            a: 0,
+            b: right,
+            finish,
+            stores,
+        });
+        let sizes = [batch, rows, columns, taps, depth].map(Size::from);
+        let mut kernel = kernel(&sizes, accesses, body);
+        let mut bindings = Bindings::new();
+        if self.symbolic {
+            for (variable, size) in [batch, rows, columns, taps, depth].into_iter().enumerate() {
+                let name = format!("s{variable}");
+                bindings.insert(name.as_str().into(), size);
+                kernel.variables[variable] = LoopVariable::Loop(Size::symbol(name.as_str()));
+            }
+        }
+        let count = batch * rows * columns;
+        let copies = if self.batched { batch } else { 1 };
+        let mut memory = vec![
+            ramp(batch * a_rows * depth, 0.),
+            ramp(copies * taps * each, 1.),
+            ramp(count, 2.),
+            ramp(columns, 3.),
+            ramp(count, 4.),
+        ];
+        if kernel.pointers.len() > 5 {
+            memory.push(vec![0; 4 * count as usize]);
+        }
+        (kernel, memory, bindings)
+    }
+
+    fn finish(&self, accesses: &mut Vec<Access>, turned: &[(u32, i64)], places: &[(u32, i64)]) -> (Block, Vec<Store>) {
+        let mut block = Block::default();
+        let sum = block.push(Instruction::Folded(0));
+        let store = |access, value| Store { access, value, combine: None };
+        let bias = |block: &mut Block, value| {
+            let bias = block.push(Instruction::Load(3));
+            block.push(Instruction::Binary(Binary::Add, bias, value))
+        };
+        let residual = |block: &mut Block, value| {
+            let residual = block.push(Instruction::Load(4));
+            block.push(Instruction::Binary(Binary::Add, value, residual))
+        };
+        let with = |block: &mut Block, function, value, number| {
+            let number = block.push(literal(number));
+            block.push(Instruction::Binary(function, value, number))
+        };
+        let result = match self.finish {
+            Finish::Plain => sum,
+            Finish::Known => {
+                let scaled = with(&mut block, Binary::Multiply, sum, 0.5);
+                let biased = bias(&mut block, scaled);
+                let summed = residual(&mut block, biased);
+                block.push(Instruction::Unary(Unary::Relu, summed))
+            }
+            Finish::Clip => {
+                let biased = bias(&mut block, sum);
+                let low = with(&mut block, Binary::Maximum, biased, -0.5);
+                let high = with(&mut block, Binary::Minimum, low, 0.75);
+                residual(&mut block, high)
+            }
+            Finish::Leaky => {
+                let zero = block.push(literal(0.));
+                let less = block.push(Instruction::Binary(Binary::Less, sum, zero));
+                let product = with(&mut block, Binary::Multiply, sum, 0.1);
+                block.push(Instruction::Select(less, product, sum))
+            }
+            Finish::Strip => {
+                let biased = bias(&mut block, sum);
+                let squared = block.push(Instruction::Binary(Binary::Multiply, biased, biased));
+                let tanh = block.push(Instruction::Unary(Unary::Tanh, squared));
+                block.push(Instruction::Binary(Binary::Subtract, tanh, biased))
+            }
+            Finish::Two => {
+                accesses.push(access(5, F32, turned, 0));
+                let biased = bias(&mut block, sum);
+                return (block, vec![store(2, biased), store(5, sum)]);
+            }
+            Finish::Narrow => {
+                accesses.push(access(5, ElementType::BF16, places, 0));
+                let narrow = block.push(Instruction::Cast(ElementType::BF16, sum));
+                return (block, vec![store(5, narrow)]);
+            }
+        };
+        (block, vec![store(2, result)])
+    }
+
+    fn check(&self, target: &Target) -> Result<(), String> {
+        let (kernel, memory, bindings) = self.kernel();
+        check_with(&kernel, &memory, &bindings, &[], target, 0).map_err(|reason| format!("{self:?}: {reason}"))
+    }
+}
+
+fn product() -> impl Strategy<Value = Product> {
+    let size = || prop_oneof![1i64..20, Just(33), Just(64), Just(67)];
+    let choices = (0..3usize, any::<bool>(), 0..FINISHES.len(), any::<bool>());
+    (1i64..4, size(), size(), 1i64..4, size(), choices).prop_map(
+        |(batch, rows, columns, taps, depth, (right, batched, finish, symbolic))| Product {
+            batch,
+            rows,
+            columns,
+            taps,
+            depth,
+            right,
+            batched,
+            finish: FINISHES[finish],
+            symbolic,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn products_are_their_definition(product in product()) {
+        product.check(&Target::host().unwrap()).map_err(TestCaseError::fail)?;
+    }
+}
+
+#[test]
+fn products_of_several_blocks() {
+    for (rows, columns, depth) in [(300, 40, 20), (5, 700, 30), (140, 300, 9)] {
+        for right in 0..3 {
+            for finish in [Finish::Known, Finish::Strip] {
+                for symbolic in [false, true] {
+                    let product =
+                        Product { batch: 2, rows, columns, taps: 2, depth, right, batched: false, finish, symbolic };
+                    product.check(&Target::host().unwrap()).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// The parity of a counter is not its number, though other variables have one position.
+#[test]
+fn counters_keep_their_parity() {
+    let parity = IndexExpr::variable(1).remainder(&Size::from(2), &|_| Size::symbol("iterations"));
+    let address = IndexExpr::new([(Atom::Variable(2), Size::ONE)], Size::ZERO).plus(&parity.times(&Size::from(8)));
+    let state = Access { address, ..access(0, F32, &[], 0) };
+    let mut block = Block::default();
+    let value = block.push(Instruction::Load(1));
+    let body = super::harness::map(&[0, 2], block, vec![Store { access: 0, value, combine: None }]);
+    let mut kernel = kernel(&[1, 1, 8].map(Size::from), vec![state, access(1, F32, &[(2, 1)], 0)], body);
+    kernel.variables[1] = LoopVariable::Counter(0);
+    for iteration in 0..4 {
+        check(&kernel, &[ramp(16, 0.), ramp(8, 1.)], &Bindings::new(), &[iteration]).unwrap();
+    }
+}
