@@ -18,14 +18,14 @@ fn program(kernels: u32) -> Program {
     let rows = &b * &s;
     let width = |step: u32| Size::from(64 * i64::from(step % 7 + 1));
     let mut buffers = vec![
-        Buffer { base: Base::Input(0), bytes: &rows * &Size::from(4), live: (0, 0), zeroed: false },
-        Buffer { base: Base::Output(0), bytes: &rows * &Size::from(8), live: (0, 0), zeroed: false },
+        Buffer { base: Base::Input(0), bytes: &rows * &Size::from(4), live: (0, 0), zeroed: vec![] },
+        Buffer { base: Base::Output(0), bytes: &rows * &Size::from(8), live: (0, 0), zeroed: vec![] },
     ];
     let address = |buffer: u32, offset: Size| Argument::Address(Address { buffer, offset });
     let mut body = vec![];
     for step in 0..kernels {
         let bytes = &rows * &width(step) * Size::from(4) + Size::from(4096);
-        buffers.push(Buffer { base: Base::Arena, bytes, live: (step, (step + 2).min(kernels - 1)), zeroed: false });
+        buffers.push(Buffer { base: Base::Arena, bytes, live: (step, (step + 2).min(kernels - 1)), zeroed: vec![] });
         let (own, source) = (step + 2, if step < 2 { 0 } else { step });
         let addresses = [address(source, Size::ZERO), address(own, Size::ZERO), address(1, Size::ZERO)];
         let sizes = [1, 1, 1, 0, 0].map(|size| Argument::Size(size.into()));

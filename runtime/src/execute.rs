@@ -30,9 +30,6 @@ pub(crate) const CANCELLED: u32 = u32::MAX;
 /// Chunks for each worker that a grid is cut into, at most: enough to even out, few enough to stay cheap.
 const CHUNKS: u64 = 8;
 
-/// Bytes of a tile of a fill.
-const FILL_TILE: u64 = 32 << 10;
-
 /// Everything that the workers of a run share.
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'run> {
@@ -130,7 +127,7 @@ impl<'run> Walker<'run, '_> {
         match &node.action {
             Action::Kernel(index) => self.kernel(*index),
             Action::Custom(index) => self.custom(*index),
-            Action::Fill(index) => self.fill(self.run.bound.fills[*index as usize]),
+            Action::Fill(begin, end) => self.fill(&self.run.bound.fills[*begin as usize..*end as usize]),
             Action::Repeat { count, condition, body } => self.repeat(*count, *condition, body),
             Action::If { condition, then, otherwise } => {
                 let chosen = if self.condition(*condition)? { then } else { otherwise };
@@ -248,18 +245,32 @@ impl<'run> Walker<'run, '_> {
         Ok(())
     }
 
-    fn fill(&self, fill: BoundFill) -> Result<(), Stopped> {
+    fn fill(&self, fills: &[BoundFill]) -> Result<(), Stopped> {
         let start = self.start();
-        let address = std::ptr::with_exposed_provenance_mut::<u8>(self.run.bound.words[fill.word as usize] as usize);
-        let clear = |from: u64, to: u64| {
-            // SAFETY: binding checked that the bytes lie in their buffer; nothing else touches them before the barrier.
-            unsafe { address.add(from as usize).write_bytes(0, (to - from) as usize) }
+        let clear = |fill: &BoundFill, tile: u64| {
+            let word = self.run.bound.words[fill.word as usize];
+            let address = std::ptr::with_exposed_provenance_mut::<u8>(word as usize);
+            fill.each_piece(tile, |from, length| {
+                // SAFETY: binding checked that the bytes lie in their buffer; nothing else touches them before the barrier.
+                unsafe { address.add(from as usize).write_bytes(0, length as usize) }
+            });
         };
+        // Tiles of all fills, one after the other.
+        let clear_tiles = |lo: u64, hi: u64| {
+            let mut before = 0;
+            for fill in fills {
+                let tiles = fill.tiles();
+                for tile in lo.max(before)..hi.min(before + tiles) {
+                    clear(fill, tile - before);
+                }
+                before += tiles;
+            }
+        };
+        let tiles = fills.iter().map(BoundFill::tiles).sum();
         if self.solo {
-            clear(0, fill.bytes);
+            clear_tiles(0, tiles);
         } else {
-            let tile = |index: u64| (index * FILL_TILE).min(fill.bytes);
-            self.share(fill.bytes.div_ceil(FILL_TILE), |lo, hi| clear(tile(lo), tile(hi)));
+            self.share(tiles, clear_tiles);
             self.worker.barrier()?;
         }
         self.finish(self.run.plan.steps, start);

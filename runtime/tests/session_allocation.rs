@@ -9,7 +9,7 @@ use std::{
 };
 use strang_runtime::{
     Bindings, ElementType, Executable, SessionOptions, Size, Tensor,
-    program::{Address, Argument, Base, Buffer, Cost, Function, KernelStep, Port, Program, Step, Symbol},
+    program::{Address, Argument, Base, Buffer, Cost, Function, KernelStep, Port, Program, Step, Symbol, Zeroed},
     session::Workers,
     team::Team,
 };
@@ -41,7 +41,7 @@ fn program() -> Program {
     let elements = &n * &Size::from(32);
     let port = |name: &str, element| Port { name: name.into(), element, shape: vec![n.clone(), Size::from(32)] };
     let buffer =
-        |base, width: i64, zeroed| Buffer { base, bytes: &elements * &Size::from(width), live: (0, 1), zeroed };
+        |base, width: i64| Buffer { base, bytes: &elements * &Size::from(width), live: (0, 1), zeroed: vec![] };
     let place = |buffer| Address { buffer, offset: Size::ZERO };
     let sort = |source, values, positions| {
         let addresses = [source, values, positions].map(|buffer| Argument::Address(place(buffer)));
@@ -66,11 +66,11 @@ fn program() -> Program {
         ],
         outputs: vec![port("values", ElementType::F32), port("positions", ElementType::I64)],
         buffers: vec![
-            buffer(Base::Input(0), 4, false),
-            buffer(Base::Output(0), 4, false),
-            buffer(Base::Output(1), 8, false),
-            buffer(Base::Arena, 4, true),
-            Buffer { base: Base::Input(1), bytes: Size::ONE, live: (0, 1), zeroed: false },
+            buffer(Base::Input(0), 4),
+            buffer(Base::Output(0), 4),
+            buffer(Base::Output(1), 8),
+            Buffer { zeroed: vec![Zeroed::start(&elements * &Size::from(4))], ..buffer(Base::Arena, 4) },
+            Buffer { base: Base::Input(1), bytes: Size::ONE, live: (0, 1), zeroed: vec![] },
         ],
         functions: vec![Function::Builtin("sort".into())],
         body: vec![repeat, branch],

@@ -307,7 +307,7 @@ impl<'p> Assembly<'p> {
                         base: Base::Weights(program.weights.len() as u32 - 1),
                         bytes: Size::from(8 * table.len() as i64),
                         live: (0, 0),
-                        zeroed: false,
+                        zeroed: Vec::new(),
                     });
                     program.buffers.len() as u32 - 1
                 });

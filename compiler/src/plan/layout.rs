@@ -4,6 +4,7 @@
 //! images, and parts of a concatenation that are written in place are all the same thing.
 
 use strang_ir::{Atom, ElementType, IndexExpr, Size};
+use strang_runtime::program::Zeroed;
 
 /// Variables from this number on stand for the iterations of enclosing repeats: `COUNTER + depth`. They occur in offsets
 /// of arrays inside a repeat and become [`super::kernel::LoopVariable::Counter`] in kernels.
@@ -92,6 +93,40 @@ impl Layout {
     }
 }
 
+/// The halo of a dense layout as pieces of memory: for each axis what comes before and after its positions, with all
+/// positions of the axes outside it, halos included.
+pub fn border(element: ElementType, shape: &[Size], order: &[usize], halos: &[Halo]) -> Vec<Zeroed> {
+    let mut pieces = Vec::new();
+    let bits = Size::from(i64::from(element.bits()));
+    let bytes = |elements: &Size| (elements * &bits).ceil_div(&Size::from(8));
+    // From the innermost axis outwards: the stride of the axis, and its extent with the halo.
+    let mut stride = Size::ONE;
+    let mut inner: Vec<(usize, Size, Size)> = Vec::new();
+    for axis in order.iter().rev() {
+        let halo = halos.get(*axis).cloned().unwrap_or_default();
+        let extent = &shape[*axis] + &(&halo.before + &halo.after);
+        inner.push((*axis, stride.clone(), extent.clone()));
+        stride = stride * extent;
+    }
+    for (axis, stride, extent) in &inner {
+        let Some(halo) = halos.get(*axis) else { continue };
+        let whole = stride * extent;
+        let outer = inner.iter().skip_while(|(other, ..)| other != axis).skip(1);
+        let count: Size = outer.map(|(_, _, extent)| extent.clone()).product();
+        for (start, length) in [(Size::ZERO, &halo.before), (&halo.before + &shape[*axis], &halo.after)] {
+            if !length.is(0) {
+                pieces.push(Zeroed {
+                    offset: bytes(&(&start * stride)),
+                    bytes: bytes(&(length * stride)),
+                    count: count.clone(),
+                    stride: bytes(&whole),
+                });
+            }
+        }
+    }
+    pieces
+}
+
 fn larger(a: &Size, b: &Size) -> bool {
     a != b && a.is_at_least(b, 1)
 }
@@ -115,5 +150,23 @@ mod tests {
         assert_eq!(layout.strides, [126, 1, 21, 3].map(Size::from));
         assert_eq!(layout.offset.as_size(), Some(&Size::from(24)));
         assert_eq!(layout.order(), [0, 2, 3, 1]);
+        // What is inside and what the border covers is everything, and inside is not in the border.
+        let mut covered = vec![0; 252];
+        for piece in border(ElementType::F32, &shape, &[0, 2, 3, 1], &halos) {
+            let number = |size: &Size| size.as_constant().unwrap() as usize / 4;
+            for row in 0..piece.count.as_constant().unwrap() as usize {
+                let start = number(&piece.offset) + row * number(&piece.stride);
+                covered[start..start + number(&piece.bytes)].fill(1);
+            }
+        }
+        let mut inside = 0;
+        for (n, c) in [(0, 0), (0, 2), (1, 1)] {
+            for (h, w) in [(0, 0), (3, 4), (2, 1)] {
+                assert_eq!(covered[24 + n * 126 + c + h * 21 + w * 3], 0);
+                inside += 1;
+            }
+        }
+        assert_eq!(inside, 9);
+        assert_eq!(covered.iter().sum::<usize>(), 252 - 2 * 3 * 4 * 5);
     }
 }

@@ -6,14 +6,14 @@ use super::{
     error::layer_of,
     group::{Group, Groups, Kind, group},
     kernel::{Block, Body, Kernel, Nest, Plan, PlanStep},
-    layout::{Halo, Layout},
+    layout::{self, Halo, Layout},
     scope::Scope,
     trace::{Trace, operand_trace, through_views},
 };
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use strang_ir::{ElementType, Function, IndexExpr, Module, Op, Size, Tensor, Value};
-use strang_runtime::program::{Base, Buffer};
+use strang_runtime::program::{Base, Buffer, Zeroed};
 
 /// The state of planning a module.
 pub struct Planner<'a> {
@@ -34,7 +34,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A new buffer.
-    pub fn buffer(&mut self, base: Base, bytes: Size, zeroed: bool) -> u32 {
+    pub fn buffer(&mut self, base: Base, bytes: Size, zeroed: Vec<Zeroed>) -> u32 {
         self.plan.buffers.push(Buffer { base, bytes, live: (0, 0), zeroed });
         self.plan.buffers.len() as u32 - 1
     }
@@ -43,12 +43,12 @@ impl<'a> Planner<'a> {
     pub fn weights(&mut self, tensor: Tensor) -> u32 {
         let bytes = Size::from(tensor.bytes().len() as i64);
         self.plan.weights.push(tensor);
-        self.buffer(Base::Weights(self.plan.weights.len() as u32 - 1), bytes, false)
+        self.buffer(Base::Weights(self.plan.weights.len() as u32 - 1), bytes, Vec::new())
     }
 
     /// A new array in the arena.
     pub fn array(&mut self, element: ElementType, shape: &[Size], order: &[usize], halos: &[Halo]) -> Layout {
-        let zeroed = halos.iter().any(|halo| !halo.is_none());
+        let zeroed = layout::border(element, shape, order, halos);
         let (mut layout, count) = Layout::dense(0, element, shape, order, halos);
         let bits = Size::from(i64::from(element.bits()));
         layout.buffer = self.buffer(Base::Arena, (count * bits).ceil_div(&Size::from(8)), zeroed);

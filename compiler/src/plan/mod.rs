@@ -70,7 +70,7 @@ pub fn plan(module: &Module, options: &PlanOptions) -> Result<Plan, PlanError> {
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     for (position, node) in function.inputs.iter().enumerate() {
         let port = port(&function.graph[*node].outputs[0].name, (*node).into());
-        let buffer = planner.buffer(Base::Input(position as u32), Size::ZERO, false);
+        let buffer = planner.buffer(Base::Input(position as u32), Size::ZERO, Vec::new());
         let (layout, bytes) = dense(buffer, &port);
         planner.plan.buffers[buffer as usize].bytes = bytes;
         planner.plan.inputs.push(port);
@@ -79,7 +79,7 @@ pub fn plan(module: &Module, options: &PlanOptions) -> Result<Plan, PlanError> {
     for (position, value) in function.outputs.iter().enumerate() {
         let own = &function.output_of(*value).name;
         let port = port(function.output_names.get(position).unwrap_or(own), *value);
-        let buffer = planner.buffer(Base::Output(position as u32), Size::ZERO, false);
+        let buffer = planner.buffer(Base::Output(position as u32), Size::ZERO, Vec::new());
         let (layout, bytes) = dense(buffer, &port);
         planner.plan.buffers[buffer as usize].bytes = bytes;
         planner.plan.outputs.push(port);

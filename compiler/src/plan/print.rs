@@ -29,7 +29,7 @@ impl Display for Plan {
                 Base::Arena => format!(", steps {} to {}", buffer.live.0, buffer.live.1),
                 _ => String::new(),
             };
-            let zeroed = if buffer.zeroed { ", zeroed" } else { "" };
+            let zeroed = if buffer.zeroed.is_empty() { "" } else { ", border zeroed" };
             writeln!(f, "buffer {position}: {base}, {} bytes{live}{zeroed}", buffer.bytes)?;
         }
         let mut number = 0;

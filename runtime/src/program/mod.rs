@@ -71,8 +71,28 @@ pub struct Buffer {
     /// The first and last step that touch it, in the depth-first numbering of all kernel and host steps (steps inside
     /// a `Repeat` or an `If` count once). A buffer that must survive a `Repeat` covers all of its steps.
     pub live: (u32, u32),
-    /// Whether it must be zero before the first step that touches it (halos of padded images).
-    pub zeroed: bool,
+    /// What of it must be zero before the first step that touches it (halos of padded images).
+    pub zeroed: Vec<Zeroed>,
+}
+
+/// Pieces of a buffer that are zero at first, all of one length and at one distance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zeroed {
+    /// Bytes from the start of the buffer to the first piece.
+    pub offset: Size,
+    /// The length of a piece in bytes.
+    pub bytes: Size,
+    /// The number of pieces.
+    pub count: Size,
+    /// Bytes from the start of one to the start of the next.
+    pub stride: Size,
+}
+
+impl Zeroed {
+    /// One piece from the start of the buffer.
+    pub fn start(bytes: Size) -> Self {
+        Zeroed { offset: Size::ZERO, bytes, count: Size::ONE, stride: Size::ZERO }
+    }
 }
 
 /// What a buffer is a part of.

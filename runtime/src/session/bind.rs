@@ -74,11 +74,45 @@ pub(crate) struct BoundCustom {
     pub(crate) results: Box<[CustomArray]>,
 }
 
-/// Bytes that are zeroed.
+/// Pieces of memory that are zeroed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BoundFill {
     pub(crate) word: u32,
     pub(crate) bytes: u64,
+    pub(crate) count: u64,
+    pub(crate) stride: u64,
+}
+
+/// Bytes of a tile of a fill, about.
+const FILL_TILE: u64 = 32 << 10;
+
+impl BoundFill {
+    /// Parts of a piece that is longer than a tile.
+    fn parts(&self) -> u64 {
+        self.bytes.div_ceil(FILL_TILE)
+    }
+
+    /// Pieces of a tile, when they are shorter.
+    fn together(&self) -> u64 {
+        (FILL_TILE / self.bytes.max(1)).max(1)
+    }
+
+    /// How many tiles the pieces make.
+    pub(crate) fn tiles(&self) -> u64 {
+        if self.parts() > 1 { self.count * self.parts() } else { self.count.div_ceil(self.together()) }
+    }
+
+    /// Calls `clear` with the first byte and the length of everything in a tile.
+    pub(crate) fn each_piece(&self, tile: u64, mut clear: impl FnMut(u64, u64)) {
+        if self.parts() > 1 {
+            let (piece, within) = (tile / self.parts(), tile % self.parts() * FILL_TILE);
+            return clear(piece * self.stride + within, FILL_TILE.min(self.bytes - within));
+        }
+        let first = tile * self.together();
+        for piece in first..(first + self.together()).min(self.count) {
+            clear(piece * self.stride, self.bytes);
+        }
+    }
 }
 
 /// Where the parts of a session's block lie.
@@ -337,7 +371,7 @@ impl<'plan> Binder<'plan> {
     fn conditions(&mut self, nodes: &[Node]) -> Result<(), BindError> {
         for node in nodes {
             match &node.action {
-                Action::Kernel(_) | Action::Custom(_) | Action::Fill(_) => {}
+                Action::Kernel(_) | Action::Custom(_) | Action::Fill(..) => {}
                 Action::Repeat { count, condition, body } => {
                     self.length(*count, || "the count of a `Repeat`".into())?;
                     if let Some(condition) = condition {
@@ -399,9 +433,15 @@ impl<'plan> Binder<'plan> {
         let plan = self.plan;
         let mut bound = Vec::with_capacity(plan.fills.len());
         for fill in &plan.fills {
-            let bytes = self.length(fill.bytes, || "a zeroed buffer".into())?;
-            self.word(fill.word, bytes, || "a zeroed buffer".into())?;
-            bound.push(BoundFill { word: fill.word, bytes });
+            let length = |size| self.length(size, || "a zeroed buffer".into());
+            let (bytes, count, stride) = (length(fill.bytes)?, length(fill.count)?, length(fill.stride)?);
+            let count = if bytes == 0 { 0 } else { count };
+            let all = match count.checked_sub(1) {
+                None => 0,
+                Some(more) => more.saturating_mul(stride).saturating_add(bytes),
+            };
+            self.word(fill.word, all, || "a zeroed buffer".into())?;
+            bound.push(BoundFill { word: fill.word, bytes, count, stride });
         }
         Ok(bound)
     }

@@ -49,7 +49,7 @@ impl Effort<'_> {
                 // What is not known may be long.
                 _ => self.kernel(*index).unwrap_or(ALONE),
             },
-            Action::Fill(index) => self.fill(*index),
+            Action::Fill(begin, end) => self.fill(*begin, *end),
             Action::Custom(_) => 0.0,
             Action::Repeat { count, body, .. } => self.values.get(*count) as f64 * self.list(body),
             Action::If { then, otherwise, .. } => self.list(then).max(self.list(otherwise)),
@@ -65,8 +65,9 @@ impl Effort<'_> {
     }
 
     /// Nanoseconds that it takes to zero a buffer.
-    fn fill(&self, index: u32) -> f64 {
-        self.values.get(self.plan.fills[index as usize].bytes) as f64 / BYTES
+    fn fill(&self, begin: u32, end: u32) -> f64 {
+        let fills = &self.plan.fills[begin as usize..end as usize];
+        fills.iter().map(|fill| self.values.get(fill.bytes) as f64 * self.values.get(fill.count) as f64 / BYTES).sum()
     }
 
     /// Who runs each node, by its identity.
@@ -87,7 +88,7 @@ impl Effort<'_> {
                     1 => Mode::Solo,
                     _ => self.kernel(*index).map_or(Mode::Shared, by_time),
                 },
-                Action::Fill(index) => match self.fill(*index) {
+                Action::Fill(begin, end) => match self.fill(*begin, *end) {
                     0.0 => Mode::Idle,
                     time => by_time(time),
                 },

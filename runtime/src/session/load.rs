@@ -177,7 +177,7 @@ impl Loader<'_> {
             if position as usize >= count {
                 return Err(LoadError::Missing { place: place(), what, index: position, count });
             }
-            if buffer.zeroed {
+            if !buffer.zeroed.is_empty() {
                 if matches!(buffer.base, Base::Input(_) | Base::Weights(_)) {
                     return Err(LoadError::ReadOnly { place: "its being zeroed".into(), buffer: index });
                 }
@@ -350,11 +350,16 @@ impl Loader<'_> {
             self.filled[index as usize] = true;
             // Zeroed now, so its memory is its own from now on.
             self.live[index as usize].0 = live.0.min(first);
-            let address = Address { buffer: index, offset: Size::ZERO };
-            let word = self.address(&address, (live.0, live.0), || format!("the zeroing of buffer {index}"))?;
-            let bytes = self.size(&self.sources[index as usize].bytes.clone(), || format!("buffer {index}"))?;
-            self.fills.push(PlanFill { word, bytes });
-            let node = self.node(Action::Fill(self.fills.len() as u32 - 1));
+            let place = || format!("the zeroing of buffer {index}");
+            let begin = self.fills.len() as u32;
+            for zeroed in &self.sources[index as usize].zeroed {
+                let address = Address { buffer: index, offset: zeroed.offset.clone() };
+                let word = self.address(&address, (live.0, live.0), place)?;
+                let (bytes, count) = (self.size(&zeroed.bytes, place)?, self.size(&zeroed.count, place)?);
+                let stride = self.size(&zeroed.stride, place)?;
+                self.fills.push(PlanFill { word, bytes, count, stride });
+            }
+            let node = self.node(Action::Fill(begin, self.fills.len() as u32));
             nodes.push(node);
         }
         Ok(())

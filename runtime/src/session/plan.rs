@@ -109,11 +109,13 @@ pub(crate) struct PlanArray {
     pub(super) axes: Vec<SizeId>,
 }
 
-/// A buffer that is filled with zeros.
+/// Pieces of a buffer that are filled with zeros; `word` is the address of the first.
 #[derive(Debug)]
 pub(crate) struct PlanFill {
     pub(super) word: u32,
     pub(super) bytes: SizeId,
+    pub(super) count: SizeId,
+    pub(super) stride: SizeId,
 }
 
 /// A step with an identity.
@@ -128,7 +130,16 @@ pub(crate) struct Node {
 pub(crate) enum Action {
     Kernel(u32),
     Custom(u32),
-    Fill(u32),
-    Repeat { count: SizeId, condition: Option<u32>, body: Vec<Node> },
-    If { condition: u32, then: Vec<Node>, otherwise: Vec<Node> },
+    /// Fills from the first number to before the second.
+    Fill(u32, u32),
+    Repeat {
+        count: SizeId,
+        condition: Option<u32>,
+        body: Vec<Node>,
+    },
+    If {
+        condition: u32,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
 }

@@ -28,8 +28,8 @@ pub struct Extents {
     pub depth: i64,
 }
 
-/// Bytes of B that stay in the second-level cache beside the rest: half of the usual 1 MiB.
-const CACHED_BYTES: i64 = 512 << 10;
+/// Bytes of B that stay in the second-level cache beside the rest: half of the smallest that is usual.
+const CACHED_BYTES: i64 = 256 << 10;
 /// Ten tiles of thirteen rows.
 const MOST_ROWS: i64 = 130;
 /// Columns of a block, at most.

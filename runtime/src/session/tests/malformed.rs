@@ -105,7 +105,10 @@ fn buffers_out_of_their_time() {
     );
     refused(|program| program.buffers[3].live = (0, 0), "touches buffer 3, which is live in steps 0 to 0");
     refused(|program| program.buffers[3].live = (0, 2), "layer `host` touches buffer 3");
-    refused(|program| program.buffers[0].zeroed = true, "writes buffer 0, which is an input or a weight");
+    refused(
+        |program| program.buffers[0].zeroed = vec![Zeroed::start(Size::ONE)],
+        "writes buffer 0, which is an input or a weight",
+    );
     refused(|program| host(program).1[0].0 = place(4), "layer `host` writes buffer 4, which is an input or a weight");
 }
 

@@ -10,7 +10,7 @@ mod trees;
 use super::*;
 use crate::{
     Bindings, ElementType, Size,
-    program::{Address, Argument, Base, Buffer, Cost, Function, KernelStep, Program, Step, Symbol},
+    program::{Address, Argument, Base, Buffer, Cost, Function, KernelStep, Program, Step, Symbol, Zeroed},
 };
 
 /// A program over f32 arrays of `n` elements.
@@ -32,7 +32,7 @@ impl Builder {
 
     fn buffer(&mut self, base: Base, live: (u32, u32)) -> u32 {
         let buffers = &mut self.program.buffers;
-        buffers.push(Buffer { base, bytes: n() * Size::from(4), live, zeroed: false });
+        buffers.push(Buffer { base, bytes: n() * Size::from(4), live, zeroed: vec![] });
         buffers.len() as u32 - 1
     }
 
@@ -57,7 +57,8 @@ impl Builder {
 
     fn zeroed(&mut self, live: (u32, u32)) -> u32 {
         let buffer = self.arena(live);
-        self.program.buffers[buffer as usize].zeroed = true;
+        let buffer_bytes = self.program.buffers[buffer as usize].bytes.clone();
+        self.program.buffers[buffer as usize].zeroed = vec![Zeroed::start(buffer_bytes)];
         buffer
     }
 
