@@ -1,7 +1,7 @@
 //! Tensors: an element type, a shape and bytes, dense in row-major order. Weights, inputs and outputs are tensors; the
 //! bytes are owned and 64-byte aligned, or a part of a mapped file.
 
-use crate::ElementType;
+use crate::{ElementType, mapping, memory::Block};
 use bytemuck::Pod;
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -21,11 +21,61 @@ enum Storage {
     Mapped { file: Arc<Mmap>, range: Range<usize> },
 }
 
-/// Bytes in 64-byte lines, so that vector loads of a whole tensor are aligned.
-#[derive(Clone)]
-struct AlignedBytes {
-    lines: Vec<Line>,
-    length: usize,
+/// Bytes that start at a multiple of 64, so that vector loads of a whole tensor are aligned.
+enum AlignedBytes {
+    /// In lines of 64 bytes.
+    Lines { lines: Vec<Line>, length: usize },
+    /// In pages of their own, which the system gives zeroed and, where it can, large.
+    Pages(Block),
+}
+
+/// Tensors from this size on have pages of their own.
+const OWN_PAGES: usize = 1 << 20;
+
+impl AlignedBytes {
+    /// Zeros; `None` when there is no memory for them.
+    fn zeros(length: usize) -> Option<Self> {
+        if length >= OWN_PAGES {
+            return Block::new(length as u64).ok().map(AlignedBytes::Pages);
+        }
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(length.div_ceil(64)).ok()?;
+        lines.resize(length.div_ceil(64), Line([0; 64]));
+        Some(AlignedBytes::Lines { lines, length })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            AlignedBytes::Lines { lines, length } => &bytemuck::must_cast_slice(lines)[..*length],
+            AlignedBytes::Pages(block) => block.bytes(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            AlignedBytes::Lines { lines, length } => &mut bytemuck::must_cast_slice_mut(lines)[..*length],
+            AlignedBytes::Pages(block) => {
+                let length = block.bytes().len() as u64;
+                block.bytes_mut(0, length)
+            }
+        }
+    }
+
+    /// A copy of some bytes.
+    ///
+    /// # Panics
+    /// When there is no memory for it, as everywhere in Rust where a value is cloned.
+    fn copy(bytes: &[u8]) -> Self {
+        let mut copy = Self::zeros(bytes.len()).expect("memory for a copy of a tensor");
+        copy.bytes_mut().copy_from_slice(bytes);
+        copy
+    }
+}
+
+impl Clone for AlignedBytes {
+    fn clone(&self) -> Self {
+        Self::copy(self.bytes())
+    }
 }
 
 #[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
@@ -101,10 +151,7 @@ impl Tensor {
     pub fn zeros(element: ElementType, shape: &[usize]) -> Result<Self, TensorError> {
         let length = bytes_needed(element, shape)?;
         let too_large = || TensorError::TooLarge { element, shape: shape.to_vec() };
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(length.div_ceil(64)).map_err(|_| too_large())?;
-        lines.resize(length.div_ceil(64), Line([0; 64]));
-        let storage = Storage::Owned(Arc::new(AlignedBytes { lines, length }));
+        let storage = Storage::Owned(Arc::new(AlignedBytes::zeros(length).ok_or_else(too_large)?));
         Ok(Self { element, shape: shape.to_vec(), storage })
     }
 
@@ -182,7 +229,7 @@ impl Tensor {
     /// The bytes, little-endian, in row-major order.
     pub fn bytes(&self) -> &[u8] {
         match &self.storage {
-            Storage::Owned(owned) => &bytemuck::must_cast_slice(&owned.lines)[..owned.length],
+            Storage::Owned(owned) => owned.bytes(),
             Storage::Mapped { file, range } => &file[range.clone()],
         }
     }
@@ -190,14 +237,18 @@ impl Tensor {
     /// The bytes, writable: copied first when they are shared or mapped.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         if let Storage::Mapped { file, range } = &self.storage {
-            let bytes = &file[range.clone()];
-            let mut lines = vec![Line([0; 64]); bytes.len().div_ceil(64)];
-            bytemuck::must_cast_slice_mut::<Line, u8>(&mut lines)[..bytes.len()].copy_from_slice(bytes);
-            self.storage = Storage::Owned(Arc::new(AlignedBytes { lines, length: bytes.len() }));
+            self.storage = Storage::Owned(Arc::new(AlignedBytes::copy(&file[range.clone()])));
         }
         let Storage::Owned(owned) = &mut self.storage else { unreachable!("mapped bytes were copied above") };
-        let owned = Arc::make_mut(owned);
-        &mut bytemuck::must_cast_slice_mut(&mut owned.lines)[..owned.length]
+        Arc::make_mut(owned).bytes_mut()
+    }
+
+    /// Lets the system take back the memory of a tensor in a mapped file: what is read again comes from the file again.
+    /// For a tensor that was copied elsewhere and will hardly be read again; does nothing to others.
+    pub fn release(&self) {
+        if let Storage::Mapped { file, range } = &self.storage {
+            mapping::release(file, range.clone());
+        }
     }
 
     /// Whether the bytes are part of a mapped file.

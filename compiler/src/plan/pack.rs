@@ -56,6 +56,7 @@ impl Planner<'_> {
                         pack_parallel(values.get(start..)?, strides, rows, width, chunk)
                     })?;
                 }
+                data.release();
                 let buffer = self.weights(tensor);
                 self.packed.insert(key, buffer);
                 buffer
@@ -85,6 +86,7 @@ impl Planner<'_> {
                 *value = *values.get(start + channel * stride)?;
             }
         }
+        self.plan.weights[source as usize].release();
         let buffer = self.weights(tensor);
         let packed = block.access(kernel, buffer, width);
         let place = &mut kernel.accesses[packed as usize];

@@ -1,4 +1,4 @@
-//! The memory of a session: one block of pages from the system, for the arena, the states and the workers' scratch.
+//! Blocks of pages from the system: one for a session's arena, states and scratch, and one for every large tensor.
 //!
 //! Kernels get addresses, not slices: which bytes a kernel touches is decided by the program, and two of its buffers may
 //! take turns at the same bytes ([`arrange`] says where they lie).
@@ -32,12 +32,14 @@ impl Block {
         let alignment = if length >= HUGE_PAGE { HUGE_PAGE } else { LINE };
         let whole = length.max(1).checked_add(alignment).ok_or_else(too_large)?;
         let pages = MmapMut::map_anon(usize::try_from(whole).map_err(|_| too_large())?)?;
+        let start = pages.as_ptr().align_offset(alignment as usize);
         #[cfg(target_os = "linux")]
         if alignment == HUGE_PAGE {
-            // Advice: a system without huge pages says no, and runs as well, only slower.
-            let _ = pages.advise(memmap2::Advice::HugePage);
+            // Advice: a system without huge pages says no, and runs as well, only slower. The end that does not fill a
+            // huge page stays in small ones, which take no more memory than is used.
+            let whole_pages = length / HUGE_PAGE * HUGE_PAGE;
+            let _ = pages.advise_range(memmap2::Advice::HugePage, start, whole_pages as usize);
         }
-        let start = pages.as_ptr().align_offset(alignment as usize);
         Ok(Block { pages, start, length: length as usize })
     }
 
@@ -49,6 +51,11 @@ impl Block {
         assert!(offset <= self.length as u64, "an offset of {offset} in a block of {} bytes", self.length);
         let start = self.pages.as_mut_ptr().wrapping_add(self.start);
         start.wrapping_add(offset as usize).expose_provenance() as u64
+    }
+
+    /// All bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.pages[self.start..][..self.length]
     }
 
     /// Some of the bytes.
