@@ -1,7 +1,9 @@
 //! Kernels evaluated straight from their definition, on plain memory: what generated code is tested against.
 //!
-//! Only loop nests and row operations; the contractions have their own tests. Slow, and obviously right: every position is
+//! All kinds but matrix products and kernels of the runtime, which have their own tests. Slow, and obviously right: every position is
 //! visited, every expression evaluated, nothing precomputed.
+
+mod attention;
 
 use super::kernel::{Access, Block, Body, Fold, Instruction, Kernel, LoopVariable, Nest, RowOperation, Rows, Store};
 use crate::codegen::strip::strip_of;
@@ -43,7 +45,7 @@ pub enum EvaluateError {
 /// An index outside its axis, or a size without a value.
 ///
 /// # Panics
-/// When the kernel reads or writes outside its buffers, or is not a nest or a row operation.
+/// When the kernel reads or writes outside its buffers, or is of a kind that is not evaluated.
 pub fn evaluate(
     kernel: &Kernel,
     memory: &mut [Vec<u8>],
@@ -60,7 +62,9 @@ pub fn evaluate(
     match &kernel.body {
         Body::Nest(nest) => machine.nest(nest),
         Body::Rows(rows) => machine.rows(rows),
-        _ => panic!("only nests and row operations are evaluated"),
+        Body::Attention(attention) => machine.attention(attention),
+        Body::Depthwise(depthwise) => machine.nest(&depthwise.nest()),
+        Body::Gemm(_) | Body::Builtin { .. } => panic!("kernels of this kind are not evaluated"),
     }
 }
 
