@@ -6,6 +6,7 @@
 
 use super::{
     emit::Emitter,
+    ending::folded_values,
     strip::{Job, Row, Sink, operands},
     tile::{self, Tiling},
 };
@@ -86,27 +87,21 @@ fn positions(emitter: &mut Emitter<'_>, block: &Block, row: &[u32], given: &[u32
         let job = Job { block, variable: *inner, given, sinks };
         let extent = emitter.extent(*inner);
         let (low, high) = (emitter.int(0), emitter.size(&extent));
-        if job.needs_strips(emitter, &[ElementType::F32]) {
-            emitter.strips(&extent, (low, high), |emitter, low, high| {
-                emitter.run_job(&job, &[ElementType::F32], (low, high));
-            });
-        } else {
-            emitter.run_job(&job, &[ElementType::F32], (low, high));
-        }
+        emitter.run_in_strips(&job, &[ElementType::F32], (low, high));
         // Where the next run of the inner variable lies.
         let bytes = emitter.times(high, &Size::from(4));
         emitter.builder.ins().iadd(memory, bytes)
     });
 }
 
-/// Loops over the outer variables of a row, `memory` moving on with what `body` returns.
-fn outer_loops(
+/// Loops over some variables, `memory` moving on with what `body` returns.
+pub(super) fn outer_loops(
     emitter: &mut Emitter<'_>,
-    outer: &[u32],
+    variables: &[u32],
     memory: Value,
     body: &mut dyn FnMut(&mut Emitter<'_>, Value) -> Value,
 ) -> Value {
-    let Some((variable, outer)) = outer.split_first() else { return body(emitter, memory) };
+    let Some((variable, inner)) = variables.split_first() else { return body(emitter, memory) };
     let extent = emitter.extent(*variable);
     let (low, high) = (emitter.int(0), emitter.size(&extent));
     emitter.loop_over(
@@ -114,7 +109,7 @@ fn outer_loops(
         (low, high, 1),
         &[memory],
         |_| {},
-        |emitter, memory| vec![outer_loops(emitter, outer, memory[0], body)],
+        |emitter, memory| vec![outer_loops(emitter, inner, memory[0], body)],
     )[0]
 }
 
@@ -153,14 +148,6 @@ fn plain_destination(emitter: &Emitter<'_>, rows: &Rows, affine: &Affine) -> Opt
     });
     (is_result && store.combine.is_none() && apart && is_plain(emitter, store.access, *variable))
         .then_some(store.access)
-}
-
-fn folded_values(finish: &Block) -> Vec<u32> {
-    let values = finish.instructions.iter().enumerate();
-    values
-        .filter(|(_, instruction)| matches!(instruction, Instruction::Folded(_)))
-        .map(|(place, _)| place as u32)
-        .collect()
 }
 
 /// Gain and bias in the finish of a normalisation: `folded * gain (+ bias)`, each read from contiguous memory.

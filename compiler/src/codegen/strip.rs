@@ -167,12 +167,32 @@ impl Emitter<'_> {
 
     /// The address of an access at positions of variables that are not bound; others that are not bound are at 0.
     pub fn address_of(&mut self, access: u32, positions: &[(u32, Value)]) -> Value {
-        self.scopes.push(FxHashMap::default());
-        positions.iter().for_each(|(variable, position)| self.bind(*variable, *position));
+        self.at(positions, |emitter| emitter.place(access))
+    }
+
+    /// The address of an access at the bound position.
+    pub fn place(&mut self, access: u32) -> Value {
         let (place, displacement) = self.address(access);
-        positions.iter().for_each(|(variable, _)| self.unbind(*variable));
-        self.scopes.pop();
         self.builder.ins().iadd_imm_s(place, i64::from(displacement))
+    }
+
+    /// Runs `body` with some variables bound that are not bound here.
+    pub fn at<R>(&mut self, position: &[(u32, Value)], body: impl FnOnce(&mut Self) -> R) -> R {
+        self.scopes.push(FxHashMap::default());
+        position.iter().for_each(|(variable, value)| self.bind(*variable, *value));
+        let result = body(self);
+        position.iter().for_each(|(variable, _)| self.unbind(*variable));
+        self.scopes.pop();
+        result
+    }
+
+    /// Computes a job over a range of any length.
+    pub fn run_in_strips(&mut self, job: &Job<'_>, folded: &[ElementType], range: (Value, Value)) {
+        if !job.needs_strips(self, folded) {
+            return self.run_job(job, folded, range);
+        }
+        let extent = self.extent(job.variable);
+        self.strips(&extent, range, |emitter, low, high| emitter.run_job(job, folded, (low, high)));
     }
 
     /// Computes a job over a range of at most [`STRIP`] positions when it needs strips, of any length otherwise: see

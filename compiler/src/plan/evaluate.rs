@@ -1,7 +1,9 @@
 //! Kernels evaluated straight from their definition, on plain memory: what generated code is tested against.
 //!
-//! Slow, and obviously right: every position is
-//! visited, every expression evaluated, nothing precomputed.
+//! All kinds but kernels of the runtime, which have their own tests. Slow, and obviously right: every position is visited,
+//! every expression evaluated, nothing precomputed.
+
+mod attention;
 
 use super::kernel::{
     Access, Block, Body, Fold, Gemm, Instruction, Kernel, LoopVariable, Nest, RightOperand, RowOperation, Rows, Store,
@@ -45,7 +47,7 @@ pub enum EvaluateError {
 /// An index outside its axis, or a size without a value.
 ///
 /// # Panics
-/// When the kernel reads or writes outside its buffers, or is not a nest, a row operation or a product.
+/// When the kernel reads or writes outside its buffers, or is of a kind that is not evaluated.
 pub fn evaluate(
     kernel: &Kernel,
     memory: &mut [Vec<u8>],
@@ -63,7 +65,9 @@ pub fn evaluate(
         Body::Nest(nest) => machine.nest(nest),
         Body::Rows(rows) => machine.rows(rows),
         Body::Gemm(gemm) => machine.gemm(gemm),
-        _ => panic!("only nests, row operations and products are evaluated"),
+        Body::Attention(attention) => machine.attention(attention),
+        Body::Depthwise(depthwise) => machine.nest(&depthwise.nest()),
+        Body::Builtin { .. } => panic!("kernels of the runtime are not evaluated"),
     }
 }
 
