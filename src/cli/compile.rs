@@ -32,7 +32,8 @@ enum Stage {
     Ncd,
     /// The circuit after rewriting, as text
     Rewritten,
-
+    /// The circuit as it was read, as JSON
+    Json,
     /// The kernels: what is fused, where arrays lie, memory
     Plan,
     /// Cranelift's intermediate code of every kernel
@@ -47,7 +48,7 @@ impl Compile {
         let compiler = self.model.compiler();
         let text = match self.emit {
             Stage::Ncd => ir::text::print(&super::load_with_progress(&self.model)?),
-
+            Stage::Json => ir::json::print(&super::load_with_progress(&self.model)?),
             stage => {
                 let module = super::load_with_progress(&self.model)?;
                 let planned = compiler.plan(module).into_diagnostic()?;
