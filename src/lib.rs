@@ -13,8 +13,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod check;
+pub mod files;
 pub mod load;
 pub mod npy;
+pub mod random;
 
 pub use strang_compiler as compiler;
 pub use strang_ir as ir;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use strang_compiler::import::{onnx, safetensors};
-use strang_ir::{Module, Size, text};
+use strang_ir::{Module, Size, json, text};
 
 /// Why a file is no model.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum LoadModelError {
     /// A text circuit with a mistake.
     #[error(transparent)]
     Text(#[from] text::TextError),
+    /// A JSON circuit with a mistake.
+    #[error(transparent)]
+    Json(#[from] json::JsonError),
     /// Weights that do not fit the circuit.
     #[error(transparent)]
     Weights(onnx::ImportError),
@@ -52,6 +55,7 @@ pub fn load(path: &Path, dimensions: &BTreeMap<String, i64>) -> Result<Module, L
     let mut module = match extension {
         "onnx" => onnx::load(path, &onnx::ImportOptions { dimensions: dimensions.clone(), ..Default::default() })?,
         "ncd" => text::parse_verified(&read(path)?, &path.display().to_string())?.0,
+        "json" => json::parse_verified(&read(path)?, &path.display().to_string())?.0,
         _ => return Err(LoadModelError::Extension(path.into())),
     };
     if extension != "onnx" {

@@ -1,11 +1,12 @@
 //! Tensors in `.npy` files, with the conventions of the conformance suite: bf16 as raw `uint16`, sub-byte integers one a
 //! byte.
 
+use crate::files;
 use half::f16;
 use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 use std::{
     fs::File,
-    io::{BufReader, BufWriter, Write},
+    io::{BufReader, Write},
     path::{Path, PathBuf},
 };
 use strang_runtime::{ElementType, Tensor};
@@ -96,17 +97,13 @@ pub fn read(path: &Path, wanted: Option<ElementType>) -> Result<Tensor, NpyError
     }
 }
 
-/// Writes a tensor, first beside its place, so that a failure leaves no half-written file.
+/// Writes a tensor; a failure leaves no half-written file.
 ///
 /// # Errors
 /// A file that cannot be written.
 pub fn write(path: &Path, tensor: &Tensor) -> Result<(), NpyError> {
     let file_error = |source| NpyError::File { path: path.into(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(file_error)?;
-    write_to(BufWriter::new(file.as_file_mut()), tensor).map_err(file_error)?;
-    file.persist(path).map_err(|error| file_error(error.error))?;
-    Ok(())
+    files::replace(path, |file| write_to(file, tensor)).map_err(file_error)
 }
 
 fn write_to(writer: impl Write, tensor: &Tensor) -> std::io::Result<()> {

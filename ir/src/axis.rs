@@ -28,7 +28,7 @@ impl Axis {
 }
 
 /// An index variable of a node: a position that runs over an axis.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Variable {
     /// Its name, unique in its node: the axis name, with primes for a second variable over the same axis.
     pub name: Arc<str>,

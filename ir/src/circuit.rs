@@ -18,7 +18,7 @@ use strang_runtime::{ElementType, Size, Tensor};
 pub struct FunctionId(pub u32);
 
 /// One output of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value {
     /// The node.
     pub node: NodeIndex,
@@ -33,7 +33,7 @@ impl From<NodeIndex> for Value {
 }
 
 /// From an output of one node to an operand of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Edge {
     /// The output port of the source.
     pub port: u32,
@@ -42,7 +42,7 @@ pub struct Edge {
 }
 
 /// Where a node came from, so that errors and profiles name the user's own layer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Source {
     /// Made by a program.
     #[default]
@@ -59,7 +59,7 @@ pub enum Source {
 }
 
 /// One output of a node: its name, its element type and the node's variables that are its axes, outermost first.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Output {
     /// The name of the value, without `%`.
     pub name: Arc<str>,
@@ -70,7 +70,7 @@ pub struct Output {
 }
 
 /// An operation with its variables, how it reads its operands and what it yields.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     /// What is computed.
     pub op: Op,
@@ -146,7 +146,7 @@ impl Node {
 }
 
 /// A circuit with inputs and outputs.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Function {
     /// Its name, without `@`.
     pub name: Arc<str>,
@@ -359,7 +359,7 @@ fn same_node(a: &Node, b: &Node) -> bool {
 }
 
 /// A constant array of a module: a weight, by name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Parameter {
     /// Its name, without `@`.
     pub name: Arc<str>,
@@ -368,7 +368,6 @@ pub struct Parameter {
     /// Its axes, outermost first.
     pub axes: Vec<Axis>,
     /// Its elements; absent in a circuit that is looked at without its weights.
-    #[serde(skip)]
     pub data: Option<Tensor>,
     /// The digest of its elements, where they were left out: see [`Parameter::digest`].
     pub digest: Option<Digest>,
@@ -412,7 +411,7 @@ impl PartialEq for Parameter {
 }
 
 /// A model: functions and parameters. The first function is the entry.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Module {
     /// A title for people.
     pub title: Arc<str>,

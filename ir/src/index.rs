@@ -10,13 +10,42 @@ use strang_runtime::{Bindings, Size, size::SizeError};
 
 /// `constant + sum of coefficient * atom`, canonical: atoms ascend, no coefficient is zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Terms")]
 pub struct IndexExpr {
     terms: Vec<(Atom, Size)>,
+    #[serde(skip_serializing_if = "is_zero")]
     constant: Size,
+}
+
+/// An expression as it is read, perhaps not canonical.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Terms {
+    terms: Vec<(Atom, Size)>,
+    #[serde(default)]
+    constant: Size,
+}
+
+impl TryFrom<Terms> for IndexExpr {
+    type Error = &'static str;
+
+    fn try_from(Terms { mut terms, constant }: Terms) -> Result<Self, Self::Error> {
+        terms.sort();
+        if terms.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err("two terms of an index expression have the same atom");
+        }
+        terms.retain(|(_, coefficient)| !coefficient.is(0));
+        Ok(IndexExpr { terms, constant })
+    }
+}
+
+fn is_zero(size: &Size) -> bool {
+    size.is(0)
 }
 
 /// What index expressions are affine in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Atom {
     /// A variable of the node, by position.
     Variable(u32),
@@ -34,6 +63,7 @@ pub enum Atom {
 
 /// A condition on the variables, beside the extents of the operand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// `low <= expression < high`.
     Range {
@@ -57,7 +87,7 @@ pub enum Condition {
 ///
 /// With a `fill`, positions outside the operand's extents, or where a condition fails, read the fill. Without one, every
 /// position must lie inside, which the verifier proves or a session checks when it binds sizes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IndexMap {
     /// One expression per axis of the operand, outermost first.
     pub exprs: Vec<IndexExpr>,

@@ -8,7 +8,7 @@
 //! | [`op`] | the closed set of operations |
 //! | [`circuit`], [`canonical`] | nodes, functions, modules; nodes up to the names of variables |
 //! | [`digest`] | digests of constant data |
-//! | [`mod@text`] | the text format: parse and print |
+//! | [`mod@text`], [`json`] | the two written forms: parse and print |
 //! | [`mod@verify`] | whether a module is sound |
 //! | [`define`] | composite operations in terms of others |
 //! | [`analysis`] | work and memory of circuits |
@@ -25,6 +25,7 @@ pub mod digest;
 pub mod error;
 pub mod index;
 pub mod interpret;
+pub mod json;
 pub mod literal;
 pub mod op;
 #[cfg(any(test, feature = "testing"))]

@@ -1,7 +1,7 @@
 //! Typed numbers: an element type and the exact bits.
 
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use strang_runtime::{
     ElementType,
@@ -9,7 +9,7 @@ use strang_runtime::{
 };
 
 /// A number of an element type, by its bits (so that NaN equals itself and -0 differs from +0).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Literal {
     /// Its type.
     pub element: ElementType,
@@ -42,6 +42,37 @@ impl Literal {
                 Literal { element, bits: value.clamp(low, high) as u64 & mask }
             }
         }
+    }
+
+    /// The number of a type that a text says, as [`Display`](fmt::Display) writes it; decimals are rounded to nearest.
+    /// `None` for other text and for numbers that the type cannot hold.
+    pub fn from_text(element: ElementType, text: &str) -> Option<Self> {
+        if element == ElementType::Bool {
+            return matches!(text, "true" | "false").then(|| Literal { element, bits: u64::from(text == "true") });
+        }
+        if let Some((low, high)) = element.integer_range() {
+            let value = text.parse().ok().filter(|value| (low..=high).contains(value))?;
+            return Some(Self::from_integer(element, value));
+        }
+        if let Some(digits) = text.strip_prefix("nan(0x").and_then(|rest| rest.strip_suffix(')')) {
+            let literal = Literal { element, bits: u64::from_str_radix(digits, 16).ok()? };
+            let fits = element.bits() == 64 || literal.bits >> element.bits() == 0;
+            return (fits && literal.to_f64().is_nan()).then_some(literal);
+        }
+        match text {
+            "nan" => return Some(Self::from_f64(element, f64::NAN)),
+            "inf" => return Some(Self::from_f64(element, f64::INFINITY)),
+            "-inf" => return Some(Self::from_f64(element, f64::NEG_INFINITY)),
+            // Rust reads more words than these as numbers.
+            other if other.contains(|c: char| !matches!(c, '0'..='9' | '.' | 'e' | 'E' | '+' | '-')) => return None,
+            _ => {}
+        }
+        let bits = match element {
+            ElementType::F32 => text.parse::<f32>().ok()?.to_bits().into(),
+            _ => Self::from_f64(element, text.parse().ok()?).bits,
+        };
+        let literal = Literal { element, bits };
+        literal.to_f64().is_finite().then_some(literal)
     }
 
     /// An f32.
@@ -125,4 +156,26 @@ impl fmt::Display for Literal {
             _ => write!(f, "{:?}", value as f32),
         }
     }
+}
+
+/// `{"element": "f32", "value": "0.5"}`: JSON's own numbers have neither infinities nor exact bits.
+impl Serialize for Literal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Written { element: self.element, value: self.to_string() }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Literal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Written { element, value } = Written::deserialize(deserializer)?;
+        Literal::from_text(element, &value)
+            .ok_or_else(|| serde::de::Error::custom(format!("`{value}` is not a number of {element}")))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    element: ElementType,
+    value: String,
 }

@@ -32,6 +32,7 @@ pub enum Op {
     /// One operand, combined over the contracted variables.
     Reduce(Monoid),
     /// The position, along one contracted variable, of the largest or smallest value (i64).
+    #[serde(rename = "argreduce")]
     ArgReduce {
         /// The largest, else the smallest.
         largest: bool,
@@ -137,8 +138,10 @@ pub enum Monoid {
     /// Product from 1.
     Product,
     /// The smallest, from the type's highest value.
+    #[serde(rename = "min")]
     Minimum,
     /// The largest, from the type's lowest value.
+    #[serde(rename = "max")]
     Maximum,
     /// Logical or bitwise and.
     And,

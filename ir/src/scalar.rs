@@ -7,6 +7,7 @@ use strang_runtime::{ElementType, Size};
 /// An expression over the operands of a `map` at one position. It is typed from the bottom up: an operand has its element
 /// type, `Index` and `Size` are i64, comparisons give `bool`; both sides of a binary operation have one type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ScalarExpr {
     /// The value of an operand, by slot.
     Operand(u32),
@@ -31,8 +32,7 @@ macro_rules! named {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$doc])* $variant),* }
+        pub enum $name { $($(#[$doc])* #[serde(rename = $text)] $variant),* }
 
         impl $name {
             /// Every function of this kind.

@@ -1,17 +1,26 @@
 //! `strang compile`: show or write any stage of a compilation.
 
 use super::ModelArguments;
-use miette::{IntoDiagnostic, Result};
+use super::{explain, report};
+use miette::Result;
 use std::{io::Write, path::PathBuf};
-use strang::{compiler::codegen, ir};
+use strang::{compiler::codegen, files, ir};
 
 /// Compile a model and print any stage
 ///
+/// A model goes through these stages; each prints as text that stays the same for the same model, so that it can be kept
+/// and compared:
+///
+///   ncd        the circuit as it was read, in the text form that `strang` reads back (weights as digests)
+///   json       the same as JSON, for other programs
+///   rewritten  the circuit after rewriting: constants folded, equal forms that run faster
+///   plan       the kernels: what is fused, where arrays lie, how much memory there is
+///   clif       Cranelift's intermediate code of every kernel
+///   asm        the machine code of every kernel, for this machine
+///
 /// Examples:
-///   strang compile model.onnx --emit ncd            the circuit as it was read
-///   strang compile model.onnx --emit rewritten      after rewriting
-///   strang compile model.onnx --emit plan           kernels, layouts, memory
-///   strang compile model.onnx --emit asm -o model.s
+///   strang compile model.onnx --emit ncd -o model.ncd
+///   strang compile model.onnx --emit plan | less
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Compile {
@@ -32,7 +41,8 @@ enum Stage {
     Ncd,
     /// The circuit after rewriting, as text
     Rewritten,
-
+    /// The circuit as it was read, as JSON
+    Json,
     /// The kernels: what is fused, where arrays lie, memory
     Plan,
     /// Cranelift's intermediate code of every kernel
@@ -47,32 +57,29 @@ impl Compile {
         let compiler = self.model.compiler();
         let text = match self.emit {
             Stage::Ncd => ir::text::print(&super::load_with_progress(&self.model)?),
-
+            Stage::Json => ir::json::print(&super::load_with_progress(&self.model)?),
             stage => {
                 let module = super::load_with_progress(&self.model)?;
-                let planned = compiler.plan(module).into_diagnostic()?;
+                let planned = compiler.plan(module).map_err(explain)?;
                 match stage {
                     Stage::Rewritten => ir::text::print(&planned.rewritten),
                     Stage::Plan => planned.plan.to_string(),
                     other => {
                         let form = if other == Stage::Clif { codegen::Form::Clif } else { codegen::Form::Assembly };
-                        codegen::print(&planned.plan, &codegen::Target::host().into_diagnostic()?, form)
-                            .into_diagnostic()?
+                        codegen::print(&planned.plan, &codegen::Target::host().map_err(report)?, form)
+                            .map_err(report)?
                     }
                 }
             }
         };
         match &self.output {
-            None => std::io::stdout().write_all(text.as_bytes()).into_diagnostic(),
-            Some(path) => {
-                // Written beside its place first, so that a failure leaves no half-written file.
-                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-                let folder = folder.unwrap_or(std::path::Path::new("."));
-                let mut file = tempfile::NamedTempFile::new_in(folder).into_diagnostic()?;
-                file.write_all(text.as_bytes()).into_diagnostic()?;
-                file.persist(path).into_diagnostic()?;
-                Ok(())
-            }
+            None => match std::io::stdout().write_all(text.as_bytes()) {
+                // The reader has seen enough: `strang compile ... | head`.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                outcome => outcome.map_err(report),
+            },
+            Some(path) => files::replace(path, |file| file.write_all(text.as_bytes()))
+                .map_err(|error| report(format!("{}: {error}", path.display()))),
         }
     }
 }

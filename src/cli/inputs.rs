@@ -1,8 +1,9 @@
 //! Where the inputs of a run come from: a folder, single files, or a seed.
 
-use miette::{IntoDiagnostic, Result, miette};
-use std::path::PathBuf;
-use strang::{ElementType, Executable, Tensor, npy, runtime::Bindings, runtime::program::Port};
+use super::report;
+use miette::{Result, miette};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use strang::{ElementType, Executable, Size, Tensor, npy, random::Random, runtime::Bindings, runtime::program::Port};
 
 /// The inputs of a run.
 #[derive(clap::Args)]
@@ -19,24 +20,28 @@ pub struct InputArguments {
 }
 
 impl InputArguments {
-    /// Whether the user said anything.
-    pub fn are_given(&self) -> bool {
-        self.inputs.is_some() || !self.input.is_empty() || self.random.is_some()
-    }
-
     /// The tensors for the inputs of a program. With random inputs all symbols must have been fixed by `--dim`.
     ///
     /// # Errors
-    /// Files that are missing or hold something else, or shapes that are not known.
+    /// No word about inputs where some are needed, files that are missing or hold something else, or shapes that are not
+    /// known.
     pub fn read(&self, executable: &Executable) -> Result<Vec<Tensor>> {
-        self.read_ports(&executable.inputs().collect::<Vec<_>>())
+        let ports: Vec<&Port> = executable.inputs().collect();
+        if self.inputs.is_none() && self.input.is_empty() && self.random.is_none() && !ports.is_empty() {
+            return Err(needed(&ports));
+        }
+        self.read_ports(&ports)
     }
 
-    /// As [`InputArguments::read`], for ports.
+    /// As [`InputArguments::read`], but random tensors where the user said nothing: for work whose result does not matter.
     ///
     /// # Errors
     /// As [`InputArguments::read`].
-    pub fn read_ports(&self, ports: &[&Port]) -> Result<Vec<Tensor>> {
+    pub fn read_any(&self, executable: &Executable) -> Result<Vec<Tensor>> {
+        self.read_ports(&executable.inputs().collect::<Vec<_>>())
+    }
+
+    fn read_ports(&self, ports: &[&Port]) -> Result<Vec<Tensor>> {
         if let Some(folder) = &self.inputs {
             return ports
                 .iter()
@@ -51,8 +56,8 @@ impl InputArguments {
         if !self.input.is_empty() {
             return self.named(ports);
         }
-        let mut random = Random(self.random.unwrap_or(0));
-        ports.iter().map(|port| random.tensor(port)).collect()
+        let mut random = Random::new(self.random.unwrap_or(0));
+        ports.iter().map(|port| random.tensor(port.element, &known_shape(port)?).map_err(report)).collect()
     }
 
     fn named(&self, ports: &[&Port]) -> Result<Vec<Tensor>> {
@@ -65,53 +70,41 @@ impl InputArguments {
                 .iter()
                 .position(|port| *port.name == *name)
                 .ok_or_else(|| miette!("the model has no input `{name}`; its inputs are: {}", names()))?;
-            tensors[position] = Some(npy::read(file.as_ref(), Some(ports[position].element)).into_diagnostic()?);
+            let tensor = npy::read(file.as_ref(), Some(ports[position].element));
+            tensors[position] = Some(tensor.map_err(|error| miette!("input `{name}`: {error}"))?);
         }
         let missing = |port: &&Port| miette!("the input `{}` is missing; the inputs are: {}", port.name, names());
         tensors.into_iter().zip(ports).map(|(tensor, port)| tensor.ok_or_else(|| missing(port))).collect()
     }
 }
 
-/// A seeded generator (SplitMix64; Steele, Lea and Flood, 2014): the same inputs on every machine.
-struct Random(u64);
+/// What to say when there are inputs and no word about them.
+fn needed(ports: &[&Port]) -> miette::Report {
+    let inputs: Vec<String> =
+        ports.iter().map(|port| format!("\n  {}: {}", port.name, shape_text(port.element, &port.shape))).collect();
+    let symbols: BTreeSet<Arc<str>> =
+        ports.iter().flat_map(|port| &port.shape).flat_map(|size| size.symbols()).collect();
+    let symbols: Vec<String> = symbols.iter().map(|symbol| format!(" --dim {symbol}=SIZE")).collect();
+    let help = format!(
+        "give them with --inputs DIR (input_0.npy, input_1.npy, ...) or --input NAME=FILE.npy, or try random ones: --random 0{}",
+        symbols.concat()
+    );
+    miette!(help = help, "the model needs inputs:{}", inputs.concat())
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn tensor(&mut self, port: &Port) -> Result<Tensor> {
-        let mut shape = Vec::with_capacity(port.shape.len());
-        for size in &port.shape {
-            let unknown = |_| {
-                let symbols: Vec<String> = size.symbols().iter().map(|symbol| format!("--dim {symbol}=SIZE")).collect();
-                miette!("the input `{}` has the size `{size}`; say what it is with {}", port.name, symbols.join(" "))
-            };
-            let value = size.eval(&Bindings::new()).map_err(unknown)?;
-            shape.push(
-                usize::try_from(value).map_err(|_| miette!("the input `{}` has a negative size {value}", port.name))?,
-            );
-        }
-        let mut tensor = Tensor::zeros(port.element, &shape).into_diagnostic()?;
-        for position in 0..tensor.count() {
-            let value = if port.element.is_float() {
-                let unit = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
-                strang::ir::Literal::from_f64(port.element, unit * 2. - 1.)
-            } else {
-                strang::ir::Literal::from_integer(port.element, (self.next() & 1) as i128)
-            };
-            tensor.set_bits(position, value.bits);
-        }
-        Ok(tensor)
-    }
+/// The shape of an input whose sizes are all known.
+fn known_shape(port: &Port) -> Result<Vec<usize>> {
+    let unknown = |size: &Size| {
+        let symbols: Vec<String> = size.symbols().iter().map(|symbol| format!("--dim {symbol}=SIZE")).collect();
+        miette!("the input `{}` has the size `{size}`; say what it is with {}", port.name, symbols.join(" "))
+    };
+    let value = |size: &Size| size.eval(&Bindings::new()).map_err(|_| unknown(size));
+    let size = |size: &Size| usize::try_from(value(size)?).map_err(|_| unknown(size));
+    port.shape.iter().map(size).collect()
 }
 
 /// A type and a shape as people write them: `f32[batch, 10]`.
-pub fn shape_text(element: ElementType, shape: &[strang::Size]) -> String {
+pub fn shape_text(element: ElementType, shape: &[Size]) -> String {
     let sizes: Vec<String> = shape.iter().map(ToString::to_string).collect();
     format!("{element}[{}]", sizes.join(", "))
 }

@@ -1,6 +1,7 @@
 //! The commands of the program, one file each, and what they share.
 
 mod bench;
+mod check;
 mod compile;
 mod inputs;
 mod run;
@@ -9,26 +10,38 @@ mod summary;
 
 use clap::{Parser, Subcommand};
 use indicatif::ProgressBar;
-use miette::{IntoDiagnostic, Result};
+use miette::Result;
 use std::{path::PathBuf, time::Duration};
 use strang::{CompileError, Model, ir::Module, load::LoadModelError};
 
-/// Compile neural networks to native CPU code, and run them.
+/// Compile neural networks to native CPU code, and run them
 ///
-/// A MODEL is an ONNX file (.onnx), a text circuit (.ncd, with its weights in a .safetensors file of the same name) or a JSON
-/// circuit (.json). Everything is compiled when the command starts; nothing is cached or written unless asked for.
+/// A MODEL is an ONNX file (.onnx), a text circuit (.ncd) or a JSON circuit (.json), these two with their weights in a
+/// .safetensors file of the same name beside them. Everything is compiled when the command starts; nothing is cached, and
+/// nothing is written unless asked for.
 #[derive(Parser)]
-#[command(name = "strang", version, propagate_version = true)]
+#[command(name = "strang", version, propagate_version = true, max_term_width = 120, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXAMPLES: &str = "\
+Start here:
+  strang show model.onnx                     what goes in, what comes out, what is inside
+  strang run model.onnx --random 0           run it once on random inputs
+  strang run model.onnx --inputs DIR         run it on DIR/input_0.npy, DIR/input_1.npy, ...
+  strang check model.onnx --random 0         compare compiled code with the reference interpreter
+  strang bench model.onnx --threads 1,2      how long it takes
+  strang compile model.onnx --emit plan      what it was compiled to
+`strang help COMMAND` says more about each.";
 
 #[derive(Subcommand)]
 enum Command {
     Run(run::Run),
     Compile(compile::Compile),
     Show(show::Show),
+    Check(check::Check),
     Bench(bench::Bench),
 }
 
@@ -38,6 +51,7 @@ pub fn main() -> Result<()> {
         Command::Run(command) => command.execute(),
         Command::Compile(command) => command.execute(),
         Command::Show(command) => command.execute(),
+        Command::Check(command) => command.execute(),
         Command::Bench(command) => command.execute(),
     }
 }
@@ -88,10 +102,15 @@ fn spinner(what: &'static str) -> ProgressBar {
     bar
 }
 
-/// An error with the line of the text circuit that it is in, when it is in one.
+/// An error as it is shown: under the line of the text circuit that it is in, when it is in one.
 fn explain(error: CompileError) -> miette::Report {
     match error {
-        CompileError::Load(LoadModelError::Text(error)) => miette::miette!("{}", error.render()),
-        other => miette::Report::from(IntoDiagnostic::into_diagnostic(Err::<(), _>(other)).unwrap_err()),
+        CompileError::Load(LoadModelError::Text(error)) => miette::Report::new(error),
+        other => report(other),
     }
+}
+
+/// An error whose message says all.
+fn report(error: impl std::fmt::Display) -> miette::Report {
+    miette::miette!("{error}")
 }

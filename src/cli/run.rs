@@ -1,7 +1,7 @@
 //! `strang run`: compile a model and run it once.
 
-use super::{ModelArguments, inputs::InputArguments, summary::summary};
-use miette::{IntoDiagnostic, Result};
+use super::{ModelArguments, inputs::InputArguments, report, summary::summary};
+use miette::{Result, miette};
 use std::{path::PathBuf, sync::Arc};
 use strang::{
     npy,
@@ -10,11 +10,12 @@ use strang::{
 
 /// Compile a model and run it on inputs
 ///
-/// Without --outputs a readable summary of each output is printed: shape, range, first values; for one row of classes the top
-/// five. Without inputs the model runs on random ones (seed 0).
+/// Inputs come from a folder, from single files, or at random; sizes that the model leaves open follow from the inputs, or
+/// from --dim. Without --outputs a readable summary of each output is printed: shape, range, first values; for one row of
+/// classes the top five.
 ///
 /// Examples:
-///   strang run resnet50.onnx --random 0
+///   strang run resnet50.onnx --random 0 --dim batch=1
 ///   strang run model.onnx --inputs data --outputs results
 ///   strang run model.onnx --input tokens=tokens.npy --dim batch=1 --profile
 #[derive(clap::Args)]
@@ -35,7 +36,7 @@ pub struct Run {
     profile: bool,
 }
 
-/// Options for a number of threads.
+/// Options for a number of threads, at least one.
 pub fn session_options(threads: Option<usize>) -> SessionOptions {
     SessionOptions { team: threads.map(|threads| Arc::new(Team::new(Some(threads.max(1))))), ..Default::default() }
 }
@@ -43,25 +44,28 @@ pub fn session_options(threads: Option<usize>) -> SessionOptions {
 impl Run {
     /// Does it.
     pub fn execute(self) -> Result<()> {
+        if self.threads == Some(0) {
+            return Err(miette!("--threads takes at least 1"));
+        }
         let model = super::compile_with_progress(&self.model)?;
         let inputs = self.inputs.read(&model.executable)?;
-        let bindings = model.executable.bindings(&inputs).into_diagnostic()?;
-        let mut session = model.executable.session(&bindings, &session_options(self.threads)).into_diagnostic()?;
+        let bindings = model.executable.bindings(&inputs).map_err(report)?;
+        let mut session = model.executable.session(&bindings, &session_options(self.threads)).map_err(report)?;
         let outputs = if self.profile {
             // The first run touches memory for the first time; the second shows what a run costs.
-            session.run(&inputs).into_diagnostic()?;
+            session.run(&inputs).map_err(report)?;
             session.reset_states();
-            let (outputs, profile) = session.run_profiled(&inputs).into_diagnostic()?;
+            let (outputs, profile) = session.run_profiled(&inputs).map_err(report)?;
             eprintln!("{profile}");
             outputs
         } else {
-            session.run(&inputs).into_diagnostic()?
+            session.run(&inputs).map_err(report)?
         };
         match &self.outputs {
             Some(folder) => {
-                std::fs::create_dir_all(folder).into_diagnostic()?;
+                std::fs::create_dir_all(folder).map_err(|error| miette!("{}: {error}", folder.display()))?;
                 for (position, output) in outputs.iter().enumerate() {
-                    npy::write(&folder.join(format!("output_{position}.npy")), output).into_diagnostic()?;
+                    npy::write(&folder.join(format!("output_{position}.npy")), output).map_err(report)?;
                 }
             }
             None => {

@@ -1,17 +1,21 @@
 //! `strang show`: what a model is.
 
-use super::{ModelArguments, inputs::shape_text};
-use miette::{IntoDiagnostic, Result};
+use super::{ModelArguments, inputs::shape_text, report};
+use miette::Result;
 use std::collections::BTreeMap;
 use strang::{
-    ir::{Function, Op},
+    ir::{Function, Op, analysis::summary},
     load::symbols,
     runtime::Bindings,
     runtime::session::SessionOptions,
 };
 
 /// Show a model: inputs, outputs, symbols, parameters, operators, flops, peak memory
+///
+/// Example:
+///   strang show model.onnx --dim batch=1
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Show {
     #[command(flatten)]
     model: ModelArguments,
@@ -54,14 +58,20 @@ impl Show {
         }
         let operators: Vec<String> = operators.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
         println!("operators\n  {}", operators.join(", "));
-        let symbolic = !symbols.is_empty();
-        let model = self.model.compiler().compile(module).into_diagnostic()?;
-        println!("flops\n  {}", count_text(&model.flops));
+        println!("flops\n  {}", count_text(&summary(&module).cost.flops));
         println!("peak memory");
-        if symbolic {
+        // Weights may be absent: what a model is can be shown all the same.
+        let model = match self.model.compiler().compile(module) {
+            Ok(model) => model,
+            Err(error) => {
+                println!("  unknown: {error}");
+                return Ok(());
+            }
+        };
+        if model.executable.symbols().next().is_some() {
             println!("  depends on the symbols; fix them with --dim NAME=SIZE to see it");
         } else {
-            let session = model.executable.session(&Bindings::new(), &SessionOptions::default()).into_diagnostic()?;
+            let session = model.executable.session(&Bindings::new(), &SessionOptions::default()).map_err(report)?;
             println!("  {} with the weights, beside inputs and outputs", bytes_text(session.peak_memory()));
         }
         Ok(())

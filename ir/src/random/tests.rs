@@ -40,6 +40,8 @@ fn random_modules_print_and_parse() {
         let printed = text::print(&sample.module);
         let parsed = text::parse(&printed, "random.ncd").unwrap_or_else(|error| panic!("{}", error.render()));
         assert!(parsed == sample.module);
+        let (parsed, _) = crate::json::parse_verified(&crate::json::print(&sample.module), "random.json").unwrap();
+        assert!(parsed == sample.module);
     });
 }
 

@@ -178,7 +178,7 @@ impl miette::Diagnostic for TextError {
     }
 
     fn source_code(&self) -> Option<&dyn miette::SourceCode> {
-        Some(&self.0.text)
+        Some(&*self.0)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
@@ -186,6 +186,26 @@ impl miette::Diagnostic for TextError {
             let text = (!label.text.is_empty()).then(|| label.text.clone());
             miette::LabeledSpan::new_with_span(text, label.span.range())
         })))
+    }
+}
+
+/// The text under its name.
+impl miette::SourceCode for Inner {
+    fn read_span<'a>(
+        &'a self,
+        span: &miette::SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn miette::SpanContents<'a> + 'a>, miette::MietteError> {
+        let found = self.text.read_span(span, before, after)?;
+        Ok(Box::new(miette::MietteSpanContents::new_named(
+            self.origin.to_string(),
+            found.data(),
+            *found.span(),
+            found.line(),
+            found.column(),
+            found.line_count(),
+        )))
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) mod parse;
 mod print;
 
 pub use error::{Label, Span, TextError};
+pub(crate) use print::elements;
 pub use print::print;
 
 use crate::{

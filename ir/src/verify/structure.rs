@@ -2,7 +2,7 @@
 
 use crate::{
     Atom, CircuitError, Condition, Function, FunctionId, IndexExpr, Literal, Module, Node, Op, ScalarExpr, Size,
-    Source, error::Mistake,
+    Source, error::Mistake, text::parse::LARGEST_RANK,
 };
 use petgraph::{
     Direction,
@@ -125,6 +125,10 @@ fn node(module: &Module, node: &Node) -> Result<(), Mistake> {
         return structure("yields nothing".into());
     }
     for (port, output) in node.outputs.iter().enumerate() {
+        if output.variables.len() > LARGEST_RANK {
+            let rank = output.variables.len();
+            return structure(format!("output {port} has {rank} axes; arrays have up to {LARGEST_RANK}"));
+        }
         for (axis, variable) in output.variables.iter().enumerate() {
             if *variable as usize >= count {
                 return structure(format!("output {port} has variable {variable} as an axis, of {count}"));

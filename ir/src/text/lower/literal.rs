@@ -4,7 +4,6 @@ use crate::{
     Literal,
     text::{ast::Number, error::Complaint, parse::Result},
 };
-use half::{bf16, f16};
 use strang_runtime::ElementType;
 
 /// The literal of a number, of the type it is written with, else of the expected one.
@@ -40,16 +39,8 @@ pub(super) fn lower(number: &Number, expected: Option<ElementType>) -> Result<Li
             Err(refuse().help(format!("{bits:#x} are not the bits of a NaN of {element}")))
         };
     }
-    let bits = match (text, element) {
-        ("nan", _) => Literal::from_f64(element, f64::NAN).bits,
-        (_, ElementType::F32) => text.parse::<f32>().map_err(|_| refuse())?.to_bits().into(),
-        (_, ElementType::F16) => f16::from_f64(text.parse().map_err(|_| refuse())?).to_bits().into(),
-        (_, ElementType::BF16) => bf16::from_f64(text.parse().map_err(|_| refuse())?).to_bits().into(),
-        _ => text.parse::<f64>().map_err(|_| refuse())?.to_bits(),
-    };
-    let literal = Literal { element, bits };
-    if literal.to_f64().is_infinite() && !text.ends_with("inf") {
-        return Err(refuse().help(format!("it is too large; write `inf` for the infinity of {element}")));
-    }
-    Ok(literal)
+    Literal::from_text(element, text).ok_or_else(|| match text.parse::<f64>() {
+        Ok(_) => refuse().help(format!("it is too large; write `inf` for the infinity of {element}")),
+        Err(_) => refuse(),
+    })
 }

@@ -5,11 +5,7 @@ use crate::text::{
     error::{Complaint, Span, suggest},
     lexer::Token,
 };
-use strang_runtime::{Size, size::Factor};
-
-/// Sizes with more factors than this, or nested deeper, are refused: products of sums grow without bound.
-const MOST_FACTORS: usize = 256;
-const DEEPEST_SIZE: usize = 32;
+use strang_runtime::Size;
 
 impl Parser<'_> {
     /// A size as it stands in declarations, in bars and after `clamp`.
@@ -110,30 +106,10 @@ impl Parser<'_> {
 
 /// The size, unless it is too complicated to compute with.
 pub(crate) fn bounded(size: Size, span: Span) -> Result<Size> {
-    let (factors, depth) = extent(&size);
-    if factors <= MOST_FACTORS && depth <= DEEPEST_SIZE {
+    if size.is_simple() {
         return Ok(size);
     }
+    let (factors, depth) = (Size::MOST_FACTORS, Size::DEEPEST);
     Err(Complaint::new("this size is too complicated", span)
-        .help(format!("sizes have up to {MOST_FACTORS} factors, nested up to {DEEPEST_SIZE} deep")))
-}
-
-/// How many factors a size has, and how deep they nest; counting stops beyond the limits.
-fn extent(size: &Size) -> (usize, usize) {
-    let (mut factors, mut depth) = (0, 0);
-    for (monomial, _) in size.terms() {
-        factors += 1;
-        for factor in &monomial {
-            factors += 1;
-            if let Factor::FloorDiv(a, b) | Factor::Remainder(a, b) | Factor::Min(a, b) | Factor::Max(a, b) = factor {
-                let ((a, deep_a), (b, deep_b)) = (extent(a), extent(b));
-                factors += a + b;
-                depth = depth.max(1 + deep_a.max(deep_b));
-            }
-        }
-        if factors > MOST_FACTORS {
-            return (factors, depth);
-        }
-    }
-    (factors, depth)
+        .help(format!("sizes have up to {factors} factors, nested up to {depth} deep")))
 }

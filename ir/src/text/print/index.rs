@@ -1,6 +1,5 @@
 //! Index expressions as text.
 
-use super::names;
 use crate::{Atom, Condition, IndexExpr};
 use strang_runtime::Size;
 
@@ -16,7 +15,7 @@ pub(super) fn size(size: &Size) -> String {
     match size.as_constant() {
         Some(value) if value >= 0 => value.to_string(),
         Some(value) => format!("|{value}|"),
-        None => format!("|{}|", names::size(size)),
+        None => format!("|{}|", size),
     }
 }
 
@@ -34,7 +33,7 @@ impl Variables<'_> {
             match coefficient.as_constant().map(i64::unsigned_abs) {
                 Some(1) => {}
                 Some(magnitude) => out += &format!("{magnitude}*"),
-                None => out += &format!("|{}|*", names::size(coefficient)),
+                None => out += &format!("|{}|*", coefficient),
             }
             out += &self.atom(atom, !coefficient.is(1));
         }

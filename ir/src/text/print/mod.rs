@@ -8,6 +8,7 @@ mod scalar;
 use crate::{Function, Module, Op, Parameter, Value};
 use names::{Names, ValueNames};
 use std::fmt::Write;
+use strang_runtime::size::quote;
 
 /// Parameters of up to this many elements print them; larger ones print a digest.
 const MOST_INLINE: usize = 16;
@@ -43,48 +44,29 @@ fn print_parameter(out: &mut String, names: &Names<'_>, position: usize, paramet
         out,
         format_args!("param {}: {}[{}]", names.parameter(position as u32), parameter.element, axes.join(", ")),
     );
-    let fits = |data: &strang_runtime::Tensor| {
-        let sizes = parameter.axes.iter().map(|axis| axis.size.as_constant());
-        data.count() <= MOST_INLINE
-            && data.element() == parameter.element
-            && sizes.eq(data.shape().iter().map(|size| i64::try_from(*size).ok()))
-    };
-    match &parameter.data {
-        Some(data) if fits(data) => {
-            let element = data.element();
-            let values = (0..data.count()).map(|at| crate::Literal { element, bits: data.bits_at(at) }.to_string());
-            write_to(out, format_args!(" = [{}]", values.collect::<Vec<_>>().join(", ")));
-        }
-        _ => {
-            if let Some(digest) = parameter.digest() {
-                write_to(out, format_args!(" = blake3 \"{digest}\""));
-            }
-        }
+    if let Some(values) = elements(parameter) {
+        write_to(out, format_args!(" = [{}]", values.join(", ")));
+    } else if let Some(digest) = parameter.digest() {
+        write_to(out, format_args!(" = blake3 \"{digest}\""));
     }
     out.push('\n');
+}
+
+/// The elements of a parameter as texts, when there are few.
+pub(crate) fn elements(parameter: &Parameter) -> Option<Vec<String>> {
+    let data = parameter.data.as_ref()?;
+    let element = data.element();
+    let sizes = parameter.axes.iter().map(|axis| axis.size.as_constant());
+    let fits = data.count() <= MOST_INLINE
+        && element == parameter.element
+        && sizes.eq(data.shape().iter().map(|size| i64::try_from(*size).ok()));
+    let text = |at| crate::Literal { element, bits: data.bits_at(at) }.to_string();
+    fits.then(|| (0..data.count()).map(text).collect())
 }
 
 /// Writing to a string does not fail.
 fn write_to(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
-}
-
-/// A string with quotes and escapes.
-fn quote(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out += "\\\"",
-            '\\' => out += "\\\\",
-            '\n' => out += "\\n",
-            '\r' => out += "\\r",
-            '\t' => out += "\\t",
-            c if c.is_control() => write_to(&mut out, format_args!("\\u{{{:x}}}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// What the lines of a function are printed with.

@@ -1,13 +1,13 @@
 //! Names in printed text: axes, symbols, parameters, functions and values, each made unique and quoted where it must be.
 
-use super::{quote, write_to};
+use super::write_to;
 use crate::{
     Atom, Axis, Condition, Function, IndexExpr, Module, Node, Op, ScalarExpr, Value,
     text::lexer::{is_name, is_word},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{collections::BTreeSet, sync::Arc};
-use strang_runtime::Size;
+use strang_runtime::{Size, size::quote};
 
 /// The names of a module.
 pub(super) struct Names<'a> {
@@ -57,14 +57,6 @@ pub(super) fn word_or_string(text: &str) -> String {
 /// A name as it stands after `%` or `@`.
 fn sigil_name(text: &str) -> String {
     if !text.is_empty() && text.chars().all(is_name) { text.to_owned() } else { quote(text) }
-}
-
-/// The text of a size, with symbols that are not words in quotes.
-pub(super) fn size(size: &Size) -> String {
-    let replacements = size.symbols().into_iter().filter(|symbol| !is_plain_word(symbol));
-    let replacements: std::collections::BTreeMap<_, _> =
-        replacements.map(|symbol| (symbol.clone(), Size::symbol(quote(&symbol)))).collect();
-    if replacements.is_empty() { size.to_string() } else { size.substitute(&replacements).to_string() }
 }
 
 /// What occurs in a module.
@@ -188,7 +180,7 @@ impl<'a> Names<'a> {
             if is_plain_word(&axis.name) && axis.size == Size::symbol(axis.name.clone()) {
                 write_to(&mut out, format_args!("axis {name}\n"));
             } else {
-                write_to(&mut out, format_args!("axis {name} = {}\n", size(&axis.size)));
+                write_to(&mut out, format_args!("axis {name} = {}\n", axis.size));
             }
         }
         out

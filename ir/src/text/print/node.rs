@@ -196,7 +196,7 @@ impl<'a> NodePrinter<'a> {
         if expected == offsets && offsets.len() == self.operands.len() + 1 {
             return header;
         }
-        let offsets: Vec<String> = offsets.iter().map(names::size).collect();
+        let offsets: Vec<String> = offsets.iter().map(ToString::to_string).collect();
         format!("{header} at ({})", offsets.join(", "))
     }
 

@@ -1,6 +1,6 @@
 //! Scalar expressions and literals as text. A literal shows its type only where the parser could not tell it.
 
-use super::{names, write_to};
+use super::write_to;
 use crate::{
     Literal, ScalarExpr,
     scalar::{Binary, Unary},
@@ -82,7 +82,7 @@ impl Scalars<'_> {
                 let name = self.variables.get(*variable as usize).map_or("_", String::as_str);
                 write_to(out, format_args!("index({name})"));
             }
-            ScalarExpr::Size(size) => write_to(out, format_args!("|{}|", names::size(size))),
+            ScalarExpr::Size(size) => write_to(out, format_args!("|{}|", size)),
             ScalarExpr::Literal(number) => *out += &literal(*number, expected),
             ScalarExpr::Unary(function, a) => {
                 let expected = if function.is_predicate() { None } else { expected };

@@ -1,0 +1,184 @@
+//! The program as its users call it.
+
+use serde_json::Value;
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+use strang::{Tensor, npy};
+use tempfile::TempDir;
+
+const CIRCUIT: &str = "ncd 0.1 \"scores\"\naxis b   axis c = 6\nparam @w: f32[c] = [1, 2, 3, 4, 5, 6]\n\
+    fn @scores(%x: f32[b, c]) -> (scores: f32[b, c]) {\n  %y = map mul : %x[b, c], @w[c] -> [b, c]\n  return %y\n}\n";
+
+/// A folder with a circuit in it.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("scores.ncd"), CIRCUIT).unwrap();
+    folder
+}
+
+fn strang(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strang"));
+    command.args(arguments).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
+}
+
+/// What the program prints; it must succeed.
+fn prints(folder: &Path, arguments: &[&str]) -> String {
+    let output = strang(folder, arguments);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?} fails: {err}");
+    out.into_owned()
+}
+
+/// What the program says when it fails, in one line; it must fail in an orderly way.
+fn fails(folder: &Path, arguments: &[&str]) -> String {
+    let output = strang(folder, arguments);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code().filter(|code| matches!(code, 1 | 2)).map(|_| ()), Some(()), "{arguments:?}: {err}");
+    assert!(!err.contains("panicked"), "{err}");
+    let lines = err.lines().map(|line| line.trim_matches(|c: char| c.is_whitespace() || "│|×".contains(c)));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+#[track_caller]
+fn assert_has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "no `{part}` in:\n{text}");
+    }
+}
+
+#[test]
+fn help_teaches() {
+    let folder = folder();
+    assert_has(&prints(folder.path(), &["--help"]), &["run", "compile", "show", "check", "bench", "Start here:"]);
+    for command in ["run", "compile", "show", "check", "bench"] {
+        assert_has(&prints(folder.path(), &[command, "--help"]), &["Example", "strang ", "MODEL", "--dim"]);
+    }
+}
+
+#[test]
+fn run_says_which_inputs_it_needs() {
+    let folder = folder();
+    let said = fails(folder.path(), &["run", "scores.ncd"]);
+    assert_has(&said, &["x: f32[b, 6]", "--inputs DIR", "--random 0 --dim b=SIZE"]);
+    let said = fails(folder.path(), &["run", "scores.ncd", "--random", "0"]);
+    assert_has(&said, &["`x`", "`b`", "--dim b=SIZE"]);
+    let said = fails(folder.path(), &["run", "scores.ncd", "--random", "0", "--dim", "q=2"]);
+    assert_has(&said, &["no symbol `q`", "b"]);
+    let said = fails(folder.path(), &["run", "scores.ncd", "--input", "z=z.npy"]);
+    assert_has(&said, &["no input `z`", "x"]);
+    let said = fails(folder.path(), &["run", "scores.ncd", "--inputs", "nowhere"]);
+    assert_has(&said, &["input_0.npy", "`x`"]);
+}
+
+#[test]
+fn run_prints_a_summary() {
+    let folder = folder();
+    npy::write(&folder.path().join("x.npy"), &Tensor::from_slice(&[1, 6], &[1f32, 1., 1., 1., 0., -1.]).unwrap())
+        .unwrap();
+    let printed = prints(folder.path(), &["run", "scores.ncd", "--input", "x=x.npy"]);
+    assert_has(&printed, &["scores: f32[1, 6]", "from -6 to 4", "top five  3: 4  2: 3  1: 2  0: 1  4: 0"]);
+    let twice = prints(folder.path(), &["run", "scores.ncd", "--random", "7", "--dim", "b=2"]);
+    assert_has(&twice, &["scores: f32[2, 6]", "first values"]);
+    assert_eq!(twice, prints(folder.path(), &["run", "scores.ncd", "--random", "7", "--dim", "b=2", "--threads", "1"]));
+    let profile = strang(folder.path(), &["run", "scores.ncd", "--random", "7", "--dim", "b=2", "--profile"]);
+    assert!(profile.status.success() && !profile.stderr.is_empty());
+}
+
+#[test]
+fn run_reads_and_writes_folders() {
+    let folder = folder();
+    let (inputs, outputs) = (folder.path().join("in"), folder.path().join("out"));
+    fs::create_dir(&inputs).unwrap();
+    let input = Tensor::from_slice(&[2, 6], &[1f32; 12]).unwrap();
+    npy::write(&inputs.join("input_0.npy"), &input).unwrap();
+    let printed = prints(folder.path(), &["run", "scores.ncd", "--inputs", "in", "--outputs", "out"]);
+    assert!(printed.is_empty());
+    let got = npy::read(&outputs.join("output_0.npy"), None).unwrap();
+    assert_eq!(got.to_vec::<f32>().unwrap(), [1., 2., 3., 4., 5., 6., 1., 2., 3., 4., 5., 6.]);
+    assert_eq!(fs::read_dir(&outputs).unwrap().count(), 1);
+    npy::write(&inputs.join("input_0.npy"), &Tensor::from_slice(&[2, 5], &[1f32; 10]).unwrap()).unwrap();
+    assert_has(&fails(folder.path(), &["run", "scores.ncd", "--inputs", "in"]), &["x", "5", "6"]);
+    npy::write(&inputs.join("input_0.npy"), &Tensor::from_slice(&[2, 6], &[1i64; 12]).unwrap()).unwrap();
+    assert_has(&fails(folder.path(), &["run", "scores.ncd", "--inputs", "in"]), &["i64", "f32"]);
+}
+
+#[test]
+fn every_stage_is_written() {
+    let folder = folder();
+    for (stage, part) in [
+        ("ncd", "fn @scores(%x: f32[b, c])"),
+        ("rewritten", "fn @scores(%x: f32[b, c])"),
+        ("json", "\"name\": \"scores\""),
+        ("plan", "%y"),
+        ("clif", "function"),
+        ("asm", "%y"),
+    ] {
+        let printed = prints(folder.path(), &["compile", "scores.ncd", "--emit", stage]);
+        assert_has(&printed, &[part]);
+        assert!(prints(folder.path(), &["compile", "scores.ncd", "--emit", stage, "-o", "out.txt"]).is_empty());
+        assert_eq!(fs::read_to_string(folder.path().join("out.txt")).unwrap(), printed);
+    }
+    prints(folder.path(), &["compile", "scores.ncd", "--emit", "json", "-o", "again.json"]);
+    let run = |model| prints(folder.path(), &["run", model, "--random", "3", "--dim", "b=2"]);
+    assert_eq!(run("again.json"), run("scores.ncd"));
+    let before = fs::read_dir(folder.path()).unwrap().count();
+    assert_has(&fails(folder.path(), &["compile", "scores.ncd", "-o", "no/such.txt"]), &["no/such.txt"]);
+    fs::write(folder.path().join("scores.ncd"), "ncd 0.1\n").unwrap();
+    fails(folder.path(), &["compile", "scores.ncd", "-o", "new.txt"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before, "nothing is left behind");
+}
+
+#[test]
+fn show_says_what_a_model_is() {
+    let folder = folder();
+    let printed = prints(folder.path(), &["show", "scores.ncd"]);
+    assert_has(
+        &printed,
+        &["x: f32[b, 6]", "scores: f32[b, 6]", "1 arrays, 24 B", "1 map", "6*b", "fix them with --dim"],
+    );
+    assert_has(&prints(folder.path(), &["show", "scores.ncd", "--dim", "b=2"]), &["x: f32[2, 6]", "with the weights"]);
+}
+
+#[test]
+fn bench_prints_one_object() {
+    let folder = folder();
+    let arguments = ["bench", "scores.ncd", "--dim", "b=2", "--threads", "1,2", "--seconds", "0.01", "--json"];
+    let printed: Value = serde_json::from_str(&prints(folder.path(), &arguments)).unwrap();
+    for key in ["median_ms", "p10_ms", "p90_ms", "load_ms", "first_ms"] {
+        assert!(printed[key].as_f64().unwrap() > 0., "{key}: {printed}");
+    }
+    assert!(printed["count"].as_u64().unwrap() >= 20 && printed["first_ms"].as_f64() > printed["load_ms"].as_f64());
+    assert!(!cfg!(target_os = "linux") || printed["peak_bytes"].as_u64() > printed["needed_bytes"].as_u64());
+    assert_eq!(printed["runs"].as_array().unwrap().len(), 2);
+    assert_has(&prints(folder.path(), &arguments[..8]), &["median", "load", "threads"]);
+}
+
+#[test]
+fn check_names_what_is_wrong() {
+    let folder = folder();
+    let printed = prints(folder.path(), &["check", "scores.ncd", "--dim", "b=2"]);
+    assert_has(&printed, &["against the interpreter", "scores", "%y", "map"]);
+    fs::create_dir(folder.path().join("wrong")).unwrap();
+    let wrong = Tensor::from_slice(&[2, 6], &[1f32; 12]).unwrap();
+    npy::write(&folder.path().join("wrong/output_0.npy"), &wrong).unwrap();
+    let said = fails(folder.path(), &["check", "scores.ncd", "--dim", "b=2", "--reference", "wrong"]);
+    assert_has(&said, &["the largest error is", "more than 1e-3"]);
+}
+
+#[test]
+fn mistakes_are_shown_in_the_source() {
+    let folder = folder();
+    fs::write(folder.path().join("wrong.ncd"), CIRCUIT.replace("%x[b, c], @w", "%z[b, c], @w")).unwrap();
+    for command in ["run", "compile", "show", "check", "bench"] {
+        let said = fails(folder.path(), &[command, "wrong.ncd"]);
+        assert_has(&said, &["wrong.ncd:5:18", "%z", "map mul : %z[b, c]", "did you mean"]);
+        assert_has(&fails(folder.path(), &[command, "missing.onnx"]), &["missing.onnx"]);
+    }
+    fs::write(folder.path().join("wrong.json"), "{\"ncd\": 3}").unwrap();
+    assert_has(&fails(folder.path(), &["show", "wrong.json"]), &["wrong.json", "line 1 column 9"]);
+    assert_has(&fails(folder.path(), &["show", "scores.ncd", "--dim", "b"]), &["NAME=SIZE"]);
+    assert_has(&fails(folder.path(), &["run", "scores.ncd", "--random", "0", "--threads", "0"]), &["at least 1"]);
+}
