@@ -43,7 +43,7 @@ pub fn session_options(threads: Option<usize>) -> SessionOptions {
 impl Run {
     /// Does it.
     pub fn execute(self) -> Result<()> {
-        let model = super::compile_with_progress(&self.model)?;
+        let model = super::compile_with_progress(&self.model, self.inputs.values(&self.model.model)?)?;
         let inputs = self.inputs.read(&model.executable)?;
         let bindings = model.executable.bindings(&inputs).into_diagnostic()?;
         let mut session = model.executable.session(&bindings, &session_options(self.threads)).into_diagnostic()?;
