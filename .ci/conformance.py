@@ -16,7 +16,7 @@ for line in pathlib.Path(".ci/conformance.txt").read_text().splitlines():
     wrong = [r for r in report["results"] if r["status"] == "wrong" and "(near:" not in (r.get("detail") or "")]
     print(f"{name}: {passed} of {count} pass (at least {least}), {len(wrong)} wrong, {len(crashed)} crashed")
     for result in (crashed + wrong)[:20]:
-        print("  ", result["status"], result.get("name"), (result.get("detail") or "")[:160])
+        print("  ", result["status"], result.get("test"), (result.get("detail") or "")[:160])
     if passed > int(least):
         print(f"   more pass than before: raise the number in .ci/conformance.txt to {passed}")
     failed |= passed < int(least) or bool(crashed) or bool(wrong)

@@ -60,6 +60,7 @@ pub enum CompileError {
 #[derive(Clone, Debug, Default)]
 pub struct Compiler {
     dimensions: BTreeMap<String, i64>,
+    values: BTreeMap<String, Tensor>,
     keep_as_written: bool,
 }
 
@@ -107,6 +108,14 @@ impl Compiler {
         self
     }
 
+    /// Gives the value of an input of an ONNX model. It is used only where sizes or axes depend on the input, and the
+    /// compiled model is then right for this value alone.
+    #[must_use]
+    pub fn value(mut self, input: impl Into<String>, value: Tensor) -> Self {
+        self.values.insert(input.into(), value);
+        self
+    }
+
     /// Leaves the circuit as it is written: no rewriting.
     #[must_use]
     pub fn keep_as_written(mut self, keep: bool) -> Self {
@@ -119,7 +128,7 @@ impl Compiler {
     /// # Errors
     /// A file that is no model, or a model with something that is not supported.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Module, CompileError> {
-        Ok(load::load(path.as_ref(), &self.dimensions)?)
+        Ok(load::load(path.as_ref(), &self.dimensions, &self.values)?)
     }
 
     /// Reads and compiles a model file: `.onnx`, `.ncd` (with its `.safetensors` beside it) or `.json`.

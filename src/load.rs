@@ -7,6 +7,7 @@ use std::{
 };
 use strang_compiler::import::{onnx, safetensors};
 use strang_ir::{Module, Size, json, text};
+use strang_runtime::Tensor;
 
 /// Why a file is no model.
 #[derive(Debug, thiserror::Error)]
@@ -46,14 +47,19 @@ pub enum LoadModelError {
     },
 }
 
-/// Reads a model file, with some of its symbols fixed to sizes.
+/// Reads a model file, with some of its symbols fixed to sizes. Values of inputs count for ONNX models whose sizes or axes
+/// depend on them (see [`onnx::ImportOptions::values`]).
 ///
 /// # Errors
 /// A file that is no model, or a model with something that is not supported.
-pub fn load(path: &Path, dimensions: &BTreeMap<String, i64>) -> Result<Module, LoadModelError> {
+pub fn load(
+    path: &Path,
+    dimensions: &BTreeMap<String, i64>,
+    values: &BTreeMap<String, Tensor>,
+) -> Result<Module, LoadModelError> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let mut module = match extension {
-        "onnx" => onnx::load(path, &onnx::ImportOptions { dimensions: dimensions.clone(), ..Default::default() })?,
+        "onnx" => onnx::load(path, &onnx::ImportOptions { dimensions: dimensions.clone(), values: values.clone() })?,
         "ncd" => text::parse_verified(&read(path)?, &path.display().to_string())?.0,
         "json" => json::parse_verified(&read(path)?, &path.display().to_string())?.0,
         _ => return Err(LoadModelError::Extension(path.into())),

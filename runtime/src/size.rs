@@ -14,6 +14,8 @@ use std::{
 
 mod parse;
 
+pub use parse::{SizeSyntaxError, quote};
+
 /// Values of symbols.
 pub type Bindings = BTreeMap<Arc<str>, i64>;
 
@@ -529,7 +531,7 @@ impl fmt::Display for Factor {
             _ => format!("({size})"),
         };
         match self {
-            Factor::Symbol(name) => f.write_str(name),
+            Factor::Symbol(name) => parse::write_symbol(f, name),
             Factor::FloorDiv(a, b) => write!(f, "{}//{}", grouped(a), grouped(b)),
             Factor::Remainder(a, b) => write!(f, "{}%{}", grouped(a), grouped(b)),
             Factor::Min(a, b) => write!(f, "min({a}, {b})"),

@@ -2,8 +2,15 @@
 
 use super::report;
 use miette::{Result, miette};
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
-use strang::{ElementType, Executable, Size, Tensor, npy, random::Random, runtime::Bindings, runtime::program::Port};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use strang::{
+    ElementType, Executable, Size, Tensor, compiler::import::onnx, npy, random::Random, runtime::Bindings,
+    runtime::program::Port,
+};
 
 /// The inputs of a run.
 #[derive(clap::Args)]
@@ -20,6 +27,31 @@ pub struct InputArguments {
 }
 
 impl InputArguments {
+    /// The inputs of an ONNX model that the user gives, by name: sizes may depend on them, so they are needed before the
+    /// model is compiled.
+    ///
+    /// # Errors
+    /// A model that cannot be read, and files that are missing or hold something else.
+    pub fn values(&self, model: &Path) -> Result<Vec<(String, Tensor)>> {
+        let given = self.inputs.is_some() || !self.input.is_empty();
+        if !given || model.extension().is_none_or(|extension| extension != "onnx") {
+            return Ok(Vec::new());
+        }
+        let mut values = Vec::new();
+        for (position, (name, element)) in onnx::inputs(model).map_err(report)?.into_iter().enumerate() {
+            let named = self.input.iter().find_map(|argument| argument.strip_prefix(&*name)?.strip_prefix('='));
+            let path = match (&self.inputs, named) {
+                (Some(folder), _) => folder.join(format!("input_{position}.npy")),
+                (None, Some(file)) => file.into(),
+                // What is missing is told when the inputs are read.
+                (None, None) => continue,
+            };
+            let tensor = npy::read(&path, Some(element));
+            values.push((name.clone(), tensor.map_err(|error| miette!("input {position} `{name}`: {error}"))?));
+        }
+        Ok(values)
+    }
+
     /// The tensors for the inputs of a program. With random inputs all symbols must have been fixed by `--dim`.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use indicatif::ProgressBar;
 use miette::Result;
 use std::{path::PathBuf, time::Duration};
-use strang::{CompileError, Model, ir::Module, load::LoadModelError};
+use strang::{CompileError, Model, Tensor, ir::Module, load::LoadModelError};
 
 /// Compile neural networks to native CPU code, and run them
 ///
@@ -87,11 +87,15 @@ fn load_with_progress(arguments: &ModelArguments) -> Result<Module> {
     module.map_err(explain)
 }
 
-/// Reads and compiles the model, with a spinner while it takes long.
-fn compile_with_progress(arguments: &ModelArguments) -> Result<Model> {
-    let module = load_with_progress(arguments)?;
+/// Reads and compiles the model, of which values of inputs may be known, with a spinner while it takes long.
+fn compile_with_progress(arguments: &ModelArguments, values: Vec<(String, Tensor)>) -> Result<Model> {
+    let start = arguments.compiler();
+    let compiler = values.into_iter().fold(start, |compiler, (name, value)| compiler.value(name, value));
+    let bar = spinner("reading");
+    let module = compiler.load(&arguments.model);
+    bar.finish_and_clear();
     let bar = spinner("compiling");
-    let model = arguments.compiler().compile(module);
+    let model = module.and_then(|module| compiler.compile(module));
     bar.finish_and_clear();
     model.map_err(explain)
 }

@@ -47,7 +47,7 @@ impl Run {
         if self.threads == Some(0) {
             return Err(miette!("--threads takes at least 1"));
         }
-        let model = super::compile_with_progress(&self.model)?;
+        let model = super::compile_with_progress(&self.model, self.inputs.values(&self.model.model)?)?;
         let inputs = self.inputs.read(&model.executable)?;
         let bindings = model.executable.bindings(&inputs).map_err(report)?;
         let mut session = model.executable.session(&bindings, &session_options(self.threads)).map_err(report)?;

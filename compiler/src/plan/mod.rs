@@ -31,7 +31,7 @@ mod scope;
 mod sweep;
 pub(crate) mod trace;
 
-pub use error::PlanError;
+pub use error::{PlanError, layer_of};
 pub use kernel::{Kernel, Plan};
 
 use kernel::PlanStep;

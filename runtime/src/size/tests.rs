@@ -36,6 +36,25 @@ fn evaluation_reports_what_is_wrong() {
     assert!(matches!(Size::ONE.floor_div(&h).eval(&zero), Err(SizeError::Divisor(..))));
 }
 
+#[test]
+fn symbols_that_are_not_words_stand_in_quotes() {
+    for symbol in ["we ird", "min", "3x", "", "a'", "\"\\\n\u{1}ß", "seq.len"] {
+        let size = (Size::symbol(symbol) + Size::from(i64::MIN)).floor_div(&(Size::symbol(symbol) + Size::ONE));
+        assert_eq!(size.to_string().parse::<Size>(), Ok(size));
+    }
+    assert_eq!(Size::symbol("we ird").to_string(), "\"we ird\"");
+    for wrong in ["\"a", "\"\\q\"", "\"\\u{110000}\"", "\"\\u41\"", "a b", "'"] {
+        assert!(wrong.parse::<Size>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn sizes_without_bound_are_refused() {
+    for text in ["(a + c)*".repeat(100_000) + "1", "a*".repeat(100_000) + "1", "(a + 1)//3 + ".repeat(100_000) + "x*"] {
+        assert!(text.parse::<Size>().is_err());
+    }
+}
+
 fn sizes() -> impl Strategy<Value = Size> {
     let leaf = prop_oneof![(-9i64..10).prop_map(Size::from), "[abc]".prop_map(Size::symbol)];
     leaf.prop_recursive(4, 24, 2, |inner| {

@@ -1,11 +1,7 @@
 //! Scores that the fused kernel computes: the product of query and key, times a scale, plus a mask.
 
 use crate::{
-    codegen::{
-        emit::Emitter,
-        rows::folded_values,
-        strip::operands,
-    },
+    codegen::{emit::Emitter, rows::folded_values, strip::operands},
     plan::kernel::{Attention, Block, Instruction},
 };
 use cranelift_codegen::ir::{InstBuilder, Value};

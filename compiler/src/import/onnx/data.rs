@@ -149,6 +149,30 @@ fn typed(proto: &TensorProto, element: ElementType, shape: &[usize]) -> Result<T
     text(Tensor::from_bytes(element, shape, &bytes))
 }
 
+/// The number of an ONNX data type by its name in the format's definition.
+pub fn data_type_number(name: &str) -> Option<i32> {
+    const NAMES: [&str; 17] = [
+        "UNDEFINED",
+        "FLOAT",
+        "UINT8",
+        "INT8",
+        "UINT16",
+        "INT16",
+        "INT32",
+        "INT64",
+        "STRING",
+        "BOOL",
+        "FLOAT16",
+        "DOUBLE",
+        "UINT32",
+        "UINT64",
+        "COMPLEX64",
+        "COMPLEX128",
+        "BFLOAT16",
+    ];
+    NAMES.iter().position(|other| *other == name).map(|position| position as i32)
+}
+
 /// The element type of an ONNX data type.
 ///
 /// # Errors

@@ -3,7 +3,6 @@
 
 use super::{
     call::Call,
-    data::element_type,
     error::ImportError,
     operators,
     values::{Item, KNOWN_LIMIT, Known},
@@ -55,7 +54,9 @@ pub fn fold(call: &mut Call) -> Result<Option<Vec<Item>>, ImportError> {
         "Not" => map(&first, |a| Some(Size::ONE - a)),
         "ReduceProd" | "ReduceSum" | "ReduceMax" | "ReduceMin" => reduce(call, &first)?,
         "Min" | "Max" | "Sum" => variadic(call.operator, &known),
-        operator => binary(operator, &known, call.attributes.has("fmod")),
+        // Broadcasting by attributes, up to opset 6, is left to the operator.
+        operator if call.version >= 7 => binary(operator, &known, call.attributes.has("fmod")),
+        _ => None,
     };
     let fits = |known: &Known| {
         let (low, high) = known.element.integer_range().unwrap_or((0, 0));
@@ -110,9 +111,7 @@ fn map(known: &Known, function: impl Fn(&Size) -> Option<Size>) -> Option<Known>
 }
 
 fn cast(call: &Call, known: &Known) -> Folded {
-    let to = call.attributes.required_int("to")?;
-    let to = i32::try_from(to).map_err(|_| call.attributes.error("to", "this is no data type"))?;
-    let to = element_type(to).map_err(|reason| call.attributes.error("to", reason))?;
+    let to = operators::elementwise::cast_target(&call.attributes, call.version)?;
     if to.is_float() {
         return Ok(None);
     }
@@ -164,7 +163,7 @@ fn gather(call: &Call, known: &[Option<Rc<Known>>]) -> Folded {
 
 fn concat(call: &Call, known: &[Option<Rc<Known>>]) -> Folded {
     let Some(parts) = known.iter().cloned().collect::<Option<Vec<_>>>() else { return Ok(None) };
-    let axis = call.axis(call.attributes.required_int("axis")?, parts[0].shape.len())?;
+    let axis = operators::shape::concat_axis(call, parts[0].shape.len())?;
     let mut shape = parts[0].shape.clone();
     let agrees = |part: &Rc<Known>| {
         part.element == parts[0].element
@@ -229,9 +228,9 @@ fn split(call: &Call, data: &Known) -> Result<Option<Vec<Item>>, ImportError> {
     let axis = call.axis(call.attributes.int_or("axis", 0)?, data.shape.len())?;
     let count = call.wanted.len();
     let given = match call.version < 13 {
-        true => call.attributes.ints("split")?.map(<[i64]>::to_vec),
-        false if call.has(1) => Some(call.integers(1)?),
-        false => None,
+        true if !call.has(1) => call.attributes.ints("split")?.map(<[i64]>::to_vec),
+        _ if call.has(1) => Some(call.integers(1)?),
+        _ => None,
     };
     call.attributes.ignore(&["num_outputs"]);
     let extent = data.shape[axis];
@@ -264,7 +263,7 @@ fn reshape(call: &mut Call, data: &Known) -> Folded {
     let sizes: Option<Vec<Size>> = match call.operator {
         "Reshape" => {
             let keep_zero = call.version >= 14 && call.attributes.flag("allowzero", false)?;
-            let wanted = call.sizes(1)?;
+            let wanted = operators::shape::shape_argument(call)?;
             Some(operators::shape::requested_shape(call, &from, &wanted, keep_zero)?)
         }
         _ => None,

@@ -6,7 +6,7 @@
 //! | [`data`] | constant tensors in their encodings; external data |
 //! | [`order`] | which nodes are needed, and in which order |
 //! | [`model`] | the walk over graphs, bodies and inlined functions; scopes of names |
-//! | [`values`], [`fold`] | sizes that are known while importing, and arithmetic on them |
+//! | [`values`], [`fold`], [`evaluate`] | what is known while importing: arithmetic on sizes, values of constants |
 //! | [`attributes`], [`call`], [`draft`] | what an operator's importer works with |
 //! | [`operators`] | the table of operators and one importer for each |
 //!
@@ -17,6 +17,7 @@ pub mod call;
 pub mod data;
 pub mod draft;
 pub mod error;
+pub mod evaluate;
 pub mod fold;
 pub mod model;
 pub mod operators;

@@ -13,12 +13,12 @@ use super::{
     values::Item,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 use strang_ir::{Function, FunctionId, Literal, Module, Op, ScalarExpr, Source, Value, circuit::Parameter};
-use strang_runtime::{ElementType, Size};
+use strang_runtime::{ElementType, Size, Tensor};
 
 /// The opset versions of the default domain that are read.
-pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
+pub const OPSETS: std::ops::RangeInclusive<i64> = 1..=28;
 
 /// A model in which functions call functions may not grow beyond this many nodes.
 const NODE_LIMIT: usize = 1 << 20;
@@ -32,8 +32,10 @@ pub struct Importer<'a> {
     pub module: Module,
     /// Functions under construction: the entry, then the bodies that are open.
     pub builders: Vec<Builder>,
-    /// The version of the default domain for the nodes being imported.
+    /// The version of the default domain for the nodes being imported; 0 where the model imports none.
     pub opset: i64,
+    /// The versions of the other domains that the model imports.
+    pub domains: FxHashMap<&'a str, i64>,
     /// The node being imported.
     pub origin: Origin,
     /// Where constants come from.
@@ -45,7 +47,9 @@ pub struct Importer<'a> {
     symbols: Symbols<'a>,
     imported: usize,
     /// Values of the entry's inputs, for what must be known.
-    given: FxHashMap<Value, Item>,
+    pub(super) given: FxHashMap<Value, Item>,
+    /// What [`Importer::evaluated`] has found for values of the entry.
+    pub(super) evaluated: RefCell<FxHashMap<Value, Option<Tensor>>>,
 }
 
 /// Names of one graph or inlined function.
@@ -64,7 +68,7 @@ impl<'a> Importer<'a> {
     /// An importer for a model.
     ///
     /// # Errors
-    /// A model without a default domain, or of an unknown opset.
+    /// A model of an unknown opset, or two functions of one name.
     pub fn new(model: &'a ModelProto, options: &'a ImportOptions, loader: &'a Loader) -> Result<Self, ImportError> {
         let mut functions = FxHashMap::default();
         for function in &model.functions {
@@ -79,6 +83,7 @@ impl<'a> Importer<'a> {
             module: Module::default(),
             builders: Vec::new(),
             opset: default_opset(&model.opset_import)?,
+            domains: model.opset_import.iter().map(|import| (import.domain.as_str(), import.version)).collect(),
             origin: Origin { place, source: Source::None, block: None, base: String::new() },
             loader,
             scopes: Vec::new(),
@@ -87,6 +92,7 @@ impl<'a> Importer<'a> {
             symbols: Symbols { options, names: BTreeMap::new(), used: FxHashSet::default() },
             imported: 0,
             given: FxHashMap::default(),
+            evaluated: RefCell::default(),
         })
     }
 
@@ -219,11 +225,12 @@ impl<'a> Importer<'a> {
         value
     }
 
-    /// The item, or the value that the options give for the input that it is.
+    /// The item, or its value where that follows from constants and from the inputs that the options give.
     pub fn given(&self, item: Item) -> Item {
-        match &item {
-            Item::Value(value) if self.builders.len() == 1 => self.given.get(value).cloned().unwrap_or(item),
-            _ => item,
+        let Item::Value(value) = item else { return item };
+        match self.evaluated(value) {
+            Some(tensor) => Item::constant(&*self.builder().function.output_of(value).name, tensor),
+            None => item,
         }
     }
 
@@ -308,7 +315,7 @@ impl<'a> Importer<'a> {
         builder.add(draft, op, vec![(known.element, variables)], &self.origin)[0]
     }
 
-    fn add_parameter(&mut self, name: &str, tensor: strang_runtime::Tensor) -> u32 {
+    fn add_parameter(&mut self, name: &str, tensor: Tensor) -> u32 {
         let wanted = dotted_identifier(name);
         let taken = |name: &str, module: &Module| module.parameters.iter().any(|other| *other.name == *name);
         let mut name = wanted.clone();
@@ -361,6 +368,10 @@ impl<'a> Importer<'a> {
             return self.inline(node, function, operands, &attributes);
         }
         let (version, import) = operators::find(node, self)?;
+        if version < 6 {
+            // Says which inputs may be overwritten; planning of memory finds that out itself.
+            attributes.ignore(&["consumed_inputs"]);
+        }
         let mark = self.builder().function.graph.node_count();
         let mut call = Call {
             importer: self,
@@ -544,9 +555,7 @@ fn is_default(domain: &str) -> bool {
 }
 
 fn default_opset(imports: &[super::proto::OperatorSetIdProto]) -> Result<i64, ImportError> {
-    let import = imports.iter().find(|import| is_default(&import.domain)).ok_or_else(|| ImportError::Model {
-        reason: "the model imports no version of the default operator domain".into(),
-    })?;
+    let Some(import) = imports.iter().find(|import| is_default(&import.domain)) else { return Ok(0) };
     if OPSETS.contains(&import.version) {
         return Ok(import.version);
     }

@@ -77,12 +77,16 @@ enum State {
     Done,
 }
 
-/// The names that a node reads, those that its bodies read included.
+/// The names that a node reads, those that its bodies read of the graph around them included.
 fn read_names(node: &NodeProto) -> Vec<&str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
     for graph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
-        names.extend(graph.node.iter().flat_map(read_names));
-        names.extend(graph.output.iter().map(|output| output.name.as_str()));
+        let made = graph.node.iter().flat_map(|node| &node.output).chain(graph.input.iter().map(|input| &input.name));
+        let made = made.chain(graph.initializer.iter().map(|tensor| &tensor.name));
+        let made: FxHashSet<&str> = made.map(String::as_str).collect();
+        let read = graph.node.iter().flat_map(read_names);
+        let read = read.chain(graph.output.iter().map(|output| output.name.as_str()));
+        names.extend(read.filter(|name| !made.contains(name)));
     }
     names
 }

@@ -1,6 +1,7 @@
 //! Attention and what goes with it: `Attention` as two contractions around a softmax, `RotaryEmbedding`, and caches.
 
 use super::{
+    Operator,
     reduce::{reduced, softmax_over},
     scalar::{add, apply, attribute, cast, div, equal, less, mul, number, operand, size, sub},
     shape::concatenated,
@@ -46,6 +47,106 @@ fn joined(call: &mut Call, value: Value) -> Value {
     call.reshape(turned, &[sizes[0].clone(), sizes[2].clone(), &sizes[1] * &sizes[3]])
 }
 
+/// Products of queries and keys, scaled. Heads of queries share those of keys in groups. The scale of half-precision
+/// numbers is split between both sides, which keeps the products in range.
+fn scores(call: &mut Call, q: Value, k: Value, element: ElementType) -> Result<Value, ImportError> {
+    let (queries, keys) = (call.shape_of(q), call.shape_of(k));
+    let given = call.attributes.float("scale")?;
+    let half = element.is_float() && element.bits() < 32;
+    let scale = match (given, queries[3].as_constant()) {
+        (Some(scale), _) => attribute(element, if half { scale.sqrt() } else { scale }),
+        (None, Some(width)) => number(element, (width as f64).powf(if half { -0.25 } else { -0.5 })),
+        (None, None) => {
+            let scale = apply(Unary::ReciprocalSquareRoot, size(element, &queries[3]));
+            if half { apply(Unary::SquareRoot, scale) } else { scale }
+        }
+    };
+    let (mut q, mut k) = (q, k);
+    if half {
+        q = call.map(&[q], mul(operand(0), scale.clone()))?;
+        k = call.map(&[k], mul(operand(0), scale.clone()))?;
+    }
+    let group = queries[1].floor_div(&keys[1]);
+    let sizes = [queries[0].clone(), queries[1].clone(), queries[2].clone(), keys[2].clone()];
+    let (mut draft, output) = Draft::over(&sizes);
+    let inner = draft.variable(&queries[3]);
+    draft.read_at(q, &[output[0], output[1], output[2], inner]);
+    let shared = IndexExpr::variable(output[1]).floor_div(&group, &draft.sizes());
+    let (batch, key) = (IndexExpr::variable(output[0]), IndexExpr::variable(output[3]));
+    draft.read(k, vec![batch, shared, key, IndexExpr::variable(inner)]);
+    let products = call.emit(draft, Op::Dot { accumulator: element.accumulator() }, element, &output);
+    if half { Ok(products) } else { call.map(&[products], mul(operand(0), scale)) }
+}
+
+/// Averages of values by weights.
+fn averaged(call: &mut Call, weights: Value, v: Value, element: ElementType) -> Value {
+    let (shape, values) = (call.shape_of(weights), call.shape_of(v));
+    let group = shape[1].floor_div(&values[1]);
+    let result = [shape[0].clone(), shape[1].clone(), shape[2].clone(), values[3].clone()];
+    let (mut draft, output) = Draft::over(&result);
+    let position = draft.variable(&values[2]);
+    draft.read_at(weights, &[output[0], output[1], output[2], position]);
+    let shared = IndexExpr::variable(output[1]).floor_div(&group, &draft.sizes());
+    let (batch, feature) = (IndexExpr::variable(output[0]), IndexExpr::variable(output[3]));
+    draft.read(v, vec![batch, shared, IndexExpr::variable(position), feature]);
+    call.emit(draft, Op::Dot { accumulator: element.accumulator() }, element, &output)
+}
+
+/// The operators of the domain `ai.onnx.preview`.
+pub const PREVIEW_OPERATORS: &[Operator] = &[Operator { name: "FlexAttention", versions: &[1], import: flexible }];
+
+/// `FlexAttention`: attention whose scores and weights go through bodies that the model gives.
+pub fn flexible(call: &mut Call) -> Imported {
+    let (q, k, v) = (call.value(0)?, call.value(1)?, call.value(2)?);
+    let (queries, keys, values) = (call.shape_of(q), call.shape_of(k), call.shape_of(v));
+    if [&queries, &keys, &values].iter().any(|shape| shape.len() != 4) {
+        return Err(call.error(format!("queries, keys and values have 4 axes, not {queries:?}, {keys:?}, {values:?}")));
+    }
+    if queries[1].as_constant().is_some() && !queries[1].remainder(&keys[1]).is(0) {
+        return Err(call.error(format!("{} heads do not divide into groups for {} of keys", queries[1], keys[1])));
+    }
+    let element = call.element_of(q);
+    let precision = match call.attributes.int("softmax_precision")? {
+        None | Some(0) if element == ElementType::F64 => element,
+        None | Some(0) => ElementType::F32,
+        Some(kind) => element_type(kind as i32).map_err(|reason| call.attributes.error("softmax_precision", reason))?,
+    };
+    if !precision.is_float() {
+        return Err(call.attributes.error("softmax_precision", format!("{precision} is no type of floats")));
+    }
+    let q = super::signal::in_float(call, q, precision)?;
+    let k = super::signal::in_float(call, k, precision)?;
+    let mut weights = scores(call, q, k, precision)?;
+    weights = modified(call, "score_mod", weights)?;
+    weights = softmax_over(call, weights, vec![3], false)?;
+    weights = modified(call, "prob_mod", weights)?;
+    let weights = super::signal::in_float(call, weights, element)?;
+    Ok(vec![averaged(call, weights, v, element).into()])
+}
+
+/// A value after the body that an attribute holds, if the model gives it.
+fn modified(call: &mut Call, name: &str, value: Value) -> Result<Value, ImportError> {
+    if !call.attributes.has(name) {
+        return Ok(value);
+    }
+    let graph = call.attributes.graph(name)?;
+    let [input] = graph.input.as_slice() else {
+        return Err(call.attributes.error(name, "the body has one input"));
+    };
+    call.importer.open_scope(graph)?;
+    call.importer.define(&input.name, value.into())?;
+    let items = call.importer.walk_body(graph)?;
+    call.importer.close_scope();
+    let [item] = items.as_slice() else {
+        return Err(call.attributes.error(name, "the body has one output"));
+    };
+    let result = call.importer.materialise(item)?;
+    if call.shape_of(result) != call.shape_of(value) || call.element_of(result) != call.element_of(value) {
+        return Err(call.attributes.error(name, "the body must keep shape and type"));
+    }
+    Ok(result)
+}
+
 /// `Attention` (Vaswani et al., 2017), with groups of heads that share keys, caches, masks and soft caps.
 pub fn attention(call: &mut Call) -> Imported {
     let x = call.value(0)?;
@@ -64,27 +165,12 @@ pub fn attention(call: &mut Call) -> Imported {
     if queries.len() != 4 || keys.len() != 4 || values.len() != 4 {
         return Err(call.error(format!("queries, keys and values do not fit: {queries:?}, {keys:?}, {values:?}")));
     }
-    let group = queries[1].floor_div(&keys[1]);
     if queries[1].as_constant().is_some() && !queries[1].remainder(&keys[1]).is(0) {
         return Err(call.error(format!("{} heads do not divide into groups for {} of keys", queries[1], keys[1])));
     }
-    let wide = if matches!(element, ElementType::F16 | ElementType::BF16) { ElementType::F32 } else { element };
-    let scores = [queries[0].clone(), queries[1].clone(), queries[2].clone(), keys[2].clone()];
-    let (mut draft, output) = Draft::over(&scores);
-    let inner = draft.variable(&queries[3]);
-    draft.read_at(q, &[output[0], output[1], output[2], inner]);
-    let shared = IndexExpr::variable(output[1]).floor_div(&group, &draft.sizes());
-    let (batch, key) = (IndexExpr::variable(output[0]), IndexExpr::variable(output[3]));
-    draft.read(k, vec![batch, shared, key, IndexExpr::variable(inner)]);
-    let products = call.emit(draft, Op::Dot { accumulator: wide }, wide, &output);
-    let scale = match call.attributes.float("scale")? {
-        Some(scale) => attribute(wide, scale),
-        None => match queries[3].as_constant() {
-            Some(width) => number(wide, 1. / (width as f64).sqrt()),
-            None => apply(Unary::ReciprocalSquareRoot, size(wide, &queries[3])),
-        },
-    };
-    let mut scaled = call.map(&[products], mul(operand(0), scale))?;
+    let mut scaled = scores(call, q, k, element)?;
+    // Half-precision numbers are rounded between the steps, as the operator's definition does.
+    let wide = element;
     let raw = scaled;
     let cap = call.attributes.float_or("softcap", 0.)?;
     if cap > 0. {
@@ -97,9 +183,9 @@ pub fn attention(call: &mut Call) -> Imported {
         None | Some(0) => wide,
         Some(kind) => element_type(kind as i32).map_err(|reason| call.attributes.error("softmax_precision", reason))?,
     };
-    let exact = if precision == ElementType::F64 { precision } else { wide };
+    let exact = if precision.is_float() { precision } else { wide };
     let input = if exact == wide { masked } else { call.map(&[masked], cast(exact, wide, operand(0)))? };
-    let mut weights = softmax_over(call, input, vec![3], false);
+    let mut weights = softmax_over(call, input, vec![3], false)?;
     if may_be_empty {
         // A query that may attend to nothing gives zeros.
         let best = reduced(call, input, &[3], Monoid::Maximum, true);
@@ -109,14 +195,7 @@ pub fn attention(call: &mut Call) -> Imported {
     if exact != element {
         weights = call.map(&[weights], cast(element, exact, operand(0)))?;
     }
-    let result = [queries[0].clone(), queries[1].clone(), queries[2].clone(), values[3].clone()];
-    let (mut draft, output) = Draft::over(&result);
-    let position = draft.variable(&keys[2]);
-    draft.read_at(weights, &[output[0], output[1], output[2], position]);
-    let shared = IndexExpr::variable(output[1]).floor_div(&group, &draft.sizes());
-    let (batch, feature) = (IndexExpr::variable(output[0]), IndexExpr::variable(output[3]));
-    draft.read(v, vec![batch, shared, IndexExpr::variable(position), feature]);
-    let mut y = call.emit(draft, Op::Dot { accumulator: element.accumulator() }, element, &output);
+    let mut y = averaged(call, weights, v, element);
     if flat {
         y = joined(call, y);
     }

@@ -5,6 +5,7 @@ use crate::import::onnx::{
     call::{Call, Imported},
     draft::Draft,
     error::ImportError,
+    proto::GraphProto,
     values::{Item, Known},
 };
 use strang_ir::{Function, Literal, Op, ScalarExpr, Value};
@@ -14,11 +15,7 @@ use strang_runtime::{ElementType, Size};
 pub fn branch(call: &mut Call) -> Imported {
     let (yes, no) = (call.attributes.graph("then_branch")?, call.attributes.graph("else_branch")?);
     if let Some(literal) = call.item(0).literal() {
-        let graph = if literal.is(0.) { no } else { yes };
-        call.importer.open_scope(graph)?;
-        let items = call.importer.walk_body(graph)?;
-        call.importer.close_scope();
-        return Ok(items);
+        return chosen(call, if literal.is(0.) { no } else { yes });
     }
     let condition = call.value(0)?;
     let condition = call.reshape(condition, &[]);
@@ -55,6 +52,9 @@ pub fn branch(call: &mut Call) -> Imported {
     };
     let results = signature(&then);
     if results != signature(&otherwise) {
+        if let Some(literal) = call.given(0).literal() {
+            return chosen(call, if literal.is(0.) { no } else { yes });
+        }
         return Err(call.unsupported(format!(
             "its branches yield values of different shapes or types: {results:?} and {:?}",
             signature(&otherwise)
@@ -68,6 +68,14 @@ pub fn branch(call: &mut Call) -> Imported {
     }
     let outputs = whole_outputs(&mut draft, results);
     Ok(call.emit_many(draft, op, outputs).into_iter().map(Item::from).collect())
+}
+
+/// The results of the branch that is known to be taken, whose nodes go among those around it.
+fn chosen<'a>(call: &mut Call<'_, 'a>, graph: &'a GraphProto) -> Imported {
+    call.importer.open_scope(graph)?;
+    let items = call.importer.walk_body(graph)?;
+    call.importer.close_scope();
+    Ok(items)
 }
 
 /// Makes a value of the function around the open body an input of the body.
@@ -162,6 +170,7 @@ pub fn repeat(call: &mut Call) -> Imported {
     for slot in 0..count {
         states.push(call.value(slot + 2)?);
     }
+    let rounds = if call.has(0) { call.given(0).known().and_then(|known| known.sizes.first().cloned()) } else { None };
     let base = call.importer.origin.base.clone();
     call.importer.open_body(graph, &format!("{base}_round"))?;
     let round = call.importer.builder_mut().input("round", ElementType::I64, &[]);
@@ -188,7 +197,6 @@ pub fn repeat(call: &mut Call) -> Imported {
     let items = call.importer.walk_body(graph)?;
     let always = items[0].literal().is_some_and(|literal| !literal.is(0.));
     let begins = !call.has(1) || call.item(1).literal().is_some_and(|literal| !literal.is(0.));
-    let rounds = if call.has(0) { call.given(0).known().map(|known| known.sizes[0].clone()) } else { None };
     if let (true, true, Some(rounds)) = (always, begins, rounds) {
         let outputs = items[1..].iter().map(|item| call.importer.materialise(item)).collect::<Result<Vec<_>, _>>()?;
         let body = close(call, outputs, &[])?;

@@ -3,8 +3,9 @@
 
 use super::scalar::{add, apply, cast, div, less, max, min, mul, number, operand, pow, sub};
 use crate::import::onnx::{
+    attributes::Attributes,
     call::{Call, Imported},
-    data::element_type,
+    data::{data_type_number, element_type},
     error::ImportError,
     values::Item,
 };
@@ -12,7 +13,7 @@ use strang_ir::{
     Literal, ScalarExpr, Value,
     scalar::{Binary, Unary},
 };
-use strang_runtime::ElementType;
+use strang_runtime::{ElementType, Size};
 
 /// A scalar expression of items that broadcast against each other. Numbers become literals of the expression.
 ///
@@ -58,8 +59,35 @@ pub fn of_one(call: &mut Call, build: impl FnOnce(ScalarExpr) -> ScalarExpr) -> 
 
 /// A function of the first two operands.
 fn of_two(call: &mut Call, build: impl FnOnce(ScalarExpr, ScalarExpr) -> ScalarExpr) -> Imported {
-    let items = [present(call, 0)?, present(call, 1)?];
+    let second = aligned(call)?;
+    let items = [present(call, 0)?, second];
     Ok(vec![combine(call, &items, |leaves| build(leaves[0].clone(), leaves[1].clone()))?.into()])
+}
+
+/// The second operand under the shape with which it broadcasts. Up to opset 6 the attribute `broadcast` asks for that, and
+/// the operand's axes begin at `axis` of the first operand; slopes of `PRelu` belong to channels.
+fn aligned(call: &mut Call) -> Result<Item, ImportError> {
+    let item = present(call, 1)?;
+    if call.version >= 7 {
+        return Ok(item);
+    }
+    let (to, mut sizes) = (call.shape(0)?, call.shape(1)?);
+    let first = if call.operator == "PRelu" {
+        (sizes.len() == 1 && !sizes[0].is(1) && to.len() > 1).then_some(1)
+    } else if call.attributes.flag("broadcast", false)? {
+        call.attributes.int("axis")?.map(|axis| call.axis(axis, to.len())).transpose()?
+    } else {
+        call.attributes.ignore(&["axis"]);
+        if to.len() != sizes.len() {
+            return Err(call.error(format!("{sizes:?} does not broadcast to {to:?} without the attribute `broadcast`")));
+        }
+        None
+    };
+    let Some(first) = first else { return Ok(item) };
+    let behind = to.len().checked_sub(first + sizes.len());
+    let behind = behind.ok_or_else(|| call.error(format!("{sizes:?} does not fit {to:?} from axis {first} on")))?;
+    sizes.extend(vec![Size::ONE; behind]);
+    super::shape::reshaped(call, &item, &sizes)
 }
 
 /// The operators that are one function of one value.
@@ -207,13 +235,7 @@ pub fn choose(call: &mut Call) -> Imported {
 pub fn convert(call: &mut Call) -> Imported {
     // These two say how to convert to the 8-bit floats, which are not supported anyway.
     call.attributes.ignore(&["saturate", "round_mode"]);
-    let to = if call.operator == "CastLike" {
-        call.element(1)?
-    } else {
-        let to = call.attributes.required_int("to")?;
-        let to = i32::try_from(to).map_err(|_| call.attributes.error("to", "this is no data type"))?;
-        element_type(to).map_err(|reason| call.attributes.error("to", reason))?
-    };
+    let to = if call.operator == "CastLike" { call.element(1)? } else { cast_target(&call.attributes, call.version)? };
     let from = call.element(0)?;
     if from == to {
         return Ok(vec![call.item(0)]);
@@ -225,6 +247,21 @@ pub fn convert(call: &mut Call) -> Imported {
     of_one(call, |x| cast(to, from, x))
 }
 
+/// The type that `Cast` makes: a number, before opset 6 a name.
+///
+/// # Errors
+/// No such attribute, or a type that is not supported.
+pub fn cast_target(attributes: &Attributes, version: i64) -> Result<ElementType, ImportError> {
+    let number = if version < 6 {
+        let name = attributes.string_or("to", "")?;
+        data_type_number(name).ok_or_else(|| attributes.error("to", format!("`{name}` is no data type")))?
+    } else {
+        let number = attributes.required_int("to")?;
+        i32::try_from(number).map_err(|_| attributes.error("to", "this is no data type"))?
+    };
+    element_type(number).map_err(|reason| attributes.error("to", reason))
+}
+
 /// `Identity`.
 pub fn identity(call: &mut Call) -> Imported {
     Ok(vec![present(call, 0)?])
@@ -233,7 +270,12 @@ pub fn identity(call: &mut Call) -> Imported {
 /// `Dropout` at inference: the identity, and a mask that keeps everything.
 pub fn dropout(call: &mut Call) -> Imported {
     call.attributes.ignore(&["ratio", "seed"]);
-    if call.has(2) && call.given(2).literal().is_none_or(|mode| !mode.is(0.)) {
+    if call.version < 7 && !call.attributes.flag("is_test", false)? {
+        return Err(call.unsupported("dropout in training mode is random; set is_test to 1 for inference"));
+    }
+    // A ratio of zero drops nothing in training either.
+    let keeps_all = call.version >= 12 && call.has(1) && call.given(1).literal().is_some_and(|ratio| ratio.is(0.));
+    if call.has(2) && !keeps_all && call.given(2).literal().is_none_or(|mode| !mode.is(0.)) {
         return Err(call.unsupported("dropout in training mode is random; export the model for inference"));
     }
     let mut items = vec![present(call, 0)?];
@@ -282,8 +324,9 @@ pub fn activation(call: &mut Call) -> Imported {
             of_one(call, |x| ScalarExpr::select(less(x.clone(), zero), mul(alpha, expm1(x.clone())), x))
         }
         "Selu" => {
-            let alpha = parameter(call, "alpha", 1.673_263_2)?;
-            let gamma = parameter(call, "gamma", 1.050_701)?;
+            let old = call.version < 6;
+            let alpha = parameter(call, "alpha", if old { 1.6732 } else { 1.673_263_2 })?;
+            let gamma = parameter(call, "gamma", if old { 1.0507 } else { 1.050_701 })?;
             of_one(call, |x| {
                 let inner = ScalarExpr::select(less(zero, x.clone()), x.clone(), mul(alpha, expm1(x)));
                 mul(gamma, inner)

@@ -24,7 +24,7 @@ pub fn cross_entropy(call: &mut Call) -> Imported {
     if call.shape_of(scores).len() < 2 {
         return Err(call.operand_error(0, "at least 2 axes are needed, the second of classes"));
     }
-    let x = softmax_over(call, scores, vec![1], true);
+    let x = softmax_over(call, scores, vec![1], true)?;
     Ok(vec![loss(call, x)?.into(), x.into()])
 }
 

@@ -10,7 +10,10 @@
 //! | [`create`] | constants, shapes, ranges |
 //! | [`recurrent`], [`control`] | LSTM, GRU, RNN; If, Loop, Scan |
 //! | [`quantise`] | quantised operators |
-//! | [`attention`], [`resize`], [`loss`] | attention with caches, resizing of images, losses |
+//! | [`attention`], [`recurrence`] | attention with caches; linear attention, causal convolution |
+//! | [`resize`], [`sample`] | resizing of images; reads between elements: grids, regions, deformed convolution |
+//! | [`signal`], [`linear_algebra`] | Fourier transforms, windows, filters; determinants, columns to images |
+//! | [`loss`], [`training`], [`learning`] | losses; optimisers; classical machine learning |
 
 pub mod attention;
 pub mod control;
@@ -18,17 +21,23 @@ pub mod convolution;
 pub mod create;
 pub mod elementwise;
 pub mod gather;
+pub mod learning;
+pub mod linear_algebra;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
 pub mod pooling;
 pub mod quantise;
+pub mod recurrence;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
+pub mod sample;
 pub mod scalar;
 pub mod shape;
+pub mod signal;
 pub mod slice;
+pub mod training;
 pub mod window;
 
 use super::{
@@ -57,6 +66,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Acos", versions: &[7, 22], import: elementwise::unary },
     Operator { name: "Acosh", versions: &[9, 22], import: elementwise::unary },
     Operator { name: "Add", versions: &[1, 6, 7, 13, 14], import: elementwise::binary },
+    Operator { name: "AffineGrid", versions: &[20], import: sample::affine_grid },
     Operator { name: "And", versions: &[1, 7], import: elementwise::binary },
     Operator { name: "ArgMax", versions: &[1, 11, 12, 13], import: reduce::arg_reduce },
     Operator { name: "ArgMin", versions: &[1, 11, 12, 13], import: reduce::arg_reduce },
@@ -74,12 +84,15 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "BitwiseNot", versions: &[18], import: elementwise::unary },
     Operator { name: "BitwiseOr", versions: &[18], import: elementwise::binary },
     Operator { name: "BitwiseXor", versions: &[18], import: elementwise::binary },
+    Operator { name: "BlackmanWindow", versions: &[17], import: signal::window },
     Operator { name: "Cast", versions: &[1, 6, 9, 13, 19, 21, 23, 24, 25, 28], import: elementwise::convert },
     Operator { name: "CastLike", versions: &[15, 19, 21, 23, 24, 25], import: elementwise::convert },
+    Operator { name: "CausalConvWithState", versions: &[27], import: recurrence::causal_convolution },
     Operator { name: "Ceil", versions: &[1, 6, 13], import: elementwise::unary },
     Operator { name: "Celu", versions: &[12, 28], import: elementwise::activation },
     Operator { name: "CenterCropPad", versions: &[18], import: slice::center_crop_pad },
     Operator { name: "Clip", versions: &[1, 6, 11, 12, 13], import: elementwise::clip },
+    Operator { name: "Col2Im", versions: &[18], import: linear_algebra::columns_to_image },
     Operator { name: "Compress", versions: &[9, 11, 28], import: create::refused },
     Operator { name: "Concat", versions: &[1, 4, 11, 13], import: shape::concat },
     Operator { name: "Constant", versions: &[1, 9, 11, 12, 13, 19, 21, 23, 24, 25], import: create::constant },
@@ -91,8 +104,11 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Cosh", versions: &[9, 22], import: elementwise::unary },
     Operator { name: "CumProd", versions: &[26], import: reduce::cumulative },
     Operator { name: "CumSum", versions: &[11, 14], import: reduce::cumulative },
+    Operator { name: "DFT", versions: &[17, 20], import: signal::dft },
+    Operator { name: "DeformConv", versions: &[19, 22], import: sample::deformable },
     Operator { name: "DepthToSpace", versions: &[1, 11, 13, 28], import: shape::depth_to_space },
     Operator { name: "DequantizeLinear", versions: &[10, 13, 19, 21, 23, 24, 25, 28], import: quantise::dequantise },
+    Operator { name: "Det", versions: &[11, 22], import: linear_algebra::determinant },
     Operator { name: "Div", versions: &[1, 6, 7, 13, 14], import: elementwise::binary },
     Operator { name: "Dropout", versions: &[1, 6, 7, 10, 12, 13, 22], import: elementwise::dropout },
     Operator { name: "DynamicQuantizeLinear", versions: &[11], import: quantise::quantise_dynamically },
@@ -116,7 +132,10 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "GlobalMaxPool", versions: &[1, 22], import: pooling::global },
     Operator { name: "Greater", versions: &[1, 7, 9, 13], import: elementwise::binary },
     Operator { name: "GreaterOrEqual", versions: &[12, 16], import: elementwise::binary },
+    Operator { name: "GridSample", versions: &[16, 20, 22], import: sample::grid_sample },
     Operator { name: "GroupNormalization", versions: &[18, 21], import: norm::group },
+    Operator { name: "HammingWindow", versions: &[17], import: signal::window },
+    Operator { name: "HannWindow", versions: &[17], import: signal::window },
     Operator { name: "HardSigmoid", versions: &[1, 6, 22], import: elementwise::activation },
     Operator { name: "HardSwish", versions: &[14, 22], import: elementwise::unary },
     Operator { name: "Hardmax", versions: &[1, 11, 13], import: reduce::hardmax },
@@ -131,6 +150,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "LeakyRelu", versions: &[1, 6, 16], import: elementwise::activation },
     Operator { name: "Less", versions: &[1, 7, 9, 13], import: elementwise::binary },
     Operator { name: "LessOrEqual", versions: &[12, 16], import: elementwise::binary },
+    Operator { name: "LinearAttention", versions: &[27], import: recurrence::linear_attention },
     Operator { name: "Log", versions: &[1, 6, 13], import: elementwise::unary },
     Operator { name: "LogSoftmax", versions: &[1, 11, 13], import: reduce::softmax },
     Operator { name: "Loop", versions: &[1, 11, 13, 16, 19, 21, 23, 24, 25], import: control::repeat },
@@ -140,8 +160,10 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "MatMulInteger", versions: &[10], import: quantise::matmul_integer },
     Operator { name: "Max", versions: &[1, 6, 8, 12, 13], import: elementwise::variadic },
     Operator { name: "MaxPool", versions: &[1, 8, 10, 11, 12, 22], import: pooling::pool },
+    Operator { name: "MaxUnpool", versions: &[9, 11, 22], import: pooling::unpool },
     Operator { name: "Mean", versions: &[1, 6, 8, 13], import: elementwise::variadic },
     Operator { name: "MeanVarianceNormalization", versions: &[9, 13], import: norm::mean_variance },
+    Operator { name: "MelWeightMatrix", versions: &[17], import: signal::mel_weights },
     Operator { name: "Min", versions: &[1, 6, 8, 12, 13], import: elementwise::variadic },
     Operator { name: "Mish", versions: &[18, 22], import: elementwise::unary },
     Operator { name: "Mod", versions: &[10, 13, 28], import: elementwise::binary },
@@ -182,8 +204,10 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Reshape", versions: &[1, 5, 13, 14, 19, 21, 23, 24, 25], import: shape::reshape },
     Operator { name: "Resize", versions: &[10, 11, 13, 18, 19], import: resize::resize },
     Operator { name: "ReverseSequence", versions: &[10, 28], import: gather::reverse_sequence },
+    Operator { name: "RoiAlign", versions: &[10, 16, 22], import: sample::roi_align },
     Operator { name: "RotaryEmbedding", versions: &[23], import: attention::rotary },
     Operator { name: "Round", versions: &[11, 22], import: elementwise::unary },
+    Operator { name: "STFT", versions: &[17], import: signal::stft },
     Operator { name: "Scan", versions: &[8, 9, 11, 16, 19, 21, 23, 24, 25], import: control::scanned },
     Operator { name: "Scatter", versions: &[9, 11], import: gather::scatter_elements },
     Operator { name: "ScatterElements", versions: &[11, 13, 16, 18], import: gather::scatter_elements },
@@ -229,27 +253,32 @@ pub const OPERATORS: &[Operator] = &[
 /// # Errors
 /// An operator that is not known, or did not exist yet in the model's opset.
 pub fn find(node: &NodeProto, importer: &Importer) -> Result<(i64, Import), ImportError> {
-    let refused = |reason: String| {
-        let default = node.domain.is_empty() || node.domain == "ai.onnx";
-        ImportError::Operator {
-            place: importer.origin.place.clone(),
-            domain: if default { String::new() } else { format!("{}.", node.domain) },
-            version: importer.opset,
-            reason,
-        }
+    let default = node.domain.is_empty() || node.domain == "ai.onnx";
+    let opset = if default { importer.opset } else { importer.domains.get(&*node.domain).copied().unwrap_or(0) };
+    let refused = |reason: String| ImportError::Operator {
+        place: importer.origin.place.clone(),
+        domain: if default { String::new() } else { format!("{}.", node.domain) },
+        version: opset,
+        reason,
     };
+    if opset == 0 && !importer.domains.contains_key(&*node.domain) {
+        return Err(refused("the model does not import a version of its domain".into()));
+    }
     if node.domain == "com.microsoft" {
         let reason = "it is an extension of ONNX Runtime; export the model without that runtime's own optimisations";
         return Err(refused(reason.into()));
     }
-    if !node.domain.is_empty() && node.domain != "ai.onnx" {
-        let reason = "only operators of the default domain and functions that the model defines are";
-        return Err(refused(reason.into()));
-    }
-    let found = OPERATORS.binary_search_by(|operator| operator.name.cmp(&node.op_type));
-    let operator = found.map(|position| &OPERATORS[position]);
+    let table = match &*node.domain {
+        "" | "ai.onnx" => OPERATORS,
+        "ai.onnx.ml" => learning::OPERATORS,
+        "ai.onnx.preview" => attention::PREVIEW_OPERATORS,
+        "ai.onnx.preview.training" => training::OPERATORS,
+        _ => return Err(refused("the model does not define it as a function, and its domain is not known".into())),
+    };
+    let found = table.binary_search_by(|operator| operator.name.cmp(&node.op_type));
+    let operator = found.map(|position| &table[position]);
     let operator = operator.map_err(|_| refused("there is no circuit for it".into()))?;
-    let version = operator.versions.iter().rev().find(|version| **version <= importer.opset);
+    let version = operator.versions.iter().rev().find(|version| **version <= opset);
     let version = version.ok_or_else(|| refused(format!("it first appeared in opset {}", operator.versions[0])))?;
     Ok((*version, operator.import))
 }

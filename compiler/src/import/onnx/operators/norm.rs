@@ -20,8 +20,14 @@ use strang_runtime::{ElementType, Size};
 /// `BatchNormalization` at inference.
 pub fn batch(call: &mut Call) -> Imported {
     call.attributes.ignore(&["momentum"]);
-    if call.attributes.flag("training_mode", false)? {
-        return Err(call.unsupported("batch normalisation in training mode is not; export the model for inference"));
+    // Up to opset 6 an attribute says that a model is for inference; until 13 further outputs say that it is not.
+    let training = match call.version {
+        ..7 => !call.attributes.flag("is_test", false)?,
+        7..14 => (1..5).any(|output| call.wants(output)),
+        _ => call.attributes.flag("training_mode", false)?,
+    };
+    if training {
+        return trained(call);
     }
     if !call.attributes.flag("spatial", true)? {
         return Err(call.attributes.error("spatial", "statistics for every position are not supported; use 1"));
@@ -49,6 +55,52 @@ pub fn batch(call: &mut Call) -> Imported {
     let epsilon = Literal::from_f64(ElementType::F64, epsilon.into());
     let op = Op::Norm { kind: Norm::Batch, over: vec![], epsilon };
     Ok(vec![call.emit(draft, op, element, &variables).into()])
+}
+
+/// `BatchNormalization` by the statistics of the input itself, with the running averages that training keeps.
+fn trained(call: &mut Call) -> Imported {
+    if call.version < 14 {
+        return Err(call.unsupported("batch normalisation in training mode is, from opset 14 on; convert the model"));
+    }
+    let epsilon = call.attributes.float_or("epsilon", 1e-5)?;
+    let momentum = call.attributes.float_or("momentum", 0.9)?;
+    let x = call.value(0)?;
+    let element = call.element_of(x);
+    let sizes = call.shape_of(x);
+    if sizes.len() < 2 {
+        return Err(call.error(format!("the input needs at least 2 axes, but is {sizes:?}")));
+    }
+    let wide = if element == ElementType::F64 { element } else { ElementType::F32 };
+    let axes: Vec<usize> = (0..sizes.len()).filter(|axis| *axis != 1).collect();
+    let channels = [sizes[1].clone()];
+    let values = in_type(call, x, wide)?;
+    let average = mean(call, values, &axes, true)?;
+    let centred = call.map(&[values, average], sub(operand(0), operand(1)))?;
+    let squares = call.map(&[centred], mul(operand(0), operand(0)))?;
+    let variance = mean(call, squares, &axes, true)?;
+    let statistics = [call.reshape(average, &channels), call.reshape(variance, &channels)];
+    let mut items: Vec<Item> = Vec::new();
+    let (mut draft, variables) = Draft::over(&sizes);
+    draft.read_at(x, &variables);
+    for slot in 1..3 {
+        let value = call.value(slot)?;
+        let value = in_type(call, value, element)?;
+        draft.read_at(value, &variables[1..2]);
+    }
+    for value in statistics {
+        let value = in_type(call, value, element)?;
+        draft.read_at(value, &variables[1..2]);
+    }
+    let op = Op::Norm { kind: Norm::Batch, over: vec![], epsilon: Literal::from_f64(ElementType::F64, epsilon.into()) };
+    items.push(call.emit(draft, op, element, &variables).into());
+    for (slot, value) in (3..5).zip(statistics) {
+        let old = call.value(slot)?;
+        let running = call.element_of(old);
+        let kept = mul(cast(wide, running, operand(0)), attribute(wide, momentum));
+        let new = mul(operand(1), sub(number(wide, 1.), attribute(wide, momentum)));
+        items.push(call.map(&[old, value], cast(running, wide, add(kept, new)))?.into());
+    }
+    Ok(items)
 }
 
 fn in_type(call: &mut Call, value: Value, element: ElementType) -> Result<Value, ImportError> {

@@ -9,7 +9,11 @@ use crate::import::onnx::{
     draft::Draft,
     error::ImportError,
 };
-use strang_ir::{IndexExpr, IndexMap, Literal, Op, ScalarExpr, Value, op::Monoid, scalar::Unary};
+use strang_ir::{
+    Atom, IndexExpr, IndexMap, Literal, Op, ScalarExpr, Value,
+    op::Monoid,
+    scalar::{Binary, Unary},
+};
 use strang_runtime::{ElementType, Size};
 
 /// `MaxPool`, `AveragePool` and `LpPool`.
@@ -32,13 +36,12 @@ pub fn pool(call: &mut Call) -> Imported {
     let window = Window::new(call, &input[2..], kernel, ceil)?;
     match call.operator {
         "MaxPool" => {
-            call.attributes.ignore(&["storage_order"]);
+            let columns_first = call.attributes.flag("storage_order", false)?;
+            let mut items = vec![windowed(call, value, &window, Monoid::Maximum).into()];
             if call.wants(1) {
-                return Err(
-                    call.unsupported("its second output, the positions of the largest values, is not supported")
-                );
+                items.push(positions_of_largest(call, value, &window, columns_first).into());
             }
-            Ok(vec![windowed(call, value, &window, Monoid::Maximum).into()])
+            Ok(items)
         }
         "AveragePool" => {
             let padded = call.attributes.flag("count_include_pad", false)?;
@@ -50,8 +53,8 @@ pub fn pool(call: &mut Call) -> Imported {
             Ok(vec![call.emit(draft, average, element, &variables).into()])
         }
         _ => {
-            let power = call.attributes.int_or("p", 2)?;
-            lp(call, value, power as f32, |call, value| windowed(call, value, &window, Monoid::Sum))
+            let power = power_of(call)?;
+            lp(call, value, power, |call, value| windowed(call, value, &window, Monoid::Sum))
         }
     }
 }
@@ -68,6 +71,93 @@ fn windowed(call: &mut Call, value: Value, window: &Window, monoid: Monoid) -> V
     draft.read_map(value, if window.outside { map.with_fill(monoid.neutral(element)) } else { map });
     let output: Vec<u32> = outer.into_iter().chain(positions).collect();
     call.emit(draft, Op::Reduce(monoid), element, &output)
+}
+
+/// Where the largest element of each window lies in the whole input, counted row by row, or along the spatial axes column
+/// by column.
+fn positions_of_largest(call: &mut Call, value: Value, window: &Window, columns_first: bool) -> Value {
+    let int = ElementType::I64;
+    let element = call.element_of(value);
+    let input = call.shape_of(value);
+    let taps: Size = window.kernel.iter().cloned().product();
+    let (mut draft, outer) = Draft::over(&input[..2]);
+    let positions = draft.variables(&window.output);
+    let tap = draft.variable(&taps);
+    let mut exprs: Vec<IndexExpr> = outer.iter().map(|variable| IndexExpr::variable(*variable)).collect();
+    let mut rest = taps.clone();
+    for axis in 0..positions.len() {
+        rest = rest.floor_div(&window.kernel[axis]);
+        let flat = IndexExpr::variable(tap).floor_div(&rest, &draft.sizes());
+        let within = flat.remainder(&window.kernel[axis], &draft.sizes());
+        let start = IndexExpr::variable(positions[axis]).times(&Size::from(window.strides[axis]));
+        exprs.push(start.plus(&within.times(&Size::from(window.dilations[axis]))).plus_size(&-&window.begin[axis]));
+    }
+    let map = IndexMap::new(exprs);
+    draft.read_map(value, if window.outside { map.with_fill(Monoid::Maximum.neutral(element)) } else { map });
+    let output: Vec<u32> = outer.into_iter().chain(positions).collect();
+    let chosen = call.emit(draft, Op::ArgReduce { largest: true, last: false }, int, &output);
+    let sizes: Vec<Size> = input[..2].iter().chain(&window.output).cloned().collect();
+    let (mut draft, variables) = Draft::over(&sizes);
+    draft.read_at(chosen, &variables);
+    let whole = |value: &Size| size(int, value);
+    let index = |axis: usize| ScalarExpr::Index(variables[axis]);
+    let mut place = add(mul(index(0), whole(&input[1])), index(1));
+    let spatial = window.output.len();
+    let order: Vec<usize> = if columns_first { (0..spatial).rev().collect() } else { (0..spatial).collect() };
+    for axis in order {
+        let behind: Size = window.kernel[axis + 1..].iter().cloned().product();
+        let within =
+            ScalarExpr::binary(Binary::Remainder, div(operand(0), whole(&behind)), whole(&window.kernel[axis]));
+        let start = mul(index(axis + 2), ScalarExpr::Literal(Literal::i64(window.strides[axis])));
+        let within = mul(within, ScalarExpr::Literal(Literal::i64(window.dilations[axis])));
+        let coordinate = sub(add(start, within), whole(&window.begin[axis]));
+        place = add(mul(place, whole(&input[axis + 2])), coordinate);
+    }
+    call.emit(draft, Op::Map(place), int, &variables)
+}
+
+/// `MaxUnpool`: every element goes where its position says, zeros elsewhere.
+pub fn unpool(call: &mut Call) -> Imported {
+    let (value, places) = (call.value(0)?, call.value(1)?);
+    let input = call.shape_of(value);
+    let rank = input.len().saturating_sub(2);
+    let kernel = call.attributes.ints_or("kernel_shape", rank, 1)?;
+    let strides = super::window::positive(call, "strides", rank)?;
+    let pads = call.attributes.ints_or("pads", 2 * rank, 0)?;
+    if rank == 0 || call.shape_of(places).len() != input.len() {
+        return Err(call.error(format!("the input needs at least 3 axes and as many positions, but is {input:?}")));
+    }
+    // Positions count in the output that pooling would have had; a larger one gets zeros behind it.
+    let mut sizes = input[..2].to_vec();
+    for axis in 0..rank {
+        let full = (&input[axis + 2] - &Size::ONE) * Size::from(strides[axis]) + Size::from(kernel[axis]);
+        sizes.push(if call.has(2) { full } else { full - Size::from(pads[axis]) - Size::from(pads[rank + axis]) });
+    }
+    if sizes.iter().any(|size| size.as_constant().is_some_and(|size| size < 0)) {
+        return Err(call.error(format!("the output would be {sizes:?}")));
+    }
+    let element = call.element_of(value);
+    let flat: Size = sizes.iter().cloned().product();
+    let zeros = call.filled(Literal::zero(element), std::slice::from_ref(&flat));
+    let (mut draft, output) = Draft::over(std::slice::from_ref(&flat));
+    let from = draft.variables(&input);
+    draft.read_at(zeros, &output);
+    draft.read_at(value, &from);
+    draft.read_at(places, &from);
+    let target = vec![IndexExpr::atom(Atom::Read(2))];
+    let scattered = call.emit(draft, Op::Scatter { reduction: None, target }, element, &output);
+    let result = call.reshape(scattered, &sizes);
+    if !call.has(2) {
+        return Ok(vec![result.into()]);
+    }
+    let wanted = call.sizes(2)?;
+    if wanted.len() != sizes.len() {
+        return Err(call.operand_error(2, format!("this must be {} sizes", sizes.len())));
+    }
+    let (mut draft, variables) = Draft::over(&wanted);
+    let map = IndexMap::of_variables(variables.iter().copied()).with_fill(Literal::zero(element));
+    draft.read_map(result, map);
+    Ok(vec![call.emit(draft, Op::View, element, &variables).into()])
 }
 
 /// How many taps of a window count, as an i64 expression of the output position: those that lie in the input, or in the
@@ -127,6 +217,11 @@ fn lp(call: &mut Call, value: Value, power: f32, sum: impl FnOnce(&mut Call, Val
     Ok(vec![call.map(&[total], after)?.into()])
 }
 
+/// The power of `LpPool` and `GlobalLpPool`: an integer, in the first versions a float.
+fn power_of(call: &Call) -> Result<f32, ImportError> {
+    if call.version < 2 { call.attributes.float_or("p", 2.) } else { Ok(call.attributes.int_or("p", 2)? as f32) }
+}
+
 /// `GlobalMaxPool`, `GlobalAveragePool` and `GlobalLpPool`.
 pub fn global(call: &mut Call) -> Imported {
     let value = call.value(0)?;
@@ -139,8 +234,8 @@ pub fn global(call: &mut Call) -> Imported {
         "GlobalMaxPool" => Ok(vec![super::reduce::reduced(call, value, &axes, Monoid::Maximum, true).into()]),
         "GlobalAveragePool" => Ok(vec![super::reduce::mean(call, value, &axes, true)?.into()]),
         _ => {
-            let power = call.attributes.int_or("p", 2)?;
-            lp(call, value, power as f32, |call, value| super::reduce::reduced(call, value, &axes, Monoid::Sum, true))
+            let power = power_of(call)?;
+            lp(call, value, power, |call, value| super::reduce::reduced(call, value, &axes, Monoid::Sum, true))
         }
     }
 }

@@ -65,6 +65,10 @@ pub fn rnn(call: &mut Call) -> Imported {
 }
 
 fn layer(call: &mut Call, cell: Cell) -> Imported {
+    if call.version < 7 {
+        // Which outputs there are, the names of the outputs say as well.
+        call.attributes.ignore(&["output_sequence"]);
+    }
     let directions = match call.attributes.string_or("direction", "forward")? {
         "forward" => vec![false],
         "reverse" => vec![true],

@@ -194,15 +194,26 @@ pub fn softmax(call: &mut Call) -> Imported {
     let axes = softmax_axes(call, sizes.len())?;
     let log = call.operator == "LogSoftmax";
     let over = axes.map(|axis| axis as u32).collect();
-    Ok(vec![softmax_over(call, value, over, log).into()])
+    Ok(vec![softmax_over(call, value, over, log)?.into()])
 }
 
 /// Softmax over axes.
-pub fn softmax_over(call: &mut Call, value: Value, over: Vec<u32>, log: bool) -> Value {
+///
+/// # Errors
+/// Does not fail for floats.
+pub fn softmax_over(call: &mut Call, value: Value, over: Vec<u32>, log: bool) -> Result<Value, ImportError> {
+    let element = call.element_of(value);
+    if element.is_float() && element.bits() < 32 && !log {
+        // The operator is defined by these steps, between which half-precision numbers are rounded.
+        let axes: Vec<usize> = over.iter().map(|axis| *axis as usize).collect();
+        let largest = reduced(call, value, &axes, Monoid::Maximum, true);
+        let powers = call.map(&[value, largest], apply(Unary::Exp, sub(operand(0), operand(1))))?;
+        let sum = reduced(call, powers, &axes, Monoid::Sum, true);
+        return call.map(&[powers, sum], div(operand(0), operand(1)));
+    }
     let (mut draft, variables) = Draft::over(&call.shape_of(value));
     draft.read_at(value, &variables);
-    let element = call.element_of(value);
-    call.emit(draft, Op::Softmax { over, log }, element, &variables)
+    Ok(call.emit(draft, Op::Softmax { over, log }, element, &variables))
 }
 
 /// `Hardmax`: one at the first largest element, zero elsewhere.

@@ -45,7 +45,13 @@ enum Mode {
 
 /// `Upsample`: scales are an attribute up to opset 8, then an operand.
 pub fn upsample(call: &mut Call) -> Imported {
-    let scales: Vec<f64> = if call.version < 9 {
+    let scales: Vec<f64> = if call.version < 7 {
+        let scale = |name| -> Result<f64, ImportError> {
+            let scale = call.attributes.float(name)?;
+            Ok(scale.ok_or_else(|| call.attributes.error(name, "this number is missing"))?.into())
+        };
+        vec![1., 1., scale("height_scale")?, scale("width_scale")?]
+    } else if call.version < 9 {
         let scales = call.attributes.floats("scales")?;
         let scales = scales.ok_or_else(|| call.attributes.error("scales", "these numbers are missing"))?;
         scales.iter().map(|scale| f64::from(*scale)).collect()
@@ -141,6 +147,9 @@ pub fn resize(call: &mut Call) -> Imported {
         antialias: attributes.flag("antialias", false)?,
         extrapolation: attributes.float_or("extrapolation_value", 0.)?,
     };
+    if !["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"].contains(&method.nearest.as_str()) {
+        return Err(call.attributes.error("nearest_mode", format!("`{}` is not a rounding", method.nearest)));
+    }
     let mut value = call.value(0)?;
     let sizes = call.shape_of(value);
     let axes = match call.attributes.ints("axes")? {
@@ -244,8 +253,9 @@ impl Resizing {
             }
             "pytorch_half_pixel" if self.to <= 1 => 0.,
             "pytorch_half_pixel" => (x + 0.5) / self.scale - 0.5,
-            "align_corners" if self.to <= 1 => 0.,
-            "align_corners" => x * (from - 1.) / (to - 1.),
+            // The length that the scale asks for, before it is rounded down.
+            "align_corners" if self.scale * from == 1. => 0.,
+            "align_corners" => x * (from - 1.) / (self.scale * from - 1.),
             "asymmetric" => x / self.scale,
             "tf_half_pixel_for_nn" => (x + 0.5) / self.scale,
             "tf_crop_and_resize" if self.to <= 1 => 0.5 * (self.region.0 + self.region.1) * (from - 1.),
@@ -266,6 +276,7 @@ impl Resizing {
             "floor" => place.floor(),
             "ceil" => place.ceil(),
             "round_prefer_ceil" => (place + 0.5).floor(),
+            // The default; `resize` refuses what is none of these.
             _ => (place - 0.5).ceil(),
         };
         (position as i64).clamp(0, self.from - 1)
@@ -324,10 +335,12 @@ fn resized(call: &mut Call, value: Value, resizing: &Resizing, method: &Method) 
             exprs
         }));
     }
-    let taps: Vec<(i64, f64)> = places.iter().flat_map(|place| resizing.taps(method, *place)).collect();
-    if taps.len() > TABLE_LIMIT || to == 0 {
+    // Smoothing by a strong reduction takes many taps.
+    let stretch = if method.antialias { resizing.scale.min(1.) } else { 1. };
+    if to == 0 || !(4. / stretch * (to as f64) < TABLE_LIMIT as f64) {
         return Err(call.error(format!("axis {axis} cannot be resized from {} to {to}", resizing.from)));
     }
+    let taps: Vec<(i64, f64)> = places.iter().flat_map(|place| resizing.taps(method, *place)).collect();
     let each = taps.len() / to as usize;
     let element = call.element_of(value);
     let mut weights = Tensor::zeros(element, &[to as usize, each]).map_err(|error| call.error(error.to_string()))?;

@@ -120,11 +120,24 @@ pub fn requested_shape(call: &Call, from: &[Size], wanted: &[Size], keep_zero: b
     Ok(sizes)
 }
 
+/// The shape that `Reshape` is given: an operand, before opset 5 an attribute.
+///
+/// # Errors
+/// A shape that is missing or computed from data.
+pub fn shape_argument(call: &Call) -> Result<Vec<Size>, ImportError> {
+    if call.version >= 5 {
+        return call.sizes(1);
+    }
+    let sizes = call.attributes.ints("shape")?;
+    let sizes = sizes.ok_or_else(|| call.attributes.error("shape", "these integers are missing"))?;
+    Ok(sizes.iter().map(|size| Size::from(*size)).collect())
+}
+
 /// `Reshape`.
 pub fn reshape(call: &mut Call) -> Imported {
     let keep_zero = call.version >= 14 && call.attributes.flag("allowzero", false)?;
     let from = call.shape(0)?;
-    let wanted = call.sizes(1)?;
+    let wanted = shape_argument(call)?;
     let sizes = requested_shape(call, &from, &wanted, keep_zero)?;
     Ok(vec![reshaped(call, &call.item(0), &sizes)?])
 }
@@ -216,7 +229,18 @@ pub fn expand(call: &mut Call) -> Imported {
 
 /// `Tile`.
 pub fn tile(call: &mut Call) -> Imported {
-    let (from, repeats) = (call.shape(0)?, call.sizes(1)?);
+    let from = call.shape(0)?;
+    let mut repeats = call.sizes(1)?;
+    if call.version < 6 {
+        // One number of tiles along one axis.
+        let axes = call.integers(2)?;
+        let ([tiles], [axis]) = (repeats.as_slice(), axes.as_slice()) else {
+            return Err(call.error("the number of tiles and the axis must be one number each"));
+        };
+        let mut each = vec![Size::ONE; from.len()];
+        each[call.axis(*axis, from.len())?] = tiles.clone();
+        repeats = each;
+    }
     if repeats.len() != from.len() {
         return Err(call.error(format!("{} repeats are given for {} axes", repeats.len(), from.len())));
     }
@@ -232,10 +256,7 @@ pub fn tile(call: &mut Call) -> Imported {
 /// `Concat`.
 pub fn concat(call: &mut Call) -> Imported {
     let rank = call.shape(0)?.len();
-    let axis = match call.attributes.int("axis")? {
-        Some(axis) => call.axis(axis, rank)?,
-        None => return Err(call.attributes.error("axis", "this integer is missing")),
-    };
+    let axis = concat_axis(call, rank)?;
     let mut values = Vec::new();
     for slot in 0..call.operands.len() {
         let shape = call.shape(slot)?;
@@ -245,6 +266,16 @@ pub fn concat(call: &mut Call) -> Imported {
         values.push(call.value(slot)?);
     }
     Ok(vec![concatenated(call, &values, axis)?.into()])
+}
+
+/// The axis of `Concat`, which had a default before opset 4.
+///
+/// # Errors
+/// No such attribute, or an axis that does not exist.
+pub fn concat_axis(call: &Call, rank: usize) -> Result<usize, ImportError> {
+    let axis =
+        if call.version < 4 { call.attributes.int_or("axis", 1)? } else { call.attributes.required_int("axis")? };
+    call.axis(axis, rank)
 }
 
 /// Values one after the other along an axis.
@@ -296,10 +327,10 @@ pub fn split(call: &mut Call) -> Imported {
     let from = call.shape(0)?;
     let axis = call.axis(call.attributes.int_or("axis", 0)?, from.len())?;
     let total = from[axis].clone();
-    let given = if call.version < 13 {
-        call.attributes.ints("split")?.map(|sizes| sizes.iter().map(|size| Size::from(*size)).collect())
-    } else if call.has(1) {
+    let given = if call.has(1) {
         Some(call.sizes(1)?)
+    } else if call.version < 13 {
+        call.attributes.ints("split")?.map(|sizes| sizes.iter().map(|size| Size::from(*size)).collect())
     } else {
         None
     };

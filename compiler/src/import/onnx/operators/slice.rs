@@ -84,8 +84,9 @@ pub fn pad(call: &mut Call) -> Imported {
     let from = call.shape_of(value);
     let element = call.element_of(value);
     let (pads, fill, axes) = if call.version < 11 {
-        let pads = call.attributes.ints("pads")?;
-        let pads = pads.ok_or_else(|| call.attributes.error("pads", "these integers are missing"))?;
+        let name = if call.version < 2 { "paddings" } else { "pads" };
+        let pads = call.attributes.ints(name)?;
+        let pads = pads.ok_or_else(|| call.attributes.error(name, "these integers are missing"))?;
         let fill = Literal::from_f64(element, call.attributes.float_or("value", 0.)?.into());
         (pads.iter().map(|pad| Size::from(*pad)).collect(), fill, None)
     } else {
@@ -131,8 +132,10 @@ pub fn pad(call: &mut Call) -> Imported {
                 // Within a period of twice the last position, what lies beyond the last position is turned back.
                 let period = place.remainder(&(&last * &Size::from(2)), &draft.sizes());
                 let beyond = period.plus_size(&-&last);
-                let back = IndexExpr::atom(Atom::Clamp(Box::new(beyond), Size::ZERO, last));
-                period.plus(&back.times(&Size::from(-2)))
+                let back = IndexExpr::atom(Atom::Clamp(Box::new(beyond), Size::ZERO, last.clone()));
+                let place = period.plus(&back.times(&Size::from(-2)));
+                // It lies within the axis; the bounds say so to those who look at the ends of each part alone.
+                IndexExpr::atom(Atom::Clamp(Box::new(place), Size::ZERO, last))
             }
             other => return Err(call.attributes.error("mode", format!("`{other}` is not a padding"))),
         });

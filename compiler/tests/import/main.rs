@@ -1,5 +1,9 @@
 //! Import of model files: whole models, and files that are broken.
 
+mod broken;
+mod external;
+mod models;
+
 use proptest::prelude::*;
 use std::{fs, path::PathBuf};
 use strang_compiler::import::onnx::{ImportOptions, load, load_bytes};
