@@ -62,4 +62,4 @@ macro_rules! circuits {
         }
     )*};
 }
-circuits!(mlp: true, residual: false, unet: false, lstm: true);
+circuits!(mlp: true, attention: true, macaron: false, residual: false, unet: false, lstm: true, vit: false);

@@ -78,7 +78,11 @@ fn main() -> Result<()> {
     let sentences = if arguments.is_empty() { reference()?.sentences } else { arguments };
     let start = Instant::now();
     let (vectors, _) = embedder.embed(&sentences)?;
-    println!("read {} sentences in {:.1} ms; their likeness to the first:", sentences.len(), 1e3 * start.elapsed().as_secs_f64());
+    println!(
+        "read {} sentences in {:.1} ms; their likeness to the first:",
+        sentences.len(),
+        1e3 * start.elapsed().as_secs_f64()
+    );
     let mut order: Vec<usize> = (0..sentences.len()).collect();
     order.sort_by(|a, b| likeness(&vectors[0], &vectors[*b]).total_cmp(&likeness(&vectors[0], &vectors[*a])));
     for place in order {
