@@ -1,5 +1,9 @@
 //! Generated code, run on this machine, against kernels evaluated from their definition.
 
+#[path = "codegen/attention.rs"]
+mod attention;
+#[path = "codegen/depthwise.rs"]
+mod depthwise;
 #[path = "codegen/direct.rs"]
 mod direct;
 #[path = "codegen/gemm.rs"]

@@ -66,6 +66,7 @@ fn head(table: &'static KernelTable, shape: Shape) -> impl FnMut() {
         let mut block = AttentionBlock {
             q: q.as_ptr(),
             q_row_stride: stride as i64,
+            q_depth_stride: 1,
             k: k.as_ptr(),
             k_row_stride: stride as i64,
             k_depth_stride: 1,

@@ -263,6 +263,12 @@ impl Emitter<'_> {
         guard.as_ref().is_none_or(|guard| guard.conditions.iter().all(|condition| self.always(condition)))
     }
 
+    /// Whether an access is to f32 without guard or checks, so that kernels of the table may go there.
+    pub fn is_plain(&self, access: u32) -> bool {
+        let place = &self.kernel.accesses[access as usize];
+        place.element == ElementType::F32 && self.guard_is_known(access) && place.checked.is_empty()
+    }
+
     /// Whether an access moves by one stride with a variable: only a plain term of its address mentions it, and its guard
     /// does not.
     pub fn has_stride(&self, access: u32, variable: u32) -> bool {

@@ -69,6 +69,7 @@ pub fn check(kernel: &Kernel) -> Result<(), String> {
         Body::Attention(attention) => {
             let (rows, keys) = (&attention.rows, &attention.keys);
             check_loops(kernel, attention.batch.iter().chain([rows, keys, &attention.depth, &attention.columns]))?;
+            check_operands(kernel, [attention.q, attention.k, attention.v])?;
             let score = check_block(kernel, &attention.score, &f32s)?;
             if score.get(attention.score_value as usize) != Some(&ElementType::F32) {
                 return Err("the score of an attention is not f32".to_owned());
@@ -78,6 +79,7 @@ pub fn check(kernel: &Kernel) -> Result<(), String> {
         Body::Depthwise(depthwise) => {
             let variables = depthwise.batch.iter().chain(&depthwise.taps);
             check_loops(kernel, variables.chain([&depthwise.columns, &depthwise.channels]))?;
+            check_operands(kernel, [depthwise.a, depthwise.weights])?;
             check_stores(kernel, &depthwise.stores, &check_block(kernel, &depthwise.finish, &f32s)?)
         }
         Body::Builtin { .. } => Ok(()),
@@ -93,6 +95,20 @@ fn check_loops<'a>(kernel: &Kernel, variables: impl Iterator<Item = &'a u32>) ->
         }
         if std::mem::replace(&mut seen[*variable as usize], true) {
             return Err(format!("variable {variable} is looped over twice"));
+        }
+    }
+    Ok(())
+}
+
+/// The factors of a product.
+fn check_operands<const COUNT: usize>(kernel: &Kernel, operands: [u32; COUNT]) -> Result<(), String> {
+    for operand in operands {
+        match kernel.accesses.get(operand as usize) {
+            None => return Err(format!("access {operand} does not exist")),
+            Some(access) if access.element != ElementType::F32 => {
+                return Err(format!("access {operand} is a factor of f32 but reads {}", access.element));
+            }
+            Some(_) => {}
         }
     }
     Ok(())

@@ -91,6 +91,13 @@ fn prune(body: &mut Body) {
             keep(&mut rows.prologue, stored.chain([&mut rows.value]).collect());
             keep(&mut rows.finish, rows.stores.iter_mut().map(|store| &mut store.value).collect());
         }
+        Body::Attention(attention) => {
+            keep(&mut attention.score, vec![&mut attention.score_value]);
+            keep(&mut attention.finish, attention.stores.iter_mut().map(|store| &mut store.value).collect());
+        }
+        Body::Depthwise(depthwise) => {
+            keep(&mut depthwise.finish, depthwise.stores.iter_mut().map(|store| &mut store.value).collect());
+        }
         _ => {}
     }
 }

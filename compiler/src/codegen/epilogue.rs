@@ -68,11 +68,26 @@ pub struct TileVariables {
     pub columns: u32,
 }
 
+/// What a kernel can do to its sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repertoire {
+    /// Everything.
+    All,
+    /// Column scale, column bias and activation.
+    Columns,
+}
+
 /// Follows the chain from the sum. `None` when the finish does not read the sum.
-pub fn recognise(emitter: &Emitter<'_>, finish: &Block, stores: &[Store], tile: TileVariables) -> Option<Epilogue> {
+pub fn recognise(
+    emitter: &Emitter<'_>,
+    finish: &Block,
+    stores: &[Store],
+    tile: TileVariables,
+    repertoire: Repertoire,
+) -> Option<Epilogue> {
     let sum = finish.instructions.iter().position(|instruction| matches!(instruction, Instruction::Folded(_)))?;
     let mut epilogue = Epilogue::none(sum as u32);
-    let chain = Chain { emitter, finish, stores, tile };
+    let chain = Chain { emitter, finish, stores, tile, repertoire };
     let mut stage = Stage::Sum;
     while let Some(next) = chain.step(&mut epilogue, stage) {
         stage = next;
@@ -85,6 +100,7 @@ struct Chain<'c, 'f> {
     finish: &'c Block,
     stores: &'c [Store],
     tile: TileVariables,
+    repertoire: Repertoire,
 }
 
 impl Chain<'_, '_> {
@@ -106,8 +122,9 @@ impl Chain<'_, '_> {
             return None;
         }
         let other = if a == value { b } else { a };
+        let knows_all = self.repertoire == Repertoire::All;
         let next = match (function, &self.finish.instructions[other as usize]) {
-            (Binary::Multiply, literal @ Instruction::Literal(_)) if stage < Stage::Scaled => {
+            (Binary::Multiply, literal @ Instruction::Literal(_)) if stage < Stage::Scaled && knows_all => {
                 epilogue.scale = single(literal)?;
                 Stage::Scaled
             }
@@ -120,7 +137,7 @@ impl Chain<'_, '_> {
                 Stage::Biased
             }
             (Binary::Add, &Instruction::Load(access))
-                if stage < Stage::Done && epilogue.residual.is_none() && self.is_tile(access) =>
+                if stage < Stage::Done && knows_all && epilogue.residual.is_none() && self.is_tile(access) =>
             {
                 epilogue.residual = Some(access);
                 epilogue.residual_before_activation = stage < Stage::Activated;
@@ -196,13 +213,10 @@ impl Chain<'_, '_> {
 
 /// Whether an access is f32 without guard or checks, with contiguous columns and rows at one distance.
 pub fn is_plain(emitter: &Emitter<'_>, access: u32, tile: TileVariables) -> bool {
-    let read = &emitter.kernel.accesses[access as usize];
     let columns_are_one = emitter.extent(tile.columns).is(1) && emitter.has_stride(access, tile.columns);
-    read.element == ElementType::F32
+    emitter.is_plain(access)
         && (columns_are_one || emitter.is_contiguous(access, tile.columns))
         && emitter.has_stride(access, tile.rows)
-        && emitter.guard_is_known(access)
-        && read.checked.is_empty()
 }
 
 /// The value of an f32 literal.

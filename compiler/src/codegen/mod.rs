@@ -11,7 +11,9 @@
 //! | [`collapse`] | fewer loops |
 //! | [`strip`] | blocks over a range of a variable: vectors, strips |
 //! | `tile` | how a space is cut into tiles |
-//! | [`nest`], [`rows`], `gemm` | kernels by kind |
+//! | `chunks` | a grid over several variables, each cut into chunks |
+//! | `argument` | structures that kernels of the table take in memory |
+//! | [`nest`], [`rows`], `gemm`, [`attention`], [`depthwise`] | kernels by kind |
 //! | [`epilogue`] | what tile kernels do to their sums |
 //! | `transpose` | maps that read along one variable and write along another |
 //! | `reduce` | folds along a row, in lanes |
@@ -20,10 +22,14 @@
 //! Functions have no relocations: constants are inside them, and everything else comes through arguments.
 
 pub mod address;
+mod argument;
+pub mod attention;
 pub mod block;
 pub mod check;
+mod chunks;
 pub mod collapse;
 pub mod compile;
+pub mod depthwise;
 pub mod emit;
 pub mod epilogue;
 pub mod fold;
@@ -177,9 +183,8 @@ pub fn emit_kernel(kernel: &Kernel, target: &Target) -> Result<Option<Emitted>, 
         Body::Nest(nest) => emit::emit(kernel, target, |emitter| nest::emit(emitter, nest)),
         Body::Rows(rows) => emit::emit(kernel, target, |emitter| rows::emit(emitter, rows)),
         Body::Gemm(gemm) => emit::emit(kernel, target, |emitter| gemm::emit(emitter, gemm)),
-        Body::Attention(_) | Body::Depthwise(_) => {
-            return Err(malformed("no code is generated for this kind of kernel".to_owned()));
-        }
+        Body::Attention(attention) => emit::emit(kernel, target, |emitter| attention::emit(emitter, attention)),
+        Body::Depthwise(depthwise) => emit::emit(kernel, target, |emitter| depthwise::emit(emitter, depthwise)),
     }))
 }
 

@@ -86,27 +86,21 @@ fn positions(emitter: &mut Emitter<'_>, block: &Block, row: &[u32], given: &[u32
         let job = Job { block, variable: *inner, given, sinks };
         let extent = emitter.extent(*inner);
         let (low, high) = (emitter.int(0), emitter.size(&extent));
-        if job.needs_strips(emitter, &[ElementType::F32]) {
-            emitter.strips(&extent, (low, high), |emitter, low, high| {
-                emitter.run_job(&job, &[ElementType::F32], (low, high));
-            });
-        } else {
-            emitter.run_job(&job, &[ElementType::F32], (low, high));
-        }
+        emitter.run_in_strips(&job, &[ElementType::F32], (low, high));
         // Where the next run of the inner variable lies.
         let bytes = emitter.times(high, &Size::from(4));
         emitter.builder.ins().iadd(memory, bytes)
     });
 }
 
-/// Loops over the outer variables of a row, `memory` moving on with what `body` returns.
-fn outer_loops(
+/// Loops over some variables, `memory` moving on with what `body` returns.
+pub(super) fn outer_loops(
     emitter: &mut Emitter<'_>,
-    outer: &[u32],
+    variables: &[u32],
     memory: Value,
     body: &mut dyn FnMut(&mut Emitter<'_>, Value) -> Value,
 ) -> Value {
-    let Some((variable, outer)) = outer.split_first() else { return body(emitter, memory) };
+    let Some((variable, inner)) = variables.split_first() else { return body(emitter, memory) };
     let extent = emitter.extent(*variable);
     let (low, high) = (emitter.int(0), emitter.size(&extent));
     emitter.loop_over(
@@ -114,7 +108,7 @@ fn outer_loops(
         (low, high, 1),
         &[memory],
         |_| {},
-        |emitter, memory| vec![outer_loops(emitter, outer, memory[0], body)],
+        |emitter, memory| vec![outer_loops(emitter, inner, memory[0], body)],
     )[0]
 }
 
@@ -127,11 +121,7 @@ fn plain_source(emitter: &Emitter<'_>, rows: &Rows) -> Option<u32> {
 
 /// Whether an access is contiguous f32 along a variable, without a guard or checks.
 fn is_plain(emitter: &Emitter<'_>, access: u32, variable: u32) -> bool {
-    let read = &emitter.kernel.accesses[access as usize];
-    read.element == ElementType::F32
-        && emitter.is_contiguous(access, variable)
-        && emitter.guard_is_known(access)
-        && read.checked.is_empty()
+    emitter.is_plain(access) && emitter.is_contiguous(access, variable)
 }
 
 /// The access that the primitive can write through: the only store is its result.
@@ -155,8 +145,9 @@ fn plain_destination(emitter: &Emitter<'_>, rows: &Rows, affine: &Affine) -> Opt
         .then_some(store.access)
 }
 
-fn folded_values(finish: &Block) -> Vec<u32> {
-    let values = finish.instructions.iter().enumerate();
+/// Where a block reads the folded value.
+pub(super) fn folded_values(block: &Block) -> Vec<u32> {
+    let values = block.instructions.iter().enumerate();
     values
         .filter(|(_, instruction)| matches!(instruction, Instruction::Folded(_)))
         .map(|(place, _)| place as u32)

@@ -175,6 +175,15 @@ impl Emitter<'_> {
         self.builder.ins().iadd_imm_s(place, i64::from(displacement))
     }
 
+    /// Computes a job over a range of any length.
+    pub fn run_in_strips(&mut self, job: &Job<'_>, folded: &[ElementType], range: (Value, Value)) {
+        if !job.needs_strips(self, folded) {
+            return self.run_job(job, folded, range);
+        }
+        let extent = self.extent(job.variable);
+        self.strips(&extent, range, |emitter, low, high| emitter.run_job(job, folded, (low, high)));
+    }
+
     /// Computes a job over a range of at most [`STRIP`] positions when it needs strips, of any length otherwise: see
     /// [`Job::needs_strips`].
     pub fn run_job(&mut self, job: &Job<'_>, folded: &[ElementType], range: (Value, Value)) {

@@ -3,6 +3,8 @@
 //! Slow, and obviously right: every position is
 //! visited, every expression evaluated, nothing precomputed.
 
+mod attention;
+
 use super::kernel::{
     Access, Block, Body, Fold, Gemm, Instruction, Kernel, LoopVariable, Nest, RightOperand, RowOperation, Rows, Store,
 };
@@ -45,7 +47,7 @@ pub enum EvaluateError {
 /// An index outside its axis, or a size without a value.
 ///
 /// # Panics
-/// When the kernel reads or writes outside its buffers, or is not a nest, a row operation or a product.
+/// When the kernel reads or writes outside its buffers, or is one of the runtime's.
 pub fn evaluate(
     kernel: &Kernel,
     memory: &mut [Vec<u8>],
@@ -63,7 +65,9 @@ pub fn evaluate(
         Body::Nest(nest) => machine.nest(nest),
         Body::Rows(rows) => machine.rows(rows),
         Body::Gemm(gemm) => machine.gemm(gemm),
-        _ => panic!("only nests, row operations and products are evaluated"),
+        Body::Attention(attention) => machine.attention(attention),
+        Body::Depthwise(depthwise) => machine.nest(&depthwise.nest()),
+        Body::Builtin { .. } => panic!("kernels of the runtime are not evaluated"),
     }
 }
 

@@ -385,12 +385,30 @@ pub struct Depthwise {
     pub taps: Vec<u32>,
     /// The image.
     pub a: u32,
-    /// The weights: taps outer, channels contiguous, each tap padded to a multiple of 16 channels.
+    /// The weights, best with taps outer and channels contiguous, each tap padded to a multiple of 16 channels.
     pub weights: u32,
     /// Computed from the sum (`Folded(0)`).
     pub finish: Block,
     /// Writes of values of `finish`.
     pub stores: Vec<Store>,
+}
+
+impl Depthwise {
+    /// The loop nest that computes the same bits.
+    pub fn nest(&self) -> Nest {
+        let space = [&self.batch[..], &[self.columns, self.channels]].concat();
+        let mut body = Block::default();
+        let (a, b) = (body.push(Instruction::Load(self.a)), body.push(Instruction::Load(self.weights)));
+        Nest {
+            parallel: space.clone(),
+            space,
+            contracted: self.taps.clone(),
+            body,
+            folds: vec![Fold::MultiplyAdd { a, b, when: None }],
+            finish: self.finish.clone(),
+            stores: self.stores.clone(),
+        }
+    }
 }
 
 /// Whether a float sum adds in sixteen lanes along the last contracted variable: some access of the body moves by one

@@ -59,6 +59,7 @@ pub struct Callable {
     slots: Vec<Slot>,
     grid: Size,
     scratch: Size,
+    level: Level,
 }
 
 impl Callable {
@@ -68,7 +69,25 @@ impl Callable {
         let mut map = MmapMut::map_anon(code.len().max(1)).unwrap();
         map[..code.len()].copy_from_slice(&code);
         let code = map.make_exec().unwrap();
-        Ok(Callable { code, slots: emitted.slots, grid: emitted.grid, scratch: emitted.scratch })
+        let level = Level::detect().unwrap();
+        Ok(Callable { code, slots: emitted.slots, grid: emitted.grid, scratch: emitted.scratch, level })
+    }
+
+    /// For a level of this machine, with the kernels of that level.
+    pub fn at_level(kernel: &Kernel, level: Level) -> Result<Self, String> {
+        let name = match level {
+            Level::Portable => "x86-64-v2",
+            Level::Avx2 => "x86-64-v3",
+            Level::Avx512 => "x86-64-v4",
+        };
+        let target = if cfg!(target_arch = "x86_64") { Target::named(name) } else { Target::host() };
+        let callable = Callable::new(kernel, &target.map_err(|error| error.to_string())?)?;
+        Ok(Callable { level, ..callable })
+    }
+
+    /// The number of tiles.
+    pub fn tiles(&self, bindings: &Bindings) -> u64 {
+        self.grid.eval(bindings).unwrap() as u64
     }
 
     /// Runs all tiles, the last first when `backwards`.
@@ -93,9 +112,11 @@ impl Callable {
                 Slot::Table(_) => table.as_ptr() as u64,
             })
             .collect();
-        let level = Level::detect().unwrap();
-        let mut context =
-            Context { kernels: std::ptr::from_ref(KernelTable::for_level(level)).cast(), counters: [0; 4], worker: 0 };
+        let mut context = Context {
+            kernels: std::ptr::from_ref(KernelTable::for_level(self.level)).cast(),
+            counters: [0; 4],
+            worker: 0,
+        };
         for (place, counter) in context.counters.iter_mut().zip(counters) {
             *place = *counter as u64;
         }
@@ -138,6 +159,7 @@ pub fn check_with(
     let mut expected = memory.to_vec();
     let evaluated = evaluate(kernel, &mut expected, bindings, counters);
     let callable = Callable::new(kernel, target)?;
+    let mut forwards: Option<Vec<Aligned>> = None;
     for backwards in [false, true] {
         let mut found: Vec<Aligned> = memory.iter().map(|bytes| Aligned::new(bytes)).collect();
         let status = callable.run(&mut found, bindings, counters, backwards);
@@ -157,6 +179,10 @@ pub fn check_with(
                 .map_or(ElementType::U8, |access| access.element);
             compare(element, found.content(), expected, ulps).map_err(|text| format!("buffer {buffer}: {text}"))?;
         }
+        if forwards.iter().flatten().zip(&found).any(|(a, b)| a.content() != b.content()) {
+            return Err("the order of tiles changes bits".to_owned());
+        }
+        forwards = Some(found);
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use strang_ir::{
 };
 
 /// Choices from a seed (SplitMix64).
-struct Choices(u64);
+pub struct Choices(pub u64);
 
 impl Choices {
     fn next(&mut self) -> u64 {
@@ -22,15 +22,15 @@ impl Choices {
         word ^ word >> 31
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit.max(1) as u64) as usize
     }
 
-    fn one_in(&mut self, of: usize) -> bool {
+    pub fn one_in(&mut self, of: usize) -> bool {
         self.below(of) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 }
@@ -39,17 +39,35 @@ const SIZES: &[i64] = &[1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 19, 32, 33, 64, 100];
 const FOLDED: &[i64] = &[1, 2, 3, 5, 9, 16, 19, 37, 48];
 
 /// A nest in the making.
-struct Maker {
-    choices: Choices,
-    extents: Vec<i64>,
-    sizes: Vec<Size>,
-    bindings: Bindings,
-    accesses: Vec<Access>,
-    memory: Vec<Vec<u8>>,
+pub struct Maker {
+    pub choices: Choices,
+    pub extents: Vec<i64>,
+    pub sizes: Vec<Size>,
+    pub bindings: Bindings,
+    pub accesses: Vec<Access>,
+    pub memory: Vec<Vec<u8>>,
 }
 
 impl Maker {
-    fn element(&mut self) -> ElementType {
+    /// For variables of these sizes, some of which are symbols.
+    pub fn new(mut choices: Choices, extents: Vec<i64>) -> Self {
+        let mut bindings = BTreeMap::new();
+        let sizes = extents
+            .iter()
+            .enumerate()
+            .map(|(place, extent)| {
+                if !choices.one_in(3) {
+                    return Size::from(*extent);
+                }
+                let name = format!("s{place}");
+                bindings.insert(name.as_str().into(), *extent);
+                Size::symbol(name)
+            })
+            .collect();
+        Maker { choices, extents, sizes, bindings, accesses: Vec::new(), memory: Vec::new() }
+    }
+
+    pub fn element(&mut self) -> ElementType {
         if self.choices.one_in(2) { ElementType::F32 } else { self.choices.pick(&ElementType::ALL) }
     }
 
@@ -153,7 +171,7 @@ impl Maker {
     }
 
     /// A read somewhere in fresh memory that is long enough.
-    fn read(&mut self, element: ElementType, variables: &[u32], may_gather: bool) -> u32 {
+    pub fn read(&mut self, element: ElementType, variables: &[u32], may_gather: bool) -> u32 {
         let mut address = self.expression(variables);
         let mut guard = None;
         if self.choices.one_in(4) {
@@ -217,7 +235,7 @@ impl Maker {
     }
 
     /// A dense write over variables in any order, at times with gaps.
-    fn write(&mut self, element: ElementType, variables: &[u32]) -> u32 {
+    pub fn write(&mut self, element: ElementType, variables: &[u32]) -> u32 {
         let mut order = variables.to_vec();
         if self.choices.one_in(3) {
             order.reverse();
@@ -235,7 +253,7 @@ impl Maker {
     }
 
     /// Instructions on top of some values.
-    fn compute(&mut self, block: &mut Block, folded: &[ElementType], variables: &[u32]) {
+    pub fn compute(&mut self, block: &mut Block, folded: &[ElementType], variables: &[u32]) {
         for _ in 0..self.choices.below(7) {
             let elements = block.elements(&self.accesses, folded);
             let a = self.choices.below(elements.len()) as u32;
@@ -317,20 +335,7 @@ fn nest(seed: u64) -> (Kernel, Vec<Vec<u8>>, Bindings) {
         total *= extent;
         extents.push(extent);
     }
-    let mut bindings = BTreeMap::new();
-    let sizes = extents
-        .iter()
-        .enumerate()
-        .map(|(place, extent)| {
-            if !choices.one_in(3) {
-                return Size::from(*extent);
-            }
-            let name = format!("s{place}");
-            bindings.insert(name.as_str().into(), *extent);
-            Size::symbol(name)
-        })
-        .collect();
-    let mut maker = Maker { choices, extents, sizes, bindings, accesses: Vec::new(), memory: Vec::new() };
+    let mut maker = Maker::new(choices, extents);
     let space: Vec<u32> = (0..space_count as u32).collect();
     let contracted: Vec<u32> = (space_count as u32..(space_count + contracted_count) as u32).collect();
     let all = [space.clone(), contracted.clone()].concat();

@@ -14,7 +14,7 @@ use super::window::{self, Operation, Window};
 pub struct DepthwiseBlock {
     /// The segment and its taps.
     pub window: Window,
-    /// The weights of the first tap, by channel, padded to a multiple of 16 channels.
+    /// The weights of the first tap, by channel.
     pub weights: *const f32,
     /// Distance of the weights of two taps.
     pub weight_stride: i64,
@@ -39,8 +39,8 @@ impl<V: Lanes> Operation<V> for DepthwiseBlock {
     }
     #[inline(always)]
     unsafe fn factor(&self, tap: usize, group: impl Group<V>) -> V {
-        // SAFETY: every tap has weights, and they are padded.
-        unsafe { V::load(self.weights.offset(tap as isize * self.weight_stride as isize).add(group.start())) }
+        // SAFETY: every tap has a weight for each channel.
+        unsafe { group.load(self.weights.offset(tap as isize * self.weight_stride as isize)) }
     }
     #[inline(always)]
     fn step(sum: V, x: V, factor: V) -> V {

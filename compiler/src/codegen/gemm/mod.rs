@@ -9,7 +9,7 @@ mod blocking;
 
 use super::{
     emit::{Emitter, PLAIN},
-    epilogue::{self, Epilogue, TileVariables},
+    epilogue::{self, Epilogue, Repertoire, TileVariables},
     strip::{Job, Row, Sink},
     tile::{self, estimate},
 };
@@ -128,7 +128,7 @@ impl<'g> Plan<'g> {
             }
         };
         let tile = TileVariables { rows: gemm.rows, columns: gemm.columns };
-        let epilogue = epilogue::recognise(emitter, &gemm.finish, &gemm.stores, tile);
+        let epilogue = epilogue::recognise(emitter, &gemm.finish, &gemm.stores, tile, Repertoire::All);
         let direct = match (&gemm.stores[..], &epilogue) {
             ([store], Some(epilogue)) => (store.value == epilogue.result
                 && store.combine.is_none()

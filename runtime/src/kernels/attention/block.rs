@@ -26,7 +26,7 @@ pub(super) const fn scores_len(rows: usize, keys: usize) -> usize {
 }
 
 /// Some query rows of one head. Every field has 8 bytes and starts at a multiple of 8 (take offsets with
-/// `core::mem::offset_of!`); strides are in elements, and the last axis of Q, V and the output is contiguous.
+/// `core::mem::offset_of!`); strides are in elements, and the last axis of V and the output is contiguous.
 ///
 /// For row `i < rows`, column `c < columns`, over the keys `j < keys` with `j <= i + causal_offset`:
 ///
@@ -36,7 +36,8 @@ pub(super) const fn scores_len(rows: usize, keys: usize) -> usize {
 /// out[i, c] = (sum over j of weight[i, j] * v[j, c]) / (sum over j of weight[i, j])
 /// ```
 ///
-/// A row whose scores are all minus infinity, or that sees no key, is NaN, as ONNX has it. Values of keys that a row does
+/// A row whose scores are all minus infinity, or that sees none of the keys, is NaN, as ONNX has it; where there are no
+/// keys at all, the output is zero. Values of keys that a row does
 /// not see may meet a weight of zero: they must be finite, and keys likewise.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,8 @@ pub struct AttentionBlock {
     pub q: *const f32,
     /// Distance of two queries.
     pub q_row_stride: i64,
+    /// Distance of two elements of a query.
+    pub q_depth_stride: i64,
     /// The first key; not read where `packed` is given.
     pub k: *const f32,
     /// Distance of two keys. Keys that are contiguous (stored transposed) are read in place.

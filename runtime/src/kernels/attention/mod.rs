@@ -132,7 +132,7 @@ unsafe fn run<T: Tiles>(block: *const AttentionBlock) {
         let block = &*block;
         let rows = block.rows as usize;
         let (scratch, visible) = (Scratch::new(block), block.visible(rows));
-        // Even without a key there is one chunk: it writes the NaN of rows that see nothing.
+        // Even without a key there is one chunk: it writes the NaN of rows that see nothing, or the sums of no terms.
         for start in (0..visible.max(1)).step_by(CHUNK_KEYS) {
             let operands =
                 Operands::new::<T::Panel>(block, &scratch, start, visible.saturating_sub(start).min(CHUNK_KEYS));
@@ -142,7 +142,7 @@ unsafe fn run<T: Tiles>(block: *const AttentionBlock) {
                 if start == 0 || start < visible {
                     let end = visible.min(start + CHUNK_KEYS);
                     add_chunk::<T>(block, &scratch, &operands, group.clone(), start..end);
-                    if end == visible {
+                    if end == visible && block.keys > 0 {
                         divide_rows::<T>(block, &scratch, group);
                     }
                 }
@@ -176,7 +176,7 @@ unsafe fn add_chunk<T: Tiles>(
             items: &GemmItem { a: queries, b: operands.keys },
             item_count: 1,
             a_row_stride: block.q_row_stride,
-            a_depth_stride: 1,
+            a_depth_stride: block.q_depth_stride,
             depth: block.depth,
             b_depth_stride: operands.keys_depth_stride,
             b_panel_stride: operands.keys_panel_stride,

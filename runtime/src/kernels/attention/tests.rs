@@ -75,6 +75,7 @@ impl Arrays {
         let mut block = AttentionBlock {
             q: std::ptr::null(),
             q_row_stride: (depth + PADDING) as i64,
+            q_depth_stride: 1,
             k: k.as_ptr(),
             k_row_stride: k_row_stride as i64,
             k_depth_stride: k_depth_stride as i64,
@@ -138,7 +139,12 @@ impl Arrays {
         let column = |c| {
             weights.iter().enumerate().map(|(j, w)| w * f64::from(self.v[j * (columns + PADDING) + c])).sum::<f64>()
         };
-        (0..columns).map(|c| if visible == 0 { f64::NAN } else { column(c) / sum }).collect()
+        let row = |c| match (keys, visible) {
+            (0, _) => 0.0,
+            (_, 0) => f64::NAN,
+            _ => column(c) / sum,
+        };
+        (0..columns).map(row).collect()
     }
 }
 
@@ -174,7 +180,7 @@ proptest! {
     #[test]
     fn equals_the_definition(
         rows in 1usize..40,
-        keys in 1usize..120,
+        keys in 0usize..120,
         depth in 0usize..40,
         columns in 1usize..70,
         mask in 0usize..5,
@@ -221,5 +227,5 @@ fn rows_without_a_key() {
 
 #[test]
 fn every_field_has_eight_bytes() {
-    assert_eq!(size_of::<AttentionBlock>(), 20 * 8);
+    assert_eq!(size_of::<AttentionBlock>(), 21 * 8);
 }

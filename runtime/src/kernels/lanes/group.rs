@@ -4,8 +4,6 @@ use super::Lanes;
 
 /// Up to 16 neighbouring elements of a row: which ones, for any array that runs along the row.
 pub(crate) trait Group<V: Lanes>: Copy {
-    /// The position of the first element.
-    fn start(self) -> usize;
     /// The elements of the group in an array of the row's length; zero in lanes the row does not reach.
     /// # Safety
     /// The array can be read where the row is.
@@ -22,10 +20,6 @@ pub(crate) trait Group<V: Lanes>: Copy {
 pub(crate) struct Whole(pub(crate) usize);
 
 impl<V: Lanes> Group<V> for Whole {
-    #[inline(always)]
-    fn start(self) -> usize {
-        self.0
-    }
     #[inline(always)]
     unsafe fn load(self, array: *const f32) -> V {
         // SAFETY: the caller vouches for the array.
@@ -54,10 +48,6 @@ impl<V: Lanes> Clone for Part<V> {
 impl<V: Lanes> Copy for Part<V> {}
 
 impl<V: Lanes> Group<V> for Part<V> {
-    #[inline(always)]
-    fn start(self) -> usize {
-        self.0
-    }
     #[inline(always)]
     unsafe fn load(self, array: *const f32) -> V {
         // SAFETY: the caller vouches for the array, and the mask keeps to the row.

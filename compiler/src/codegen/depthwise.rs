@@ -1,0 +1,278 @@
+//! Depthwise convolutions: segments of output rows on the kernel of the table.
+//!
+//! A tile is a slice of channels of a few pixels of some output rows: rows that follow each other read mostly the same
+//! input, which then is in the first-level cache. What the kernel does not do to its sums in registers, a job does while
+//! they are there too.
+
+use super::{
+    argument::ArgumentBlock,
+    chunks::{Chunks, even},
+    emit::{Emitter, PLAIN},
+    epilogue::{self, Epilogue, Repertoire, TileVariables},
+    nest,
+    rows::{folded_values, outer_loops},
+    strip::{Job, Row, Sink},
+    tile::estimate,
+};
+use crate::plan::kernel::{Depthwise, Store};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use std::mem::offset_of;
+use strang_ir::{ElementType, Size};
+use strang_runtime::kernels::{Function, depthwise::DepthwiseBlock};
+
+/// Multiply-adds of a tile, about.
+const TILE: i64 = 1 << 16;
+
+/// Elements of an input row that a tile reads, at most: with the rows around it they fit into the first-level cache.
+const ROW: i64 = 2048;
+
+/// Channels of a tile, at most.
+const CHANNELS: i64 = 256;
+
+/// A depthwise convolution that is compiled.
+struct Plan<'d> {
+    depthwise: &'d Depthwise,
+    /// What the kernel does to its sums.
+    epilogue: Epilogue,
+    /// The values of the finish that are there once it has.
+    given: Vec<u32>,
+    /// The access through which the kernel stores them: they are all that is stored.
+    direct: Option<u32>,
+    block: ArgumentBlock,
+    /// The pointers of the taps.
+    taps: Value,
+    /// What the kernel writes when it does not store itself, and the channels of a row of it.
+    sums: Option<(Value, Size)>,
+}
+
+/// Emits a depthwise convolution; says the number of tiles and the kind of kernel.
+pub fn emit(emitter: &mut Emitter<'_>, depthwise: &Depthwise) -> (Size, &'static str) {
+    let Some(weight_stride) = weight_stride(emitter, depthwise).filter(|_| reads_channels(emitter, depthwise)) else {
+        // Channels that are not contiguous: term by term.
+        return (nest::emit(emitter, &depthwise.nest()).0, "depthwise");
+    };
+    let tap_count: Size = depthwise.taps.iter().map(|tap| emitter.extent(*tap)).product();
+    let cut = Cut::new(emitter, depthwise, &tap_count);
+    let tile = TileVariables { rows: depthwise.columns, columns: depthwise.channels };
+    let Depthwise { finish, stores, .. } = depthwise;
+    let sum = folded_values(finish);
+    let epilogue = epilogue::recognise(emitter, finish, stores, tile, Repertoire::Columns).filter(|_| sum.len() == 1);
+    let given = epilogue.as_ref().map_or(sum, |epilogue| vec![epilogue.result]);
+    let direct = match (stores.as_slice(), given.as_slice()) {
+        ([Store { access, value, combine: None }], [given]) if value == given => Some(*access),
+        _ => None,
+    };
+    let direct = direct.filter(|access| epilogue::is_plain(emitter, *access, tile));
+    let epilogue = epilogue.unwrap_or_else(|| Epilogue::none(0));
+    let sums = direct.is_none().then(|| {
+        let bytes = &cut.channels * &cut.columns * Size::from(4);
+        (emitter.reserve(&bytes), cut.channels.clone())
+    });
+    let block = emitter.argument_block::<DepthwiseBlock>();
+    let taps = emitter.reserve(&(&tap_count * &Size::from(8)));
+    let plan = Plan { depthwise, epilogue, given, direct, block, taps, sums };
+    plan.set_constants(emitter, &tap_count, &weight_stride);
+    let chunks = cut.chunks(emitter, depthwise);
+    emitter.each((emitter.lo, emitter.hi, 1), |emitter, tile| {
+        let ranges = chunks.ranges(emitter, tile);
+        let (outer, row) = match depthwise.batch.split_last() {
+            Some((row, outer)) => (outer, Some(*row)),
+            None => (&[][..], None),
+        };
+        for (variable, (position, _)) in outer.iter().zip(&ranges) {
+            emitter.bind(*variable, *position);
+        }
+        let [channels, .., columns] = ranges[outer.len()..] else { return };
+        match row {
+            None => plan.segment(emitter, columns, channels),
+            Some(row) => {
+                let (low, high) = ranges[outer.len() + 1];
+                emitter.loop_over(
+                    row,
+                    (low, high, 1),
+                    &[],
+                    |_| {},
+                    |emitter, _| {
+                        plan.segment(emitter, columns, channels);
+                        Vec::new()
+                    },
+                );
+            }
+        }
+        outer.iter().for_each(|variable| emitter.unbind(*variable));
+    });
+    (chunks.grid(), "depthwise")
+}
+
+/// The sizes of a tile.
+struct Cut {
+    channels: Size,
+    columns: Size,
+    rows: Size,
+}
+
+impl Cut {
+    fn new(emitter: &Emitter<'_>, depthwise: &Depthwise, tap_count: &Size) -> Self {
+        let step = emitter.kernel.accesses[depthwise.a as usize].address.coefficient(depthwise.columns);
+        let channels = emitter.extent(depthwise.channels);
+        // How many pixels the input moves by from one output pixel to the next.
+        let pixel = step.as_constant().map_or(1, |step| step.abs() / estimate(&channels)).clamp(1, 4);
+        let columns = emitter.extent(depthwise.columns);
+        let wanted = (ROW / (estimate(&columns) * pixel) / 64 * 64).clamp(64, CHANNELS);
+        let channels = even(&channels, wanted, 16);
+        let columns = even(&columns, (ROW / estimate(&channels) / pixel).max(7), 1);
+        let work = estimate(&channels) * estimate(&columns) * estimate(tap_count);
+        let rows = match depthwise.batch.last() {
+            Some(row) => even(&emitter.extent(*row), (TILE / work.min(TILE)).max(1), 1),
+            None => Size::ONE,
+        };
+        Cut { channels, columns, rows }
+    }
+
+    /// Images, then channels, then rows, then pixels: a worker that goes on to the next tile finds its input in cache.
+    fn chunks(&self, emitter: &Emitter<'_>, depthwise: &Depthwise) -> Chunks {
+        let (row, outer) = match depthwise.batch.split_last() {
+            Some((row, outer)) => (Some((*row, self.rows.clone())), outer),
+            None => (None, &[][..]),
+        };
+        let outer = outer.iter().map(|variable| (*variable, Size::ONE));
+        let channels = (depthwise.channels, self.channels.clone());
+        let columns = (depthwise.columns, self.columns.clone());
+        Chunks::new(emitter, outer.chain([channels]).chain(row).chain([columns]))
+    }
+}
+
+impl Plan<'_> {
+    /// Sets the fields that are the same for all calls.
+    fn set_constants(&self, emitter: &mut Emitter<'_>, tap_count: &Size, weight_stride: &Size) {
+        let (depthwise, taps) = (self.depthwise, self.taps);
+        let coefficient = |access: u32| emitter.kernel.accesses[access as usize].address.coefficient(depthwise.columns);
+        let input_stride = coefficient(depthwise.a);
+        let output_stride = match (&self.sums, self.direct) {
+            (Some((_, width)), _) => width.clone(),
+            (None, Some(access)) => coefficient(access),
+            (None, None) => Size::ZERO,
+        };
+        let [tap_count, weight_stride, input_stride, output_stride] =
+            [tap_count, weight_stride, &input_stride, &output_stride].map(|size| emitter.size(size));
+        let activation = emitter.int(self.epilogue.activation as i64);
+        let [p0, p1] = self.epilogue.parameters.map(|parameter| emitter.builder.ins().f32const(parameter));
+        let second = offset_of!(DepthwiseBlock, activation_parameters) + 8;
+        emitter.set_all(
+            self.block,
+            [
+                (offset_of!(DepthwiseBlock, window.taps), taps),
+                (offset_of!(DepthwiseBlock, window.tap_count), tap_count),
+                (offset_of!(DepthwiseBlock, window.input_stride), input_stride),
+                (offset_of!(DepthwiseBlock, window.output_stride), output_stride),
+                (offset_of!(DepthwiseBlock, weight_stride), weight_stride),
+                (offset_of!(DepthwiseBlock, activation), activation),
+                (offset_of!(DepthwiseBlock, activation_parameters), p0),
+                (second, p1),
+            ],
+        );
+    }
+
+    /// Some pixels and channels of an output row; the variables of the batch are bound.
+    fn segment(&self, emitter: &mut Emitter<'_>, columns: (Value, Value), channels: (Value, Value)) {
+        let depthwise = self.depthwise;
+        let first = [(depthwise.columns, columns.0), (depthwise.channels, channels.0)];
+        outer_loops(emitter, &depthwise.taps, self.taps, &mut |emitter, place| {
+            let input = emitter.address_of(depthwise.a, &first);
+            emitter.builder.ins().store(PLAIN, input, place, 0);
+            emitter.builder.ins().iadd_imm_s(place, 8)
+        });
+        let Epilogue { column_scale, column_bias, .. } = self.epilogue;
+        let [weights, scale, bias, output] =
+            [Some(depthwise.weights), column_scale, column_bias, self.direct].map(|access| match access {
+                Some(access) => emitter.address_of(access, &first),
+                None => emitter.int(0),
+            });
+        let output = self.sums.as_ref().map_or(output, |(memory, _)| *memory);
+        let column_count = emitter.builder.ins().isub(columns.1, columns.0);
+        let channel_count = emitter.builder.ins().isub(channels.1, channels.0);
+        emitter.set_all(
+            self.block,
+            [
+                (offset_of!(DepthwiseBlock, window.output), output),
+                (offset_of!(DepthwiseBlock, window.columns), column_count),
+                (offset_of!(DepthwiseBlock, window.channels), channel_count),
+                (offset_of!(DepthwiseBlock, weights), weights),
+                (offset_of!(DepthwiseBlock, scale), scale),
+                (offset_of!(DepthwiseBlock, bias), bias),
+            ],
+        );
+        let block = emitter.block_address(self.block);
+        emitter.call(Function::DepthwiseF32, &[block]);
+        if let Some((memory, width)) = &self.sums {
+            self.finish(emitter, (*memory, width), columns, channels);
+        }
+    }
+
+    /// What the kernel does not do, pixel by pixel.
+    fn finish(
+        &self,
+        emitter: &mut Emitter<'_>,
+        (memory, width): (Value, &Size),
+        columns: (Value, Value),
+        channels: (Value, Value),
+    ) {
+        let depthwise = self.depthwise;
+        let start = emitter.strip_row(ElementType::F32, channels.0, memory).base;
+        let range = (columns.0, columns.1, 1);
+        emitter.loop_over(
+            depthwise.columns,
+            range,
+            &[start],
+            |_| {},
+            |emitter, base| {
+                let row = Row { base: base[0], element: ElementType::F32 };
+                let job = Job {
+                    block: &depthwise.finish,
+                    variable: depthwise.channels,
+                    given: self.given.iter().map(|value| (*value, row)).collect(),
+                    sinks: depthwise.stores.iter().copied().map(Sink::Memory).collect(),
+                };
+                emitter.run_in_strips(&job, &[ElementType::F32], channels);
+                let bytes = emitter.size(&(width * &Size::from(4)));
+                vec![emitter.builder.ins().iadd(base[0], bytes)]
+            },
+        );
+    }
+}
+
+/// The distance of the weights of two taps, when the kernel can read them as they lie: contiguous along the channels, all
+/// taps at one distance.
+fn weight_stride(emitter: &Emitter<'_>, depthwise: &Depthwise) -> Option<Size> {
+    let weights = depthwise.weights;
+    let address = &emitter.kernel.accesses[weights as usize].address;
+    if !emitter.is_plain(weights)
+        || !emitter.is_contiguous(weights, depthwise.channels)
+        || emitter.mentions(weights, depthwise.columns)
+    {
+        return None;
+    }
+    let (mut stride, mut inside) = (None, Size::ONE);
+    for tap in depthwise.taps.iter().rev() {
+        let extent = emitter.extent(*tap);
+        if extent.is(1) {
+            continue;
+        }
+        if !emitter.has_stride(weights, *tap) {
+            return None;
+        }
+        let coefficient = address.coefficient(*tap);
+        let stride = stride.get_or_insert_with(|| coefficient.clone());
+        if coefficient != &*stride * &inside {
+            return None;
+        }
+        inside = inside * extent;
+    }
+    Some(stride.unwrap_or(Size::ZERO))
+}
+
+/// Whether the kernel can read the image as it lies: channels contiguous, pixels at one distance.
+fn reads_channels(emitter: &Emitter<'_>, depthwise: &Depthwise) -> bool {
+    let a = depthwise.a;
+    emitter.is_plain(a) && emitter.is_contiguous(a, depthwise.channels) && emitter.has_stride(a, depthwise.columns)
+}
