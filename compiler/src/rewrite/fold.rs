@@ -6,7 +6,7 @@ use super::{Application, Receipt, RewriteError};
 use crate::plan::error::layer_of;
 use petgraph::{Direction, stable_graph::NodeIndex, visit::EdgeRef};
 use strang_ir::{
-    Bindings, FunctionId, Module, Op, Parameter, Tensor, Value,
+    Bindings, FunctionId, Module, Node, Op, Parameter, Tensor, Value,
     interpret::{Arithmetic, interpret_node},
 };
 
@@ -44,10 +44,17 @@ fn constant_operands(module: &Module, position: usize, index: NodeIndex) -> Opti
     for operand in function.operands(index) {
         operands.push(constant(module, position, operand)?);
     }
-    let count = node.shape(0).iter().map(|size| size.as_constant()).product::<Option<i64>>()?;
-    let bytes = node.outputs[0].element.bytes_of(usize::try_from(count).ok()?)?;
+    let bytes = bytes_of(node)?;
     let read: usize = operands.iter().map(|operand| operand.bytes().len()).sum();
     (!operands.is_empty() && bytes <= read.saturating_mul(2).max(SMALL)).then_some(operands)
+}
+
+/// The bytes of a node's first output, when its sizes are fixed and memory can hold it.
+fn bytes_of(node: &Node) -> Option<usize> {
+    let sizes = node.shape(0);
+    let mut counts = sizes.iter().map(|size| usize::try_from(size.as_constant()?).ok());
+    let count = counts.try_fold(1usize, |product, count| product.checked_mul(count?))?;
+    node.outputs[0].element.bytes_of(count)
 }
 
 /// The value of a parameter or constant; of a small view of one too.
@@ -63,8 +70,7 @@ fn constant(module: &Module, position: usize, value: Value) -> Option<Tensor> {
         }
         Op::View => {
             let inner = constant(module, position, function.operands(value.node)[0])?;
-            let count = node.shape(0).iter().map(|size| size.as_constant()).product::<Option<i64>>()?;
-            if node.outputs[0].element.bytes_of(usize::try_from(count).ok()?)? > inner.bytes().len().max(SMALL) {
+            if bytes_of(node)? > inner.bytes().len().max(SMALL) {
                 return None;
             }
             evaluate(module, position, value.node, &[inner]).ok()

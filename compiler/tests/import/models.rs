@@ -156,6 +156,19 @@ pub fn models() -> Vec<(String, ModelProto)> {
     let quantised = [floats("s", &[], &[0.5])];
     let quantise = [node("QuantizeLinear", "x s", "q", &[]), node("DequantizeLinear", "q s", "y", &[])];
     add(&[x(&[2, 3])], &quantised, &quantise);
+    let grid = [text("padding_mode", "reflection"), text("mode", "cubic")];
+    add(&[image(), port("g", FLOAT, &[1, 3, 2, 2])], &[], &one("GridSample", "x g", &grid));
+    add(&[x(&[1, 6, 1])], &[number("l", 4), number("a", 1)], &one("DFT", "x l a", &[int("onesided", 1)]));
+    add(&[x(&[2, 3, 3])], &[], &one("Det", "x", &[]));
+    let heads = [int("q_num_heads", 2), int("kv_num_heads", 1), text("update_rule", "delta")];
+    let packed = [x(&[1, 3, 4]), port("k", FLOAT, &[1, 3, 2]), port("b", FLOAT, &[1, 3, 1])];
+    add(&packed, &[], &one("LinearAttention", "x k k _ _ b", &heads));
+    add(&[], &[floats("x", &[2, 2], &[1., 0., 2., 0.])], &one("NonZero", "x", &[]));
+    add(
+        &[x(&[4, 2])],
+        &[floats("c", &[4], &[1.; 4])],
+        &[node("Cast", "c", "d", &[int("to", 9)]), node("Compress", "x d", "y", &[int("axis", 0)])],
+    );
 
     let doubled = |operand: &str| graph(&[], &[], &one("Add", &format!("{operand} {operand}"), &[]));
     let branches = [body("then_branch", doubled("x")), body("else_branch", graph(&[], &[], &one("Neg", "x", &[])))];

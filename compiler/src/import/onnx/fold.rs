@@ -128,6 +128,10 @@ fn cast(call: &Call, known: &Known) -> Folded {
 
 /// The elements of axis positions: rows of a row-major array.
 fn take(known: &Known, axis: usize, positions: &[usize]) -> Vec<Size> {
+    if known.sizes.is_empty() {
+        // The other axes may have any size then.
+        return Vec::new();
+    }
     let inner: usize = known.shape[axis + 1..].iter().product();
     let outer: usize = known.shape[..axis].iter().product();
     let extent = known.shape[axis];
@@ -172,6 +176,9 @@ fn concat(call: &Call, known: &[Option<Rc<Known>>]) -> Folded {
     };
     if !parts.iter().all(agrees) {
         return Err(call.error("the inputs have shapes or types that do not concatenate"));
+    }
+    if shape.len() > 1 && parts.iter().any(|part| part.sizes.is_empty()) {
+        return Ok(None);
     }
     shape[axis] = parts.iter().map(|part| part.shape[axis]).sum();
     let outer: usize = shape[..axis].iter().product();

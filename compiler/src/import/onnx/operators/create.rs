@@ -188,12 +188,9 @@ pub fn triangle(call: &mut Call) -> Imported {
     Ok(vec![call.emit(draft, Op::Map(expression), element, &variables).into()])
 }
 
-/// Operators whose results have sizes that only the data decide, or are random.
+/// Operators whose results are random.
 pub fn refused(call: &mut Call) -> Result<Vec<Item>, ImportError> {
     let reason = match call.operator {
-        "NonZero" | "Unique" | "Compress" | "NonMaxSuppression" => {
-            "the size of its result depends on data; sizes must follow from the inputs' shapes"
-        }
         "Bernoulli" | "Multinomial" | "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike" => {
             "it is random; give its result to the model as an input"
         }

@@ -6,7 +6,7 @@
 //! | [`shape`], [`slice`] | views: reshape, transpose, expand, concat, split, slice, pad |
 //! | [`matmul`], [`convolution`] | contractions |
 //! | [`pooling`], [`reduce`], [`norm`] | reductions, softmax, normalisations, prefix folds, top-k |
-//! | [`gather`] | reads and writes at positions that come from data |
+//! | [`gather`], [`selection`] | reads and writes at positions that come from data; results as long as the data say |
 //! | [`create`] | constants, shapes, ranges |
 //! | [`recurrent`], [`control`] | LSTM, GRU, RNN; If, Loop, Scan |
 //! | [`quantise`] | quantised operators |
@@ -34,6 +34,7 @@ pub mod reduce;
 pub mod resize;
 pub mod sample;
 pub mod scalar;
+pub mod selection;
 pub mod shape;
 pub mod signal;
 pub mod slice;
@@ -93,7 +94,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "CenterCropPad", versions: &[18], import: slice::center_crop_pad },
     Operator { name: "Clip", versions: &[1, 6, 11, 12, 13], import: elementwise::clip },
     Operator { name: "Col2Im", versions: &[18], import: linear_algebra::columns_to_image },
-    Operator { name: "Compress", versions: &[9, 11, 28], import: create::refused },
+    Operator { name: "Compress", versions: &[9, 11, 28], import: selection::compress },
     Operator { name: "Concat", versions: &[1, 4, 11, 13], import: shape::concat },
     Operator { name: "Constant", versions: &[1, 9, 11, 12, 13, 19, 21, 23, 24, 25], import: create::constant },
     Operator { name: "ConstantOfShape", versions: &[9, 20, 21, 23, 24, 25], import: create::constant_of_shape },
@@ -171,8 +172,8 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Multinomial", versions: &[7, 22], import: create::refused },
     Operator { name: "Neg", versions: &[1, 6, 13], import: elementwise::unary },
     Operator { name: "NegativeLogLikelihoodLoss", versions: &[12, 13, 22], import: loss::negative_log_likelihood },
-    Operator { name: "NonMaxSuppression", versions: &[10, 11], import: create::refused },
-    Operator { name: "NonZero", versions: &[9, 13], import: create::refused },
+    Operator { name: "NonMaxSuppression", versions: &[10, 11], import: selection::suppress },
+    Operator { name: "NonZero", versions: &[9, 13], import: selection::non_zero },
     Operator { name: "Not", versions: &[1], import: elementwise::unary },
     Operator { name: "OneHot", versions: &[9, 11, 28], import: reduce::one_hot },
     Operator { name: "Or", versions: &[1, 7], import: elementwise::binary },
@@ -241,7 +242,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "TopK", versions: &[1, 10, 11, 24], import: reduce::top_k },
     Operator { name: "Transpose", versions: &[1, 13, 21, 23, 24, 25], import: shape::transpose },
     Operator { name: "Trilu", versions: &[14], import: create::triangle },
-    Operator { name: "Unique", versions: &[11, 28], import: create::refused },
+    Operator { name: "Unique", versions: &[11, 28], import: selection::unique },
     Operator { name: "Unsqueeze", versions: &[1, 11, 13, 21, 23, 24, 25], import: shape::unsqueeze },
     Operator { name: "Upsample", versions: &[1, 7, 9, 10], import: resize::upsample },
     Operator { name: "Where", versions: &[9, 16], import: elementwise::choose },

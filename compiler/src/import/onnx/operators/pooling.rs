@@ -85,11 +85,11 @@ fn positions_of_largest(call: &mut Call, value: Value, window: &Window, columns_
     let tap = draft.variable(&taps);
     let mut exprs: Vec<IndexExpr> = outer.iter().map(|variable| IndexExpr::variable(*variable)).collect();
     let mut rest = taps.clone();
-    for axis in 0..positions.len() {
+    for (axis, position) in positions.iter().enumerate() {
         rest = rest.floor_div(&window.kernel[axis]);
         let flat = IndexExpr::variable(tap).floor_div(&rest, &draft.sizes());
         let within = flat.remainder(&window.kernel[axis], &draft.sizes());
-        let start = IndexExpr::variable(positions[axis]).times(&Size::from(window.strides[axis]));
+        let start = IndexExpr::variable(*position).times(&Size::from(window.strides[axis]));
         exprs.push(start.plus(&within.times(&Size::from(window.dilations[axis]))).plus_size(&-&window.begin[axis]));
     }
     let map = IndexMap::new(exprs);

@@ -337,7 +337,8 @@ fn resized(call: &mut Call, value: Value, resizing: &Resizing, method: &Method) 
     }
     // Smoothing by a strong reduction takes many taps.
     let stretch = if method.antialias { resizing.scale.min(1.) } else { 1. };
-    if to == 0 || !(4. / stretch * (to as f64) < TABLE_LIMIT as f64) {
+    let count = 4. / stretch * to as f64;
+    if to == 0 || count.is_nan() || count > TABLE_LIMIT as f64 {
         return Err(call.error(format!("axis {axis} cannot be resized from {} to {to}", resizing.from)));
     }
     let taps: Vec<(i64, f64)> = places.iter().flat_map(|place| resizing.taps(method, *place)).collect();
