@@ -95,7 +95,7 @@ pub fn models() -> Vec<(String, ModelProto)> {
     let mut models: Vec<(String, ModelProto)> = Vec::new();
     let mut add = |inputs: &[ValueInfoProto], constants: &[TensorProto], nodes: &[NodeProto]| {
         let name = nodes.iter().map(|node| node.op_type.as_str()).collect::<Vec<_>>().join("-");
-        models.push((name, model(graph(inputs, constants, nodes), 18)));
+        models.push((name, model(graph(inputs, constants, nodes), 28)));
     };
     let one = |operator: &str, inputs: &str, attributes: &[AttributeProto]| [node(operator, inputs, "y", attributes)];
 

@@ -7,7 +7,7 @@ use super::{
     model::Importer,
     values::{Item, Known},
 };
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 use strang_ir::{IndexExpr, Literal, Op, ScalarExpr, Value};
 use strang_runtime::{ElementType, Size, Tensor};
 
@@ -30,6 +30,8 @@ pub struct Call<'i, 'a> {
     pub names: &'a [String],
     /// Which outputs something reads.
     pub wanted: Vec<bool>,
+    /// Which operands the importer has looked at.
+    pub read: Vec<Cell<bool>>,
 }
 
 impl<'a> Call<'_, 'a> {
@@ -60,7 +62,29 @@ impl<'a> Call<'_, 'a> {
 
     /// An operand, `Absent` when it is left out.
     pub fn item(&self, slot: usize) -> Item {
+        self.ignore_operand(slot);
         self.operands.get(slot).cloned().unwrap_or(Item::Absent)
+    }
+
+    /// Marks an operand as read that does not change the result.
+    pub fn ignore_operand(&self, slot: usize) {
+        if let Some(read) = self.read.get(slot) {
+            read.set(true);
+        }
+    }
+
+    /// Checks that all operands have been read.
+    ///
+    /// # Errors
+    /// An operand that nothing has read: the operator at the model's opset does not have it.
+    pub fn finish(&self) -> Result<(), ImportError> {
+        let unread = (0..self.operands.len()).find(|slot| !self.read[*slot].get() && !self.operands[*slot].is_absent());
+        match unread {
+            None => Ok(()),
+            Some(slot) => {
+                Err(self.operand_error(slot, "this input is not known for the operator at the model's opset"))
+            }
+        }
     }
 
     /// An operand whose value decides the circuit: an input has the value that the options give.

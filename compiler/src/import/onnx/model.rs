@@ -13,7 +13,11 @@ use super::{
     values::Item,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    sync::Arc,
+};
 use strang_ir::{Function, FunctionId, Literal, Module, Op, ScalarExpr, Source, Value, circuit::Parameter};
 use strang_runtime::{ElementType, Size, Tensor};
 
@@ -378,13 +382,18 @@ impl<'a> Importer<'a> {
             operator: &node.op_type,
             version,
             attributes,
+            read: vec![Cell::new(false); operands.len()],
             operands,
             names: &node.input,
             wanted: node.output.iter().map(|name| !name.is_empty() && wanted.contains(name.as_str())).collect(),
         };
         let items = match fold::fold(&mut call)? {
             Some(items) => items,
-            None => import(&mut call)?,
+            None => {
+                let items = import(&mut call)?;
+                call.finish()?;
+                items
+            }
         };
         call.attributes.finish()?;
         for (position, name) in node.output.iter().enumerate() {

@@ -270,12 +270,14 @@ pub fn identity(call: &mut Call) -> Imported {
 /// `Dropout` at inference: the identity, and a mask that keeps everything.
 pub fn dropout(call: &mut Call) -> Imported {
     call.attributes.ignore(&["ratio", "seed"]);
+    call.ignore_operand(1);
     if call.version < 7 && !call.attributes.flag("is_test", false)? {
         return Err(call.unsupported("dropout in training mode is random; set is_test to 1 for inference"));
     }
     // A ratio of zero drops nothing in training either.
     let keeps_all = call.version >= 12 && call.has(1) && call.given(1).literal().is_some_and(|ratio| ratio.is(0.));
-    if call.has(2) && !keeps_all && call.given(2).literal().is_none_or(|mode| !mode.is(0.)) {
+    let trains = call.has(2) && call.given(2).literal().is_none_or(|mode| !mode.is(0.));
+    if trains && !keeps_all {
         return Err(call.unsupported("dropout in training mode is random; export the model for inference"));
     }
     let mut items = vec![present(call, 0)?];

@@ -95,6 +95,7 @@ pub fn gemm(call: &mut Call) -> Imported {
     let product = call.emit(draft, Op::Dot { accumulator: element.accumulator() }, element, &output);
     let scaled = |x, factor| if factor == 1. { x } else { mul(x, attribute(element, factor)) };
     if !call.has(2) || beta == 0. {
+        call.ignore_operand(2);
         return match alpha == 1. {
             true => Ok(vec![product.into()]),
             false => Ok(vec![call.map(&[product], scaled(super::scalar::operand(0), alpha))?.into()]),

@@ -157,6 +157,8 @@ pub fn resize(call: &mut Call) -> Imported {
         None => (0..sizes.len()).collect(),
     };
     let count = axes.len();
+    // A region counts for cropping alone.
+    call.ignore_operand(1);
     let region = match method.coordinates == "tf_crop_and_resize" {
         true => call.tensor(1)?.to_f64(),
         false => [vec![0.; count], vec![1.; count]].concat(),
@@ -170,6 +172,9 @@ pub fn resize(call: &mut Call) -> Imported {
     let scales = numbers(2)?;
     let mut resizings = Vec::new();
     if let Some(scales) = scales {
+        if call.has(3) && !call.shape(3)?.contains(&Size::ZERO) {
+            return Err(call.error("scales and sizes cannot both be given"));
+        }
         call.attributes.ignore(&["keep_aspect_ratio_policy"]);
         if scales.len() != count || region.len() != 2 * count {
             return Err(call.error(format!("{} scales are given for {count} axes", scales.len())));
