@@ -3,6 +3,7 @@
 mod bench;
 mod compile;
 mod inputs;
+mod rules;
 mod run;
 mod show;
 mod summary;
@@ -30,6 +31,7 @@ enum Command {
     Compile(compile::Compile),
     Show(show::Show),
     Bench(bench::Bench),
+    Rules(rules::Rules),
 }
 
 /// Reads the command line and does what it says.
@@ -39,6 +41,7 @@ pub fn main() -> Result<()> {
         Command::Compile(command) => command.execute(),
         Command::Show(command) => command.execute(),
         Command::Bench(command) => command.execute(),
+        Command::Rules(command) => command.execute(),
     }
 }
 
