@@ -120,7 +120,12 @@ impl Row<'_> {
                 let operand = &self.operands[*slot as usize];
                 let start = offset(&operand.strides, self.position);
                 let stride = self.last.map_or(0, |last| operand.strides[last as usize]);
-                (0..width as i64).map(|column| operand.at(start + stride * column)).collect()
+                let first = (operand.start as i64 + start) as usize;
+                match stride {
+                    0 => vec![operand.data[first]; width],
+                    1 => operand.data[first..first + width].to_vec(),
+                    _ => (0..width as i64).map(|column| operand.at(start + stride * column)).collect(),
+                }
             }
             ScalarExpr::Literal(literal) => vec![f32::from_bits(literal.bits as u32); width],
             ScalarExpr::Unary(function, a) => {

@@ -45,7 +45,8 @@ fn module(circuit: &str, sizes: [usize; 4], seed: u64) -> Module {
     let mut module = text::parse(&source, "weights").unwrap_or_else(|error| panic!("{}", error.render()));
     for (number, parameter) in module.parameters.iter_mut().enumerate() {
         let shape: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
-        parameter.data = Some(random_tensor(parameter.element, &shape, seed % 2 == 0, seed * 8 + number as u64));
+        parameter.data =
+            Some(random_tensor(parameter.element, &shape, seed.is_multiple_of(2), seed * 8 + number as u64));
     }
     module
 }

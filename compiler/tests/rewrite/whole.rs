@@ -104,7 +104,7 @@ fn close(left: &Module, right: &Module, inputs: &[strang_ir::Tensor]) -> Option<
             .filter(|value| value.is_finite())
             .fold(0f64, |largest, value| largest.max(value.abs()));
         for (a, b) in left.to_f64().into_iter().zip(right.to_f64()) {
-            if a.is_finite() && !((a - b).abs() <= 1e-5 * largest) {
+            if a.is_finite() && (b.is_nan() || (a - b).abs() > 1e-5 * largest) {
                 return Some(format!("{a} against {b}"));
             }
         }
