@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod compile;
 mod inputs;
+mod rules;
 mod run;
 mod show;
 mod summary;
@@ -43,6 +44,7 @@ enum Command {
     Show(show::Show),
     Check(check::Check),
     Bench(bench::Bench),
+    Rules(rules::Rules),
 }
 
 /// Reads the command line and does what it says.
@@ -53,6 +55,7 @@ pub fn main() -> Result<()> {
         Command::Show(command) => command.execute(),
         Command::Check(command) => command.execute(),
         Command::Bench(command) => command.execute(),
+        Command::Rules(command) => command.execute(),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     PlanError,
     build::{KernelBuilder, MustStore, frame_positions},
-    group::Group,
+    group::{Group, row_variable},
     kernel::{Attention, Block, Body, Instruction, Kernel, PlanStep},
     lower::{Planner, finish, order_for_readers},
     nest::label,
@@ -41,12 +41,7 @@ impl Planner<'_> {
         let key_slot = usize::from(reads_keys(1));
         let output = &node.outputs[0].variables;
         let columns = output.iter().copied().find(|v| node.maps[1].mentions(*v) && !node.maps[0].mentions(*v));
-        let is_row = |v: &u32| {
-            let map = &function.graph[scores].maps[key_slot];
-            !score_frame.iter().enumerate().any(|(own, kernel)| kernel == v && map.mentions(own as u32))
-        };
-        let rows =
-            output.iter().copied().find(|v| node.maps[0].mentions(*v) && !node.maps[1].mentions(*v) && is_row(v));
+        let rows = row_variable(function, group, root, scores, key_slot);
         let (Some(columns), Some(rows)) = (columns, rows) else {
             unreachable!("grouping asked for a row and a column variable")
         };

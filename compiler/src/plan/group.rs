@@ -449,22 +449,42 @@ fn attention_shape(
     };
     let output = &function.graph[index].outputs[0].variables;
     let columns = output.iter().filter(|v| mentions(index, 1, **v) && !mentions(index, 0, **v)).count();
-    let slots = match (mentions(scores, 0, keys), mentions(scores, 1, keys)) {
-        (false, true) => (0, 1),
-        (true, false) => (1, 0),
+    let key_slot = match (mentions(scores, 0, keys), mentions(scores, 1, keys)) {
+        (false, true) => 1,
+        (true, false) => 0,
         _ => return false,
     };
-    let rows = output
-        .iter()
-        .filter(|v| mentions(index, 0, **v) && !mentions(index, 1, **v) && mentions(scores, slots.0, **v))
-        .filter(|v| !mentions(scores, slots.1, **v))
-        .count();
     columns == 1
-        && rows == 1
+        && row_variable(function, group, index, scores, key_slot).is_some()
         && mentions(scores, 0, depth)
         && mentions(scores, 1, depth)
         && mentions(index, 1, keys)
         && function.graph[scores].maps.len() == 2
+}
+
+/// The row variable of attention: the one that the query has and neither keys nor values. A query of one row may be read
+/// without mentioning it.
+pub fn row_variable(
+    function: &Function,
+    group: &Group,
+    index: NodeIndex,
+    scores: NodeIndex,
+    key_slot: usize,
+) -> Option<u32> {
+    let mentions = |node: NodeIndex, slot: usize, variable: u32| {
+        let map = &function.graph[node].maps[slot];
+        group.frames[&node].iter().enumerate().any(|(own, kernel)| *kernel == variable && map.mentions(own as u32))
+    };
+    let root = &function.graph[index];
+    let candidates: Vec<u32> = (root.outputs[0].variables.iter().copied())
+        .filter(|v| mentions(index, 0, *v) && !mentions(index, 1, *v) && !mentions(scores, key_slot, *v))
+        .collect();
+    let mut queried = candidates.iter().copied().filter(|v| mentions(scores, 1 - key_slot, *v));
+    match (queried.next(), queried.next()) {
+        (Some(row), None) => Some(row),
+        (None, _) => candidates.into_iter().rfind(|v| root.size_of(*v).is(1)),
+        _ => None,
+    }
 }
 
 /// Whether a `dot` is a product of two f32 arrays that a matrix kernel can do.

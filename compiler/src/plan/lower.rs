@@ -12,7 +12,7 @@ use super::{
 };
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
-use strang_ir::{ElementType, Function, IndexExpr, Module, Op, Size, Tensor, Value};
+use strang_ir::{Atom, ElementType, Function, IndexExpr, Module, Op, Size, Tensor, Value};
 use strang_runtime::program::{Base, Buffer, Zeroed};
 
 /// The state of planning a module.
@@ -456,6 +456,11 @@ pub fn order_for_readers(scope: &Scope, value: Value) -> Vec<usize> {
     let natural: Vec<usize> = (0..rank).collect();
     let readers = scope.function.readers(value);
     let Some((reader, _)) = readers.first() else { return natural };
+    if let [(only, slot)] = readers[..]
+        && let Some(order) = order_for_merge(scope, value, only, slot)
+    {
+        return order;
+    }
     if !readers.iter().all(|(other, _)| scope.groups.virtuals.contains(other)) {
         return natural;
     }
@@ -477,15 +482,34 @@ pub fn order_for_readers(scope: &Scope, value: Value) -> Vec<usize> {
     if trace.value != value {
         return natural;
     }
-    let output = &node.outputs[0].variables;
-    let mut keyed: Vec<(usize, i64, usize)> = Vec::with_capacity(rank);
-    for (axis, expr) in trace.position.iter().enumerate() {
+    ranked(&trace.position, &node.outputs[0].variables)
+}
+
+/// The order that a product wants which reads quotient and remainder of one variable: the reshape after a transpose, where
+/// the read went through the views already.
+fn order_for_merge(scope: &Scope, value: Value, reader: NodeIndex, slot: u32) -> Option<Vec<usize>> {
+    let node = &scope.function.graph[reader];
+    let map = node.maps.get(slot as usize).filter(|_| matches!(node.op, Op::Dot { .. }))?;
+    let merges = |expr: &IndexExpr| expr.terms().iter().any(|(atom, _)| matches!(atom, Atom::Remainder(..)));
+    if map.fill.is_some() || !map.exprs.iter().any(merges) {
+        return None;
+    }
+    let mut variables = node.outputs[0].variables.clone();
+    variables.extend(node.contracted());
+    let trace = operand_trace(scope.function, node, slot as usize, value);
+    Some(ranked(&trace.position, &variables))
+}
+
+/// Axes in the order in which some variables come that are read at them.
+fn ranked(position: &[IndexExpr], variables: &[u32]) -> Vec<usize> {
+    let mut keyed: Vec<(usize, i64, usize)> = Vec::with_capacity(position.len());
+    for (axis, expr) in position.iter().enumerate() {
         let mut rank_of = usize::MAX;
         expr.visit_variables(&mut |v| {
-            rank_of = rank_of.min(output.iter().position(|other| *other == v).unwrap_or(usize::MAX));
+            rank_of = rank_of.min(variables.iter().position(|other| *other == v).unwrap_or(usize::MAX));
         });
         // Of the parts of one variable, quotients (large steps) come before remainders.
-        let minor = expr.terms().iter().any(|(atom, _)| matches!(atom, strang_ir::Atom::Remainder(..)));
+        let minor = expr.terms().iter().any(|(atom, _)| matches!(atom, Atom::Remainder(..)));
         keyed.push((rank_of, i64::from(minor), axis));
     }
     keyed.sort();

@@ -35,7 +35,13 @@ fn constant_operands(module: &Module, position: usize, index: NodeIndex) -> Opti
     let node = &function.graph[index];
     let foldable = matches!(
         node.op,
-        Op::Map(_) | Op::Reduce(_) | Op::Gather | Op::Concat { .. } | Op::Norm { .. } | Op::Softmax { .. }
+        Op::Map(_)
+            | Op::Dot { .. }
+            | Op::Reduce(_)
+            | Op::Gather
+            | Op::Concat { .. }
+            | Op::Norm { .. }
+            | Op::Softmax { .. }
     );
     if !foldable || node.outputs.len() != 1 {
         return None;
@@ -80,6 +86,9 @@ fn constant(module: &Module, position: usize, value: Value) -> Option<Tensor> {
 }
 
 fn evaluate(module: &Module, position: usize, node: NodeIndex, operands: &[Tensor]) -> Result<Tensor, String> {
+    if let Some(result) = super::evaluate::evaluate(&module.functions[position].graph[node], operands) {
+        return Ok(result);
+    }
     let function = FunctionId(position as u32);
     let results = interpret_node(module, function, node, operands, &Bindings::new(), Arithmetic::Typed);
     results.map_err(|error| error.to_string())?.into_iter().next().ok_or_else(|| "it has no result".into())

@@ -1,0 +1,225 @@
+//! Arithmetic on weights when a model is compiled, fast: f32 maps, f32 products and concatenations whose operands are read
+//! at affine positions. The interpreter computes everything else, and is what this is tested against: the bits are equal.
+
+use rayon::prelude::*;
+use strang_ir::{
+    ElementType, IndexMap, Node, Op, ScalarExpr, Tensor,
+    scalar::{Binary, Unary},
+};
+
+/// The result of a node of known sizes, if this can compute it.
+pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
+    match &node.op {
+        Op::Concat { along, .. } => concatenated(node, *along as usize, operands),
+        Op::Map(expression) if is_supported(expression) => mapped(node, expression, operands),
+        Op::Dot { accumulator: ElementType::F32 } if operands.len() == 2 => product(node, operands),
+        _ => None,
+    }
+}
+
+fn sizes(node: &Node) -> Option<Vec<usize>> {
+    node.variables.iter().map(|v| v.size().as_constant().and_then(|size| usize::try_from(size).ok())).collect()
+}
+
+/// An f32 array and how far apart the elements that a variable tells apart are.
+struct Strided<'a> {
+    data: &'a [f32],
+    start: usize,
+    strides: Vec<i64>,
+}
+
+impl Strided<'_> {
+    fn at(&self, offset: i64) -> f32 {
+        self.data[(self.start as i64 + offset) as usize]
+    }
+}
+
+/// An operand read at an affine position that never lies outside.
+fn strided<'a>(map: &IndexMap, sizes: &[usize], tensor: &'a Tensor) -> Option<Strided<'a>> {
+    if map.fill.is_some() || tensor.element() != ElementType::F32 {
+        return None;
+    }
+    let data = tensor.as_slice::<f32>().ok()?;
+    let mut strides = vec![0i64; sizes.len()];
+    let (mut start, mut unit) = (0i64, 1i64);
+    for (expression, extent) in map.exprs.iter().zip(tensor.shape()).rev() {
+        if !expression.is_affine() {
+            return None;
+        }
+        start += unit * expression.offset().as_constant()?;
+        for (variable, stride) in strides.iter_mut().enumerate() {
+            *stride += unit * expression.coefficient(variable as u32).as_constant()?;
+        }
+        unit *= *extent as i64;
+    }
+    let reach = |sign: i64| -> i64 {
+        strides.iter().zip(sizes).filter(|(stride, _)| **stride * sign > 0).map(|(s, n)| s * (*n as i64 - 1)).sum()
+    };
+    let inside = start + reach(-1) >= 0 && start + reach(1) < data.len() as i64;
+    (inside && sizes.iter().all(|size| *size > 0)).then_some(Strided { data, start: start as usize, strides })
+}
+
+fn is_supported(expression: &ScalarExpr) -> bool {
+    match expression {
+        ScalarExpr::Operand(_) => true,
+        ScalarExpr::Literal(literal) => literal.element == ElementType::F32,
+        ScalarExpr::Unary(Unary::Negate | Unary::SquareRoot | Unary::ReciprocalSquareRoot, a) => is_supported(a),
+        ScalarExpr::Binary(Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide, a, b) => {
+            is_supported(a) && is_supported(b)
+        }
+        _ => false,
+    }
+}
+
+/// Rows of the result along its last axis, in parallel.
+fn by_rows(node: &Node, sizes: &[usize], row: impl Fn(&[usize], &mut [f32]) + Sync) -> Option<Tensor> {
+    let output = &node.outputs[0].variables;
+    let shape: Vec<usize> = output.iter().map(|v| sizes[*v as usize]).collect();
+    let mut result = Tensor::zeros(ElementType::F32, &shape).ok()?;
+    let width = shape.last().copied().unwrap_or(1);
+    let values = result.as_mut_slice::<f32>().ok()?;
+    values.par_chunks_mut(width.max(1)).with_min_len(1 + 4096 / width.max(1)).enumerate().for_each(
+        |(number, values)| {
+            let (mut rest, mut position) = (number, vec![0; sizes.len()]);
+            for (variable, size) in output.iter().zip(&shape).rev().skip(1) {
+                position[*variable as usize] = rest % size;
+                rest /= size;
+            }
+            row(&position, values);
+        },
+    );
+    Some(result)
+}
+
+fn offset(strides: &[i64], position: &[usize]) -> i64 {
+    strides.iter().zip(position).map(|(stride, position)| stride * *position as i64).sum()
+}
+
+fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Option<Tensor> {
+    let sizes = sizes(node)?;
+    let operands: Vec<Strided> =
+        node.maps.iter().zip(operands).map(|(map, tensor)| strided(map, &sizes, tensor)).collect::<Option<_>>()?;
+    let last = node.outputs[0].variables.last().copied();
+    by_rows(node, &sizes, |position, values| {
+        let row = Row { operands: &operands, position, last };
+        values.copy_from_slice(&row.value(expression, values.len()));
+    })
+}
+
+/// A row of a map.
+struct Row<'a> {
+    operands: &'a [Strided<'a>],
+    position: &'a [usize],
+    last: Option<u32>,
+}
+
+impl Row<'_> {
+    fn value(&self, expression: &ScalarExpr, width: usize) -> Vec<f32> {
+        match expression {
+            ScalarExpr::Operand(slot) => {
+                let operand = &self.operands[*slot as usize];
+                let start = offset(&operand.strides, self.position);
+                let stride = self.last.map_or(0, |last| operand.strides[last as usize]);
+                let first = (operand.start as i64 + start) as usize;
+                match stride {
+                    0 => vec![operand.data[first]; width],
+                    1 => operand.data[first..first + width].to_vec(),
+                    _ => (0..width as i64).map(|column| operand.at(start + stride * column)).collect(),
+                }
+            }
+            ScalarExpr::Literal(literal) => vec![f32::from_bits(literal.bits as u32); width],
+            ScalarExpr::Unary(function, a) => {
+                let mut values = self.value(a, width);
+                let function: fn(f32) -> f32 = match function {
+                    Unary::Negate => |x| -x,
+                    Unary::SquareRoot => f32::sqrt,
+                    _ => |x| 1. / x.sqrt(),
+                };
+                values.iter_mut().for_each(|value| *value = function(*value));
+                values
+            }
+            ScalarExpr::Binary(function, a, b) => {
+                let (mut left, right) = (self.value(a, width), self.value(b, width));
+                let pairs = left.iter_mut().zip(right);
+                match function {
+                    Binary::Add => pairs.for_each(|(a, b)| *a += b),
+                    Binary::Subtract => pairs.for_each(|(a, b)| *a -= b),
+                    Binary::Multiply => pairs.for_each(|(a, b)| *a *= b),
+                    _ => pairs.for_each(|(a, b)| *a /= b),
+                }
+                left
+            }
+            _ => unreachable!("supported expressions have no other parts"),
+        }
+    }
+}
+
+/// One chain of fused multiply-adds an element, in the node's order.
+fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
+    let sizes = sizes(node)?;
+    if node.outputs[0].element != ElementType::F32 {
+        return None;
+    }
+    let (a, b) = (strided(&node.maps[0], &sizes, &operands[0])?, strided(&node.maps[1], &sizes, &operands[1])?);
+    let contracted = node.contracted();
+    let last = node.outputs[0].variables.last().copied();
+    let count: usize = contracted.iter().map(|v| sizes[*v as usize]).product();
+    by_rows(node, &sizes, |position, values| {
+        values.fill(0.);
+        let column = |operand: &Strided| last.map_or(0, |last| operand.strides[last as usize]);
+        let (a_column, b_column) = (column(&a), column(&b));
+        let mut position = position.to_vec();
+        for number in 0..count {
+            let mut rest = number;
+            for variable in contracted.iter().rev() {
+                position[*variable as usize] = rest % sizes[*variable as usize];
+                rest /= sizes[*variable as usize];
+            }
+            let (a_start, b_start) = (offset(&a.strides, &position), offset(&b.strides, &position));
+            for (column, value) in values.iter_mut().enumerate() {
+                let column = column as i64;
+                *value = a.at(a_start + a_column * column).mul_add(b.at(b_start + b_column * column), *value);
+            }
+        }
+    })
+}
+
+/// Parts that are read whole and in order, copied in blocks.
+fn concatenated(node: &Node, along: usize, operands: &[Tensor]) -> Option<Tensor> {
+    let sizes = sizes(node)?;
+    let output = &node.outputs[0].variables;
+    let axis = output.iter().position(|v| *v as usize == along)?;
+    let element = node.outputs[0].element;
+    let width = element.bytes()?;
+    let shape: Vec<usize> = output.iter().map(|v| sizes[*v as usize]).collect();
+    let mut result = Tensor::zeros(element, &shape).ok()?;
+    let inner: usize = shape[axis + 1..].iter().product::<usize>() * width;
+    let mut parts = Vec::new();
+    for (map, tensor) in node.maps.iter().zip(operands) {
+        let in_order = map.fill.is_none()
+            && map.exprs.len() == output.len()
+            && map.exprs.iter().zip(output).enumerate().all(|(place, (expression, variable))| {
+                let varies = match expression.terms() {
+                    [(strang_ir::Atom::Variable(v), coefficient)] => v == variable && coefficient.is(1),
+                    _ => false,
+                };
+                varies && (place == axis || expression.offset().is(0) && tensor.shape()[place] == shape[place])
+            });
+        if !in_order {
+            return None;
+        }
+        parts.push((tensor.bytes(), tensor.shape()[axis] * inner));
+    }
+    let row = shape[axis] * inner;
+    if row == 0 || parts.iter().map(|(_, bytes)| bytes).sum::<usize>() != row {
+        return None;
+    }
+    result.bytes_mut().par_chunks_mut(row).with_min_len(1 + 16384 / row).enumerate().for_each(|(number, bytes)| {
+        let mut start = 0;
+        for (data, length) in &parts {
+            bytes[start..start + length].copy_from_slice(&data[number * length..(number + 1) * length]);
+            start += length;
+        }
+    });
+    Some(result)
+}

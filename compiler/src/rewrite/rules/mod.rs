@@ -1,0 +1,44 @@
+//! The rules, one family a file, and the list of all.
+
+mod activation;
+mod attention;
+mod broadcast;
+mod convolution;
+mod elementwise;
+mod linear;
+mod merging;
+mod normalisation;
+mod parts;
+mod splitting;
+mod views;
+
+use super::rule::Rule;
+use std::sync::LazyLock;
+
+static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
+    let families: &[(&str, &[Rule])] = &[
+        ("views", views::RULES),
+        ("elementwise", elementwise::RULES),
+        ("activation", activation::RULES),
+        ("broadcast", broadcast::RULES),
+        ("linear", linear::RULES),
+        ("merging", merging::RULES),
+        ("convolution", convolution::RULES),
+        ("normalisation", normalisation::RULES),
+        ("attention", attention::RULES),
+        ("splitting", splitting::RULES),
+    ];
+    families.iter().flat_map(|(family, rules)| rules.iter().map(|rule| (*family, rule))).collect()
+});
+
+static RULES: LazyLock<Vec<&'static Rule>> = LazyLock::new(|| ALL.iter().map(|(_, rule)| *rule).collect());
+
+/// Every rule, in the order in which receipts number them.
+pub fn all() -> &'static [&'static Rule] {
+    &RULES
+}
+
+/// The rules with their families.
+pub fn families() -> &'static [(&'static str, &'static Rule)] {
+    &ALL
+}

@@ -1,0 +1,112 @@
+//! What several rules ask and build: how a map reads a product, weights in the frame of their axes, changed weights.
+
+use crate::rewrite::{
+    egraph::{
+        Graph, Read,
+        build::{self, nameless},
+    },
+    rule::Match,
+};
+use egg::Id;
+use strang_ir::{IndexMap, Node, Op, scalar::Binary};
+
+/// The variable of the operand at every variable of a reader that reads it position by position; `None` for readers that
+/// read it otherwise.
+pub fn positions(reader: &Node, slot: usize, operand: &Node) -> Option<Vec<u32>> {
+    let read = distinct(&reader.maps[slot])?;
+    let output = &operand.outputs[0].variables;
+    if read.len() != reader.variables.len() || output.len() != read.len() {
+        return None;
+    }
+    let mut places = vec![0; read.len()];
+    for (variable, axis) in read.iter().zip(output) {
+        if reader.size_of(*variable) != operand.size_of(*axis) {
+            return None;
+        }
+        places[*variable as usize] = *axis;
+    }
+    Some(places)
+}
+
+/// The variables of a map that reads whole axes, each by a variable of its own, without fill.
+pub fn distinct(map: &IndexMap) -> Option<Vec<u32>> {
+    let variables = map.as_variables().filter(|_| map.fill.is_none())?;
+    (1..variables.len()).all(|i| !variables[..i].contains(&variables[i])).then_some(variables)
+}
+
+/// The variables of a node at which it reads a value whole.
+pub fn whole_axes(graph: &Graph, node: &Node, slot: usize, value: Id) -> Option<Vec<u32>> {
+    let variables = distinct(&node.maps[slot])?;
+    let shape = graph[value].data.shape();
+    let same = variables.iter().zip(shape).all(|(variable, size)| node.size_of(*variable) == *size);
+    same.then_some(variables)
+}
+
+/// Whether a map mentions none but some variables.
+pub fn mentions_only(map: &IndexMap, allowed: &[u32]) -> bool {
+    let mut only = true;
+    map.visit_variables(&mut |variable| only &= allowed.contains(&variable));
+    only
+}
+
+/// Whether a map mentions none of some variables.
+pub fn mentions_none(map: &IndexMap, forbidden: &[u32]) -> bool {
+    forbidden.iter().all(|variable| !map.mentions(*variable))
+}
+
+/// A weight combined with another value, which is read in the variables of the node that reads the weight. The value may
+/// vary along the weight's axes alone.
+pub fn combined(
+    graph: &mut Graph,
+    node: &Node,
+    (slot, weight): (usize, Id),
+    function: Binary,
+    other: &Read,
+) -> Option<Id> {
+    let axes = whole_axes(graph, node, slot, weight)?;
+    if !mentions_only(&other.map, &axes) {
+        return None;
+    }
+    let place = |variable: u32| axes.iter().position(|axis| *axis == variable).unwrap_or_default() as u32;
+    let variables = axes.iter().map(|axis| node.variables[*axis as usize].clone()).collect();
+    let element = graph[weight].data.element();
+    let frame = nameless(Op::View, variables, element, (0..axes.len() as u32).collect());
+    let own = build::whole(&frame, weight);
+    let other = Read { value: other.value, map: other.map.renumbered(&place) };
+    Some(build::binary(graph, &frame, function, own, other))
+}
+
+/// The node of a signature with other operands, built.
+pub fn with_operands(graph: &mut Graph, node: &Node, values: &[Id]) -> Id {
+    let reads = node.maps.iter().zip(values).map(|(map, value)| Read { value: *value, map: map.clone() }).collect();
+    build::add(graph, node, reads)
+}
+
+/// A read in the variables of a reader, as it is in those of an operand that is read position by position.
+pub fn moved(read: &Read, places: &[u32]) -> Read {
+    Read { value: read.value, map: read.map.renumbered(&|variable| places[variable as usize]) }
+}
+
+/// The read of something that stands in the place of the operand in a slot of a node.
+pub fn instead(m: &Match, node: &str, slot: usize, value: Id) -> Read {
+    Read { value, map: m.node(node).maps[slot].clone() }
+}
+
+/// Whether a class holds floats.
+pub fn is_float(m: &Match, name: &str) -> bool {
+    m.facts(name).element().is_float()
+}
+
+/// The frame of a node's output: its output variables alone, numbered as they come there.
+pub fn output_frame(node: &Node) -> Node {
+    let output = &node.outputs[0].variables;
+    let variables = output.iter().map(|v| node.variables[*v as usize].clone()).collect();
+    nameless(Op::View, variables, node.outputs[0].element, (0..output.len() as u32).collect())
+}
+
+/// A read in the variables of a node that mentions output variables alone, in those of its output frame.
+pub fn in_output_frame(node: &Node, read: &Read) -> Option<Read> {
+    let output = &node.outputs[0].variables;
+    let place = |variable: u32| output.iter().position(|v| *v == variable).unwrap_or_default() as u32;
+    mentions_only(&read.map, output).then(|| Read { value: read.value, map: read.map.renumbered(&place) })
+}

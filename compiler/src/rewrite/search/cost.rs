@@ -1,0 +1,182 @@
+//! The cost of terms: a roofline over fused kernels, from a named target.
+//!
+//! A kernel takes the larger of its arithmetic and its traffic. Planning fuses maps into the kernel whose result they read
+//! position by position, so such a map pays for its arithmetic and its other operands alone. Weights made of others cost
+//! nothing when the model runs; making them is charged at a small share of what it takes when the model is compiled.
+
+use crate::rewrite::egraph::{Graph, Tag, Term};
+use egg::Id;
+use rustc_hash::FxHashSet;
+use strang_ir::{
+    Node, Op, ScalarExpr, Size,
+    op::Norm,
+    scalar::{Binary, Unary},
+};
+
+/// Rates of a class of machines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// The name to ask for it by.
+    pub name: &'static str,
+    /// Multiplications and additions of matrix products, per second.
+    pub products: f64,
+    /// Elementary functions (an addition is one, an exponential several), per second.
+    pub functions: f64,
+    /// Bytes of weights per second.
+    pub memory: f64,
+    /// Bytes of arrays that one kernel writes and the next reads, per second.
+    pub cache: f64,
+    /// Seconds to start a kernel.
+    pub start: f64,
+}
+
+impl Target {
+    /// Every target.
+    pub const ALL: &[Target] = &[
+        Target { name: "avx512", products: 4e11, functions: 4e10, memory: 2e10, cache: 1e11, start: 3e-6 },
+        Target { name: "avx2", products: 1.5e11, functions: 2e10, memory: 2e10, cache: 6e10, start: 3e-6 },
+        Target { name: "portable", products: 3e10, functions: 5e9, memory: 1e10, cache: 3e10, start: 3e-6 },
+    ];
+
+    /// The target of a name.
+    pub fn from_name(name: &str) -> Option<&'static Target> {
+        Self::ALL.iter().find(|target| target.name == name)
+    }
+}
+
+/// What a byte of a weight that is made when compiling counts, in seconds of a run: a thousand runs pay for making it at a
+/// gigabyte a second.
+const MADE: f64 = 1e-12;
+
+/// Maps that are part of a kernel hide behind its loads and stores: what is left of their arithmetic.
+const FUSED: f64 = 0.25;
+
+/// The size that stands for a symbol.
+const REPRESENTATIVE: i64 = 64;
+
+/// A size as a number.
+pub fn estimate(size: &Size) -> f64 {
+    if let Some(value) = size.as_constant() {
+        return value as f64;
+    }
+    let bindings = size.symbols().into_iter().map(|symbol| (symbol, REPRESENTATIVE)).collect();
+    size.eval(&bindings).map_or(f64::MAX, |value| value as f64)
+}
+
+fn product<'a>(sizes: impl Iterator<Item = &'a Size>) -> f64 {
+    sizes.map(estimate).product()
+}
+
+/// The seconds that a term adds to a run. `chosen` says which term of an operand's class is taken, where that is known.
+pub fn cost<'a>(
+    graph: &Graph,
+    target: &Target,
+    term: &Term,
+    class: Id,
+    chosen: &dyn Fn(Id) -> Option<&'a Term>,
+) -> f64 {
+    let Term::Apply(tag, _, children) = term else { return 0. };
+    let Some(number) = graph[children[0]].data.signature else { return 0. };
+    let node = graph.analysis.signatures.node(number).clone();
+    let values = &children[1..];
+    let facts = &graph[class].data;
+    let bytes_out: f64 = facts.ports.iter().map(|port| bytes(graph, class, &port.shape)).sum();
+    if values.iter().all(|value| graph[*value].data.constant) && facts.constant {
+        return if *tag == Tag::View { 0. } else { MADE * bytes_out };
+    }
+    if matches!(tag, Tag::View) {
+        // Read through, almost always.
+        return 1e-3 * target.start;
+    }
+    let positions = product(node.variables.iter().map(|variable| variable.size()));
+    let mut traffic = 0.;
+    let mut fused = false;
+    let mut counted: FxHashSet<Id> = FxHashSet::default();
+    for (slot, value) in values.iter().enumerate() {
+        if tag.is_map() && is_read_in_place(graph, &node, slot, *value, chosen) {
+            fused = true;
+            continue;
+        }
+        let (size, is_new) = (read_bytes(graph, &node, slot, *value), counted.insert(*value));
+        if is_new {
+            traffic += size / if graph[*value].data.constant { target.memory } else { target.cache };
+        }
+    }
+    let arithmetic = positions * work(&node) / if *tag == Tag::Dot { target.products } else { target.functions };
+    if fused {
+        return FUSED * arithmetic + traffic;
+    }
+    if *tag == Tag::Position || values.iter().all(|value| graph[*value].data.literal.is_some()) {
+        return arithmetic;
+    }
+    traffic += bytes_out / target.cache;
+    arithmetic.max(traffic) + target.start
+}
+
+fn bytes(graph: &Graph, value: Id, shape: &[Size]) -> f64 {
+    product(shape.iter()) * f64::from(graph[value].data.element().bits()) / 8.
+}
+
+/// The bytes of an operand that are read: no more than there are, and no more than positions that its map tells apart.
+fn read_bytes(graph: &Graph, node: &Node, slot: usize, value: Id) -> f64 {
+    let whole = bytes(graph, value, graph[value].data.shape());
+    let mut mentioned = vec![false; node.variables.len()];
+    node.maps[slot].visit_variables(&mut |variable| mentioned[variable as usize] = true);
+    let sizes = node.variables.iter().zip(mentioned).filter(|(_, mentioned)| *mentioned);
+    let positions = product(sizes.map(|(variable, _)| variable.size()));
+    whole.min(positions * f64::from(graph[value].data.element().bits()) / 8.)
+}
+
+/// Whether a map reads the result of a kernel position by position, so that it becomes part of that kernel.
+fn is_read_in_place<'a>(
+    graph: &Graph,
+    node: &Node,
+    slot: usize,
+    value: Id,
+    chosen: &dyn Fn(Id) -> Option<&'a Term>,
+) -> bool {
+    let map = &node.maps[slot];
+    let Some(variables) = map.as_variables() else { return false };
+    let distinct = (1..variables.len()).all(|i| !variables[..i].contains(&variables[i]));
+    let is_kernel = |term: &Term| match term {
+        Term::Apply(tag, ..) => !matches!(tag, Tag::View | Tag::Opaque | Tag::Concat | Tag::Position),
+        _ => false,
+    };
+    let computed = match chosen(graph.find(value)) {
+        Some(term) => is_kernel(term),
+        None => graph[value].nodes.iter().any(is_kernel),
+    };
+    distinct && variables.len() == node.variables.len() && computed && !graph[value].data.constant
+}
+
+/// The work at one position, in elementary functions.
+fn work(node: &Node) -> f64 {
+    match &node.op {
+        Op::Dot { .. } => 2. * (node.maps.len() as f64 - 1.).max(1.),
+        Op::Map(ScalarExpr::Unary(function, _)) => of_unary(*function),
+        Op::Map(ScalarExpr::Binary(function, ..)) => match function {
+            Binary::Divide | Binary::Remainder | Binary::Modulo => 4.,
+            Binary::Power => 30.,
+            _ => 1.,
+        },
+        Op::Map(_) | Op::Reduce(_) | Op::ArgReduce { .. } => 1.,
+        Op::Softmax { .. } => 14.,
+        Op::Norm { kind: Norm::Batch, .. } => 8.,
+        Op::Norm { .. } => 6.,
+        _ => 0.5,
+    }
+}
+
+fn of_unary(function: Unary) -> f64 {
+    use Unary::*;
+    match function {
+        Negate | Absolute | Sign | Floor | Ceil | Round | Truncate | Relu | Not | IsNan | IsInfinite => 1.,
+        Reciprocal | SquareRoot | ReciprocalSquareRoot => 4.,
+        HardSigmoid6 => 3.,
+        HardSwish => 4.,
+        Exp | ExpMinusOne | Log | LogOnePlus | Sin | Cos => 10.,
+        Sigmoid | Silu | Tanh => 12.,
+        Gelu | GeluTanh | Erf => 15.,
+        _ => 20.,
+    }
+}

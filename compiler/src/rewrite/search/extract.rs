@@ -1,0 +1,178 @@
+//! Extraction: the cheapest acyclic circuit of an e-graph, greedily, counting what is shared once.
+//!
+//! For every class the best term so far is kept with the set of classes that its circuit needs and their costs. A term is
+//! better when the classes it needs cost less together, each counted once; a term that needs its own class is none. The
+//! sets grow cheaper until nothing changes. Terms are tried in a fixed order, those of the circuit before those of rules,
+//! and replace another only when they are cheaper.
+
+use super::cost::{Target, cost};
+use crate::rewrite::egraph::{Graph, Term};
+use egg::{Id, Language};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// The chosen term of every class that the roots need.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// The terms.
+    pub terms: FxHashMap<Id, Term>,
+    /// The classes, operands first.
+    pub order: Vec<Id>,
+    /// What they cost together, in seconds.
+    pub cost: f64,
+}
+
+struct Best {
+    term: Term,
+    own: f64,
+    /// The classes that are needed, this one among them.
+    needs: Vec<u64>,
+    total: f64,
+}
+
+/// What a term counts where the best terms of all classes are taken.
+type Real<'a> = &'a dyn Fn(&[Option<Best>], Id, &Term) -> f64;
+
+/// The terms of every class with what each costs by itself.
+type Priced = Vec<Vec<(Term, f64)>>;
+
+/// Extracts the roots. `price` says what a term counts whose cost is given.
+pub fn extract(graph: &Graph, target: &Target, roots: &[Id], price: &dyn Fn(&Term, Id, f64) -> f64) -> Choice {
+    let reachable = reachable(graph, roots);
+    let places: FxHashMap<Id, usize> = reachable.iter().enumerate().map(|(place, id)| (*id, place)).collect();
+    // The costs of terms do not depend on choices.
+    let mut terms: Priced = reachable
+        .iter()
+        .map(|id| {
+            let own = |term: &Term| price(term, *id, cost(graph, target, term, *id, &|_| None));
+            graph[*id].nodes.iter().map(|term| (term.clone(), own(term))).collect()
+        })
+        .collect();
+    let real = |best: &[Option<Best>], id: Id, term: &Term| {
+        let chosen = |id: Id| best[places[&id]].as_ref().map(|best| &best.term);
+        price(term, id, cost(graph, target, term, id, &chosen))
+    };
+    let mut best = greedy(graph, &places, &terms);
+    let mut choice = chosen(graph, roots, &places, &best, &real);
+    // What pays only for several readers together none of them chooses, and what is a result anyway each of them avoids: is
+    // it better if it is there already?
+    for whole in graph.analysis.wholes.iter().chain(roots) {
+        let prepaid = chosen(graph, &[*whole], &places, &best, &real);
+        if prepaid.order.is_empty() || prepaid.order.len() == choice.order.len() {
+            continue;
+        }
+        let mut with = terms.clone();
+        for (id, chosen) in &prepaid.terms {
+            with[places[id]].iter_mut().filter(|(term, _)| term == chosen).for_each(|(_, own)| *own = 0.);
+        }
+        let other = greedy(graph, &places, &with);
+        let together = chosen(graph, roots, &places, &other, &real);
+        if together.cost < choice.cost * (1. - 1e-9) && together.is_acyclic(graph) {
+            (choice, best, terms) = (together, other, with);
+        }
+    }
+    choice
+}
+
+/// The best term of every class, each for itself.
+fn greedy(graph: &Graph, places: &FxHashMap<Id, usize>, terms: &Priced) -> Vec<Option<Best>> {
+    let words = terms.len().div_ceil(64);
+    let mut best: Vec<Option<Best>> = (0..terms.len()).map(|_| None).collect();
+    loop {
+        let mut changed = false;
+        for place in 0..terms.len() {
+            for (term, own) in &terms[place] {
+                let Some((needs, total)) = circuit(graph, places, &best, term, place, *own, words) else { continue };
+                let better = best[place].as_ref().is_none_or(|old| total < old.total * (1. - 1e-9) - 1e-15);
+                if better {
+                    best[place] = Some(Best { term: term.clone(), own: *own, needs, total });
+                    changed = true;
+                }
+            }
+        }
+        if !changed {
+            return best;
+        }
+    }
+}
+
+/// The classes that a term needs and what they cost, if all its operands have a circuit without its own class.
+fn circuit(
+    graph: &Graph,
+    places: &FxHashMap<Id, usize>,
+    best: &[Option<Best>],
+    term: &Term,
+    place: usize,
+    own: f64,
+    words: usize,
+) -> Option<(Vec<u64>, f64)> {
+    let mut needs = vec![0u64; words];
+    for child in term.children() {
+        let operand = best[places[&graph.find(*child)]].as_ref()?;
+        needs.iter_mut().zip(&operand.needs).for_each(|(mine, theirs)| *mine |= theirs);
+    }
+    let bit = 1 << (place % 64);
+    if needs[place / 64] & bit != 0 {
+        return None;
+    }
+    let mut total = own;
+    for (word, bits) in needs.iter().enumerate() {
+        let mut bits = *bits;
+        while bits != 0 {
+            total += best[word * 64 + bits.trailing_zeros() as usize].as_ref().map_or(0., |needed| needed.own);
+            bits &= bits - 1;
+        }
+    }
+    needs[place / 64] |= bit;
+    Some((needs, total))
+}
+
+/// The classes below the roots, operands of the first terms first.
+fn reachable(graph: &Graph, roots: &[Id]) -> Vec<Id> {
+    let mut seen: FxHashSet<Id> = FxHashSet::default();
+    let mut order = Vec::new();
+    let mut pending: Vec<(Id, bool)> = roots.iter().rev().map(|root| (graph.find(*root), false)).collect();
+    while let Some((id, done)) = pending.pop() {
+        if done {
+            order.push(id);
+        } else if seen.insert(id) {
+            pending.push((id, true));
+            for term in &graph[id].nodes {
+                pending.extend(term.children().iter().map(|child| (graph.find(*child), false)));
+            }
+        }
+    }
+    order
+}
+
+/// What the roots need of the best terms. Choices change after others relied on them, which could close a circle; a class
+/// that is met below itself is a fault that the caller sees as a missing term.
+fn chosen(graph: &Graph, roots: &[Id], places: &FxHashMap<Id, usize>, best: &[Option<Best>], real: Real) -> Choice {
+    let mut choice = Choice::default();
+    let mut open: FxHashSet<Id> = FxHashSet::default();
+    let mut pending: Vec<(Id, bool)> = roots.iter().rev().map(|root| (graph.find(*root), false)).collect();
+    while let Some((id, done)) = pending.pop() {
+        let Some(found) = places.get(&id).and_then(|place| best[*place].as_ref()) else { continue };
+        if done {
+            open.remove(&id);
+            choice.cost += real(best, id, &found.term);
+            choice.order.push(id);
+            choice.terms.insert(id, found.term.clone());
+        } else if !choice.terms.contains_key(&id) && open.insert(id) {
+            pending.push((id, true));
+            pending.extend(found.term.children().iter().rev().map(|child| (graph.find(*child), false)));
+        }
+    }
+    choice
+}
+
+impl Choice {
+    /// Whether every operand comes before what reads it.
+    pub fn is_acyclic(&self, graph: &Graph) -> bool {
+        let mut seen: FxHashSet<Id> = FxHashSet::default();
+        self.order.iter().all(|id| {
+            let ready = self.terms[id].children().iter().all(|child| seen.contains(&graph.find(*child)));
+            seen.insert(*id);
+            ready
+        })
+    }
+}

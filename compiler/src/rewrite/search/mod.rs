@@ -1,0 +1,8 @@
+//! The search: windows of a circuit become e-graphs, rules saturate them, the cheapest form is extracted and put back.
+
+pub mod convert;
+pub mod cost;
+pub mod emit;
+pub mod extract;
+pub mod saturate;
+pub mod window;

@@ -1,0 +1,189 @@
+//! Saturation of a function: every window of one kind is searched once, and what was found is put in the place of all.
+
+use super::{
+    convert::{Converted, convert},
+    emit::{Template, template},
+    extract::{Choice, extract},
+    window::{Interface, Keys, windows},
+};
+use crate::rewrite::{
+    Numerics, Receipt, RewriteOptions,
+    egraph::{Graph, Knowledge, Term, signature::Signatures},
+    rule::{COMPILED, Class, Find},
+    rules,
+};
+use egg::{Id, Language, Runner, SimpleScheduler};
+use petgraph::stable_graph::NodeIndex;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::{rc::Rc, time::Duration};
+use strang_ir::{Edge, Function, Module, Op, Value};
+
+/// Runs of the rules, with merging of parallel products between them.
+const RUNS: usize = 3;
+
+/// Saturates every function of a module.
+pub fn saturate(module: &mut Module, options: &RewriteOptions, receipt: &mut Receipt) {
+    let mut search = Search { options, signatures: Signatures::default(), found: FxHashMap::default() };
+    for position in 0..module.functions.len() {
+        if let Some(function) = search.function(module, position, receipt) {
+            module.functions[position] = function;
+        }
+    }
+}
+
+struct Search<'a> {
+    options: &'a RewriteOptions,
+    signatures: Signatures,
+    /// What was found for the windows of a key; `None` where nothing is cheaper than what is there.
+    found: FxHashMap<Vec<u32>, Option<Rc<Template>>>,
+}
+
+impl Search<'_> {
+    /// The function rewritten, if anything in it changes.
+    fn function(&mut self, module: &Module, position: usize, receipt: &mut Receipt) -> Option<Function> {
+        let function = &module.functions[position];
+        let mut keys = Keys::default();
+        self.found.clear();
+        let mut plans = Vec::new();
+        for nodes in windows(function) {
+            let (key, interface) = keys.key(module, function, &nodes);
+            let template = match self.found.get(&key) {
+                Some(known) => known.clone(),
+                None => {
+                    receipt.searched += 1;
+                    let template = self.window(module, function, &nodes, &interface).map(Rc::new);
+                    self.found.insert(key, template.clone());
+                    template
+                }
+            };
+            receipt.windows += 1;
+            plans.push((nodes, interface, template));
+        }
+        plans.iter().any(|(_, _, template)| template.is_some()).then(|| rebuilt(module, function, &plans, receipt))
+    }
+
+    /// Searches a window.
+    fn window(
+        &mut self,
+        module: &Module,
+        function: &Function,
+        nodes: &[NodeIndex],
+        interface: &Interface,
+    ) -> Option<Template> {
+        let signatures = std::mem::take(&mut self.signatures);
+        let Converted { graph, results } = convert(module, function, nodes, interface, signatures);
+        let (graph, choice) = self.cheapest(graph, &results);
+        let found = choice.map(|choice| template(&graph, &choice, &results));
+        self.signatures = graph.analysis.signatures;
+        found
+    }
+
+    /// The cheapest form of the results, if it is cheaper than the one that is there.
+    fn cheapest(&self, graph: Graph, results: &[Id]) -> (Graph, Option<Choice>) {
+        let target = self.options.target;
+        let written = extract(&graph, target, results, &|_, _, own| own);
+        let originals: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
+        let graph = run(graph, self.options);
+        if graph.analysis.applied.is_empty() {
+            return (graph, None);
+        }
+        let originals: FxHashSet<Term> =
+            originals.into_iter().map(|term| term.map_children(|id| graph.find(id))).collect();
+        // Of equally cheap terms the one that is written stays.
+        let price = |term: &Term, _: Id, own: f64| if originals.contains(term) { own } else { own * (1. + 1e-6) };
+        let choice = extract(&graph, target, results, &price);
+        let cheaper = choice.cost < written.cost * (1. - 1e-5) && choice.is_acyclic(&graph);
+        (graph, cheaper.then_some(choice))
+    }
+}
+
+/// Saturates an e-graph within the limits.
+pub fn run(mut graph: Graph, options: &RewriteOptions) -> Graph {
+    let allowed = |class: Class| match options.numerics {
+        Numerics::Exact => class == Class::Bit,
+        Numerics::Fast => class != Class::Approximate,
+    };
+    let all = || rules::all().iter().enumerate().filter(|(_, rule)| allowed(rule.class));
+    let rewrites: Vec<_> = all().flat_map(|(number, _)| COMPILED[number].rewrites()).collect();
+    for _ in 0..RUNS {
+        let runner = Runner::<Term, Knowledge, ()>::default()
+            .with_egraph(graph)
+            .with_scheduler(SimpleScheduler)
+            .with_iter_limit(options.iterations)
+            .with_node_limit(options.nodes)
+            .with_time_limit(Duration::MAX);
+        graph = runner.run(rewrites.iter().copied()).egraph;
+        let mut merged = 0;
+        for (number, rule) in all() {
+            if let Find::Whole(find) = rule.find {
+                merged += find(&mut graph, number);
+                graph.rebuild();
+            }
+        }
+        if merged == 0 {
+            break;
+        }
+    }
+    graph
+}
+
+type Planned = (Vec<NodeIndex>, Interface, Option<Rc<Template>>);
+
+/// The function with windows replaced; those without a template are copied as they are.
+fn rebuilt(module: &Module, function: &Function, plans: &[Planned], receipt: &mut Receipt) -> Function {
+    let mut new = Function::new(function.name.clone());
+    let mut moved: FxHashMap<NodeIndex, NodeIndex> = FxHashMap::default();
+    let mut values: FxHashMap<Value, Value> = FxHashMap::default();
+    let mut parameters: FxHashMap<u32, NodeIndex> = FxHashMap::default();
+    for input in &function.inputs {
+        moved.insert(*input, new.add(function.graph[*input].clone(), &[]));
+    }
+    for index in function.graph.node_indices() {
+        let node = &function.graph[index];
+        if let Op::Param(number) = node.op {
+            let copy = *parameters.entry(number).or_insert_with(|| new.add(node.clone(), &[]));
+            moved.insert(index, copy);
+        } else if matches!(node.op, Op::Const(_)) {
+            moved.insert(index, new.add(node.clone(), &[]));
+        }
+    }
+    for (nodes, interface, template) in plans {
+        match template {
+            None => {
+                for index in nodes {
+                    let copy = new.graph.add_node(function.graph[*index].clone());
+                    for (slot, operand) in function.operands(*index).into_iter().enumerate() {
+                        let source = place(&moved, &values, operand);
+                        new.graph.add_edge(source.node, copy, Edge { port: source.port, slot: slot as u32 });
+                    }
+                    moved.insert(*index, copy);
+                }
+            }
+            Some(template) => {
+                let mut parameter = |new: &mut Function, number: u32| {
+                    let node = *parameters
+                        .entry(number)
+                        .or_insert_with(|| new.add_param(number, &module.parameters[number as usize]));
+                    Value::from(node)
+                };
+                let old = |value: Value| place(&moved, &values, value);
+                let applied = &mut receipt.applied;
+                let results = template.put((function, nodes), interface, &mut new, &old, &mut parameter, applied);
+                values.extend(interface.results.iter().copied().zip(results));
+            }
+        }
+    }
+    new.outputs = function.outputs.iter().map(|value| place(&moved, &values, *value)).collect();
+    new.output_names = function.output_names.clone();
+    new.states = function.states.clone();
+    new.remove_dead();
+    new
+}
+
+/// Where a value of the old function is in the new one.
+fn place(moved: &FxHashMap<NodeIndex, NodeIndex>, values: &FxHashMap<Value, Value>, value: Value) -> Value {
+    match values.get(&value) {
+        Some(place) => *place,
+        None => Value { node: moved[&value.node], port: value.port },
+    }
+}

@@ -1,0 +1,12 @@
+//! Rewriting: every rule against the interpreter, and whole circuits before and after.
+
+#[path = "rewrite/compare.rs"]
+mod compare;
+#[path = "rewrite/laws.rs"]
+mod laws;
+#[path = "rewrite/search.rs"]
+mod search;
+#[path = "rewrite/weights.rs"]
+mod weights;
+#[path = "rewrite/whole.rs"]
+mod whole;

@@ -1,0 +1,75 @@
+//! Weights made of weights: what is computed when compiling against the interpreter, bit by bit.
+
+use super::compare::difference;
+use strang_compiler::rewrite::{Receipt, fold::fold_constants, rule::Class};
+use strang_ir::{Module, Op, random::random_tensor, text};
+
+const CIRCUITS: &[&str] = &[
+    "param @w: f32[b, c] param @s: f32[c] param @t: f32[]
+fn @f(%x: f32[c, b]) -> f32[c, b] {
+  %v = map $0 * $1 - $2 / ($1 + 3.0) : @w[b, c], @s[c], @t[] -> [b, c]
+  %u = map rsqrt(neg($0)) + sqrt($0) * 0.5 : %v[b, c] -> [b, c]
+  %r = map add : %x[c, b], %u[b, c] -> [c, b]
+  return %r
+}",
+    "param @v: f32[b, c] param @w: f32[c, d]
+fn @f(%x: f32[d, b]) -> f32[d, b] {
+  %p = dot @v[b, {c}], @w[{c}, d] -> [d, b]
+  %r = map add : %x[d, b], %p[d, b] -> [d, b]
+  return %r
+}",
+    "axis e = b + d   param @v: f32[a, b, c] param @w: f32[a, d, c]
+fn @f(%x: f32[a, e, c]) -> f32[a, e, c] {
+  %p = concat along e : @v[a, e, c], @w[a, e - |b|, c] -> [a, e, c]
+  %r = map add : %x[a, e, c], %p[a, e, c] -> [a, e, c]
+  return %r
+}",
+    "axis e = b + d   param @v: f32[b, a] param @w: f32[a, d]
+fn @f(%x: f32[a, e]) -> f32[a, e] {
+  %p = concat along e : @v[e, a], @w[a, e - |b|] -> [a, e]
+  %q = map mul : %p[a, e], %p[0, e] -> [a, e]
+  %r = map add : %x[a, e], %q[a, e] -> [a, e]
+  return %r
+}",
+    "axis e = 2 * b   param @w: f32[a, e]
+fn @f(%x: f32[a, b]) -> f32[a, b] {
+  %p = map $0 * $1 : @w[a, 2*b + 1], @w[a, b] -> [a, b]
+  %r = map add : %x[a, b], %p[a, b] -> [a, b]
+  return %r
+}",
+];
+
+fn module(circuit: &str, sizes: [usize; 4], seed: u64) -> Module {
+    let [a, b, c, d] = sizes;
+    let source = format!("ncd 0.1 \"weights\"\naxis a = {a}   axis b = {b}   axis c = {c}   axis d = {d}\n{circuit}\n");
+    let mut module = text::parse(&source, "weights").unwrap_or_else(|error| panic!("{}", error.render()));
+    for (number, parameter) in module.parameters.iter_mut().enumerate() {
+        let shape: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
+        parameter.data =
+            Some(random_tensor(parameter.element, &shape, seed.is_multiple_of(2), seed * 8 + number as u64));
+    }
+    module
+}
+
+#[test]
+fn weights_are_what_the_interpreter_says() {
+    for circuit in CIRCUITS {
+        for seed in 0..64 {
+            let sizes = [1 + seed % 5, 1 + seed / 5 % 7, 1 + seed / 3 % 6, 1 + seed % 4].map(|size| size as usize);
+            let module = module(circuit, sizes, seed);
+            let mut folded = module.clone();
+            fold_constants(&mut folded, &mut Receipt::default()).unwrap();
+            let computes =
+                |node: &strang_ir::Node| !matches!(node.op, Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::View);
+            assert_eq!(folded.entry().graph.node_weights().filter(|node| computes(node)).count(), 1, "{circuit}");
+            let function = module.entry();
+            let shape: Vec<usize> = function
+                .shape_of(function.inputs[0].into())
+                .iter()
+                .map(|size| size.as_constant().unwrap() as usize)
+                .collect();
+            let input = random_tensor(strang_ir::ElementType::F32, &shape, false, seed);
+            assert_eq!(difference(Class::Bit, &module, &folded, &[input]), None, "{circuit}");
+        }
+    }
+}

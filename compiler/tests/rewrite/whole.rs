@@ -1,0 +1,113 @@
+//! Whole circuits, before and after rewriting.
+
+use super::compare::difference;
+use proptest::test_runner::{Config as Runner, RngAlgorithm, TestRng, TestRunner};
+use std::path::Path;
+use strang_compiler::rewrite::{Numerics, RewriteOptions, rewrite, rule::Class};
+use strang_ir::{
+    Module, Size,
+    random::{Config, random_module, random_tensor},
+    text,
+    verify::verify,
+};
+
+fn check_random(config: Config, numerics: Numerics, class: Class) {
+    let options = RewriteOptions { numerics, ..RewriteOptions::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner =
+        TestRunner::new_with_rng(Runner { cases: 400, failure_persistence: None, ..Runner::default() }, rng);
+    let outcome = runner.run(&random_module(config), |sample| {
+        let (rewritten, _) = rewrite(&sample.module, &options).unwrap();
+        verify(&rewritten).unwrap_or_else(|error| panic!("{error}\n{}", text::print(&rewritten)));
+        if let Some(difference) = difference(class, &sample.module, &rewritten, &sample.inputs) {
+            panic!("{difference}\n{}", text::print(&rewritten));
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn random_circuits_keep_their_bits() {
+    check_random(Config { special_values: true, symbolic: true, ..Config::default() }, Numerics::Exact, Class::Bit);
+}
+
+/// Real rules round elsewhere, and what follows may tell small differences apart by a jump: few steps, plain values.
+#[test]
+fn random_circuits_keep_their_values() {
+    let config = Config { steps: 1..=3, all_elements: false, irregular: false, symbolic: true, ..Config::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner =
+        TestRunner::new_with_rng(Runner { cases: 400, failure_persistence: None, ..Runner::default() }, rng);
+    let outcome = runner.run(&random_module(config), |sample| {
+        let (rewritten, receipt) = rewrite(&sample.module, &RewriteOptions::default()).unwrap();
+        verify(&rewritten).unwrap_or_else(|error| panic!("{error}\n{}", text::print(&rewritten)));
+        if let Some(difference) = close(&sample.module, &rewritten, &sample.inputs) {
+            panic!("{difference}\n{receipt}\n{}\nbecame\n{}", text::print(&sample.module), text::print(&rewritten));
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn example(name: &str) -> Module {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/circuits").join(name);
+    let source = std::fs::read_to_string(path).unwrap();
+    let mut module = text::parse(&source, name).unwrap_or_else(|error| panic!("{}", error.render()));
+    for (number, parameter) in module.parameters.iter_mut().enumerate() {
+        let shape: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
+        let mut data = random_tensor(parameter.element, &shape, false, number as u64);
+        for (position, value) in data.to_f64().into_iter().enumerate() {
+            let value = if parameter.name.contains("variance") { value.abs() + 0.1 } else { value / 8. };
+            data.set_bits(position, strang_ir::Literal::from_f64(parameter.element, value).bits);
+        }
+        parameter.data = Some(data);
+    }
+    module
+}
+
+const EXAMPLES: [&str; 7] =
+    ["attention.ncd", "lstm.ncd", "macaron.ncd", "mlp.ncd", "residual.ncd", "unet.ncd", "vit.ncd"];
+
+#[test]
+fn examples_keep_their_values() {
+    for name in EXAMPLES {
+        let module = example(name);
+        let (rewritten, receipt) = rewrite(&module, &RewriteOptions::default()).unwrap();
+        println!("{name}\n{receipt}");
+        verify(&rewritten).unwrap_or_else(|error| panic!("{error}\n{}", text::print(&rewritten)));
+        let function = module.entry();
+        let shape = |sizes: Vec<Size>| -> Vec<usize> {
+            sizes.iter().map(|size| size.as_constant().unwrap_or(3) as usize).collect()
+        };
+        let inputs: Vec<_> = function
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(number, node)| {
+                let value = (*node).into();
+                random_tensor(function.element_of(value), &shape(function.shape_of(value)), false, number as u64)
+            })
+            .collect();
+        assert_eq!(close(&module, &rewritten, &inputs), None, "{name}");
+    }
+}
+
+/// Equal to what rounding of weights to f32 allows.
+fn close(left: &Module, right: &Module, inputs: &[strang_ir::Tensor]) -> Option<String> {
+    use strang_ir::interpret::{Arithmetic, interpret};
+    let run = |module| interpret(module, inputs, Arithmetic::Wide).unwrap();
+    for (left, right) in run(left).iter().zip(run(right)) {
+        let largest = left
+            .to_f64()
+            .iter()
+            .filter(|value| value.is_finite())
+            .fold(0f64, |largest, value| largest.max(value.abs()));
+        for (a, b) in left.to_f64().into_iter().zip(right.to_f64()) {
+            if a.is_finite() && (b.is_nan() || (a - b).abs() > 1e-5 * largest) {
+                return Some(format!("{a} against {b}"));
+            }
+        }
+    }
+    None
+}
