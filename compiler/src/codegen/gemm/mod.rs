@@ -10,6 +10,7 @@ mod blocking;
 use super::{
     emit::{Emitter, PLAIN},
     epilogue::{self, Epilogue, Repertoire, TileVariables},
+    rows::{folded_values, outer_loops},
     strip::{Job, Row, Sink},
     tile::{self, estimate},
 };
@@ -47,6 +48,8 @@ struct Plan<'g> {
     right: Right,
     blocking: Blocking,
     epilogue: Epilogue,
+    /// Values of the finish that the tile kernel computes.
+    given: Vec<u32>,
     /// The store that the tile kernel makes itself.
     direct: Option<Store>,
     /// Rows of a call.
@@ -128,7 +131,10 @@ impl<'g> Plan<'g> {
             }
         };
         let tile = TileVariables { rows: gemm.rows, columns: gemm.columns };
-        let epilogue = epilogue::recognise(emitter, &gemm.finish, &gemm.stores, tile, Repertoire::All);
+        let sum = folded_values(&gemm.finish);
+        let epilogue =
+            epilogue::recognise(emitter, &gemm.finish, &gemm.stores, tile, Repertoire::All).filter(|_| sum.len() == 1);
+        let given = epilogue.as_ref().map_or(sum, |epilogue| vec![epilogue.result]);
         let direct = match (&gemm.stores[..], &epilogue) {
             ([store], Some(epilogue)) => (store.value == epilogue.result
                 && store.combine.is_none()
@@ -141,7 +147,7 @@ impl<'g> Plan<'g> {
             None => (FINISHED / blocking.columns).clamp(1, blocking.rows),
         };
         let epilogue = epilogue.unwrap_or_else(|| Epilogue::none(0));
-        Plan { gemm, b, right, blocking, epilogue, direct, call_rows }
+        Plan { gemm, b, right, blocking, epilogue, given, direct, call_rows }
     }
 
     /// The part of a variable that a block covers.
@@ -262,7 +268,7 @@ impl<'g> Plan<'g> {
         let depth = emitter.extent(self.gemm.depth);
         let bytes = length * &Size::from(4);
         let taps: Vec<u32> = self.gemm.taps.clone();
-        for_each_tap(emitter, &taps, packed, &mut |emitter, packed| {
+        outer_loops(emitter, &taps, packed, &mut |emitter, packed| {
             let source = emitter.address_of(self.b, &[(self.gemm.columns, column)]);
             let (k_stride, n_stride, depth) = (emitter.size(&k_stride), emitter.size(&n_stride), emitter.size(&depth));
             emitter.call(Function::PackB, &[source, k_stride, n_stride, depth, width, packed]);
@@ -288,7 +294,7 @@ impl<'g> Plan<'g> {
             Right::PackHere { length } => length * &Size::from(4),
             _ => Size::ZERO,
         };
-        for_each_tap(emitter, taps, memory.items, &mut |emitter, item| {
+        outer_loops(emitter, taps, memory.items, &mut |emitter, item| {
             let a = emitter.address_of(self.gemm.a, &[(self.gemm.rows, row)]);
             let b = match (&self.right, memory.packed) {
                 (Right::PackHere { .. }, Some(packed)) => {
@@ -327,7 +333,7 @@ impl<'g> Plan<'g> {
                 let job = Job {
                     block: &self.gemm.finish,
                     variable: self.gemm.columns,
-                    given: [(self.epilogue.result, row)].into_iter().collect(),
+                    given: self.given.iter().map(|value| (*value, row)).collect(),
                     sinks: self.gemm.stores.iter().copied().map(Sink::Memory).collect(),
                 };
                 emitter.run_job(&job, &[ElementType::F32], columns);
@@ -335,23 +341,4 @@ impl<'g> Plan<'g> {
             },
         );
     }
-}
-
-/// Loops over taps in order, a value moving on from one to the next.
-fn for_each_tap(
-    emitter: &mut Emitter<'_>,
-    taps: &[u32],
-    carried: Value,
-    body: &mut dyn FnMut(&mut Emitter<'_>, Value) -> Value,
-) -> Value {
-    let Some((tap, inner)) = taps.split_first() else { return body(emitter, carried) };
-    let extent = emitter.extent(*tap);
-    let (low, high) = (emitter.int(0), emitter.size(&extent));
-    emitter.loop_over(
-        *tap,
-        (low, high, 1),
-        &[carried],
-        |_| {},
-        |emitter, carried| vec![for_each_tap(emitter, inner, carried[0], body)],
-    )[0]
 }

@@ -28,10 +28,10 @@ pub(crate) fn hard_sigmoid<V: Lanes>(x: V, slope: V, offset: V) -> V {
     relu(V::splat(1.0).lesser(x.mul(slope).add(offset)))
 }
 
-/// `x * hard_sigmoid(x, 1/6, 1/2)`; NaN for -inf, as the product says.
+/// `x * max(0, min(1, x / 6 + 1/2))`, with that division; NaN for -inf, as the product says.
 #[inline(always)]
 pub(crate) fn hard_swish<V: Lanes>(x: V) -> V {
-    x.mul(hard_sigmoid(x, V::splat(1.0 / 6.0), V::splat(0.5)))
+    x.mul(relu(V::splat(1.0).lesser(x.div(V::splat(6.0)).add(V::splat(0.5)))))
 }
 
 /// `scale * x + shift`, rounded twice.

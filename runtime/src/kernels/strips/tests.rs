@@ -172,7 +172,7 @@ fn linear_strips_are_their_expressions() {
         ("leaky_relu_f32", Box::new(|x| if x < 0.0 { 0.1 * x } else { x })),
         ("clip_f32", Box::new(move |x| minimum(maximum(x, -0.0), 6.0))),
         ("hard_sigmoid_f32", Box::new(move |x| hard_sigmoid(x, 0.2, 0.5))),
-        ("hard_swish_f32", Box::new(move |x| x * hard_sigmoid(x, 1.0 / 6.0, 0.5))),
+        ("hard_swish_f32", Box::new(move |x| x * maximum(minimum(x / 6.0 + 0.5, 1.0), 0.0))),
         ("scale_shift_f32", Box::new(|x| 1.3 * x + -0.7)),
         ("neg_f32", Box::new(|x| -x)),
         ("abs_f32", Box::new(f32::abs)),
