@@ -2,6 +2,7 @@
 //! at affine positions. The interpreter computes everything else, and is what this is tested against: the bits are equal.
 
 use rayon::prelude::*;
+use std::borrow::Cow;
 use strang_ir::{
     ElementType, IndexMap, Node, Op, ScalarExpr, Tensor,
     scalar::{Binary, Unary},
@@ -23,7 +24,7 @@ fn sizes(node: &Node) -> Option<Vec<usize>> {
 
 /// An f32 array and how far apart the elements that a variable tells apart are.
 struct Strided<'a> {
-    data: &'a [f32],
+    data: Cow<'a, [f32]>,
     start: usize,
     strides: Vec<i64>,
 }
@@ -39,7 +40,8 @@ fn strided<'a>(map: &IndexMap, sizes: &[usize], tensor: &'a Tensor) -> Option<St
     if map.fill.is_some() || tensor.element() != ElementType::F32 {
         return None;
     }
-    let data = tensor.as_slice::<f32>().ok()?;
+    // Weights of a file may lie at any address.
+    let data = tensor.as_slice::<f32>().map(Cow::Borrowed).or_else(|_| tensor.to_vec().map(Cow::Owned)).ok()?;
     let mut strides = vec![0i64; sizes.len()];
     let (mut start, mut unit) = (0i64, 1i64);
     for (expression, extent) in map.exprs.iter().zip(tensor.shape()).rev() {
