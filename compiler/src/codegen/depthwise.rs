@@ -255,11 +255,11 @@ fn weight_stride(emitter: &Emitter<'_>, depthwise: &Depthwise) -> Option<Size> {
     let (mut stride, mut inside) = (None, Size::ONE);
     for tap in depthwise.taps.iter().rev() {
         let extent = emitter.extent(*tap);
-        if extent.is(1) {
-            continue;
-        }
         if !emitter.has_stride(weights, *tap) {
             return None;
+        }
+        if extent.is(1) {
+            continue;
         }
         let coefficient = address.coefficient(*tap);
         let stride = stride.get_or_insert_with(|| coefficient.clone());

@@ -51,13 +51,14 @@ mod tests {
     use super::*;
     use crate::kernels::{KernelTable, Level};
 
-    type Strip = unsafe extern "C" fn(*mut f32, *const f32, u64);
+    /// A function of one value, and the strip that must agree with it.
+    type Pair = (fn(f32) -> f32, unsafe extern "C" fn(*mut f32, *const f32, u64));
 
     #[test]
     fn a_value_has_the_bits_of_the_strip() {
         let inputs: Vec<f32> = (-40..40).map(|step| step as f32 * 0.37).chain([f32::INFINITY, -0., 1e-40]).collect();
         let table = KernelTable::for_level(Level::detect().expect("a level of this machine"));
-        let pairs: [(fn(f32) -> f32, Strip); 14] = [
+        let pairs: [Pair; 14] = [
             (exp, table.exp_f32),
             (expm1, table.expm1_f32),
             (log, table.log_f32),

@@ -54,13 +54,13 @@ const FUSED: f64 = 0.25;
 /// The size that stands for a symbol.
 const REPRESENTATIVE: i64 = 64;
 
-/// A size as a number.
+/// A size as a number, 0 for one that cannot be: a model that makes no sense costs nothing, but never less.
 pub fn estimate(size: &Size) -> f64 {
     if let Some(value) = size.as_constant() {
-        return value as f64;
+        return value.max(0) as f64;
     }
     let bindings = size.symbols().into_iter().map(|symbol| (symbol, REPRESENTATIVE)).collect();
-    size.eval(&bindings).map_or(f64::MAX, |value| value as f64)
+    size.eval(&bindings).map_or(f64::MAX, |value| value.max(0) as f64)
 }
 
 fn product<'a>(sizes: impl Iterator<Item = &'a Size>) -> f64 {

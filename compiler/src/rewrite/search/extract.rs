@@ -73,11 +73,12 @@ pub fn extract(graph: &Graph, target: &Target, roots: &[Id], price: &dyn Fn(&Ter
     choice
 }
 
-/// The best term of every class, each for itself.
+/// The best term of every class, each for itself. Costs only fall from round to round, and a choice travels up one class a
+/// round at least, so as many rounds as there are classes are enough; more would chase rounding.
 fn greedy(graph: &Graph, places: &FxHashMap<Id, usize>, terms: &Priced) -> Vec<Option<Best>> {
     let words = terms.len().div_ceil(64);
     let mut best: Vec<Option<Best>> = (0..terms.len()).map(|_| None).collect();
-    loop {
+    for _ in 0..=terms.len() {
         let mut changed = false;
         for place in 0..terms.len() {
             for (term, own) in &terms[place] {
@@ -90,9 +91,10 @@ fn greedy(graph: &Graph, places: &FxHashMap<Id, usize>, terms: &Priced) -> Vec<O
             }
         }
         if !changed {
-            return best;
+            break;
         }
     }
+    best
 }
 
 /// The classes that a term needs and what they cost, if all its operands have a circuit without its own class.
