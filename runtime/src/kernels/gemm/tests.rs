@@ -182,7 +182,7 @@ fn reference_activation(activation: Activation, [p0, p1]: [f32; 2], x: f32) -> f
                 x
             }
         }
-        Activation::HardSwish => x * max(0.0, min(1.0, x * (1.0 / 6.0) + 0.5)),
+        Activation::HardSwish => x * max(0.0, min(1.0, x / 6.0 + 0.5)),
         // The functions themselves are tested where they live; here only that they are the same, and applied.
         Activation::Sigmoid => math::sigmoid(Portable::splat(x)).first(),
         Activation::Tanh => math::tanh(Portable::splat(x)).first(),
