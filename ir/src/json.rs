@@ -1,5 +1,5 @@
 //! The JSON form of circuits, for programs in other languages: the content of the text form, with references resolved to
-//! positions. [`parse`] reads it, [`print`] writes it, and `parse(print(m)) == m`.
+//! positions. [`parse`] reads it, [`print()`] writes it, and `parse(print(m)) == m`.
 //!
 //! ```json
 //! { "ncd": "0.1", "title": "double", "parameters": [],

@@ -80,7 +80,7 @@ pub enum CodegenError {
     },
 }
 
-/// What [`print`] shows of every kernel.
+/// What [`print()`] shows of every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Cranelift's intermediate form, as it is handed over.

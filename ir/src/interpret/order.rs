@@ -6,7 +6,7 @@
 //! left, each product rounded to the accumulator type. The sum is rounded once to the output's type.
 //!
 //! **A float `reduce sum`** adds in f32 (f64 for f64) and rounds once to the output's type. Fills count like other values.
-//! When [`lane_variable`] names a variable, the elements along it are added by [`Lanes`]: 16 lanes from +0, lane `j` adding
+//! When [`lane_variable`] names a variable, the elements along it are added by `Lanes`: 16 lanes from +0, lane `j` adding
 //! the elements `j`, `j + 16`, `j + 32`, ... in this order; then lane `j` adds lane `j + 8` for `j < 8`, lane `j + 4` for
 //! `j < 4`, lane `j + 2` for `j < 2`, and lane 0 adds lane 1. The result of each row is added, in the order of the other
 //! contracted variables, to a sum that starts from +0. When it names none, all elements are added to that sum one by one.

@@ -3,7 +3,7 @@
 //! | module | operators |
 //! |---|---|
 //! | [`elementwise`] | arithmetic, comparisons, logic, activations, conversions |
-//! | [`shape`], [`slice`] | views: reshape, transpose, expand, concat, split, slice, pad |
+//! | [`shape`], [`mod@slice`] | views: reshape, transpose, expand, concat, split, slice, pad |
 //! | [`matmul`], [`convolution`] | contractions |
 //! | [`pooling`], [`reduce`], [`norm`] | reductions, softmax, normalisations, prefix folds, top-k |
 //! | [`gather`], [`selection`] | reads and writes at positions that come from data; results as long as the data say |
