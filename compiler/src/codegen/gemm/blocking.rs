@@ -45,8 +45,8 @@ impl Blocking {
         let depth = extents.depth.max(1);
         let columns = estimate(&extents.columns);
         let cached = (CACHED_BYTES / 4 / depth / 32 * 32).clamp(32, MOST_COLUMNS);
-        let mut row_pieces = pieces(estimate(&extents.rows), MOST_ROWS);
-        let mut column_pieces = pieces(columns, cached);
+        let mut row_pieces = ceiling(estimate(&extents.rows), MOST_ROWS);
+        let mut column_pieces = ceiling(columns, cached);
         let rows = |pieces: i64| match extents.rows.as_constant() {
             Some(rows) => ceiling(rows.max(1), pieces),
             None => MOST_ROWS,
@@ -72,10 +72,6 @@ impl Blocking {
             }
         }
     }
-}
-
-fn pieces(extent: i64, most: i64) -> i64 {
-    ceiling(extent, most)
 }
 
 fn ceiling(value: i64, divisor: i64) -> i64 {

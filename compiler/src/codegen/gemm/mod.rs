@@ -11,7 +11,7 @@ use super::{
     emit::{Emitter, PLAIN},
     epilogue::{self, Epilogue, Repertoire, TileVariables},
     rows::{folded_values, outer_loops},
-    strip::{Job, Row, Sink},
+    strip::{Job, Sink},
     tile::{self, estimate},
 };
 use crate::plan::kernel::{Gemm, RightOperand, Store};
@@ -329,7 +329,6 @@ impl<'g> Plan<'g> {
             |_| {},
             |emitter, memory| {
                 let row = emitter.strip_row(ElementType::F32, columns.0, memory[0]);
-                let row = Row { element: ElementType::F32, ..row };
                 let job = Job {
                     block: &self.gemm.finish,
                     variable: self.gemm.columns,
