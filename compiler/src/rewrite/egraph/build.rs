@@ -109,26 +109,31 @@ fn absorbs(op: &Op, view: &Node) -> bool {
     }
 }
 
-fn absorbed(graph: &Graph, node: &Node, mut read: Read) -> Read {
+/// The read that `node` does when views in the way are absorbed.
+pub fn absorbed(graph: &Graph, node: &Node, mut read: Read) -> Read {
     read.value = graph.find(read.value);
-    while let Some((signature, operand)) = graph[read.value].data.view {
-        // What can also be computed directly is not forced to be read elsewhere.
-        if !graph[read.value].nodes.iter().all(|term| matches!(term, Term::Apply(Tag::View, ..))) {
-            break;
-        }
-        let view = graph.analysis.signatures.node(signature).clone();
-        if !absorbs(&node.op, &view) {
-            break;
-        }
-        let operand = graph.find(operand);
-        if matches!(node.op, Op::Map(_)) && view.maps[0].fill.is_some() && graph[operand].data.literal.is_some() {
-            break;
-        }
-        let shape = graph[operand].data.shape();
-        let Some(map) = through_view(&read.map, &view, shape, &|v| node.size_of(v)) else { break };
-        read = Read { value: operand, map };
+    // What can also be computed directly is not forced to be read elsewhere.
+    while graph[read.value].nodes.iter().all(|term| matches!(term, Term::Apply(Tag::View, ..))) {
+        let Some(inner) = through(graph, node, &read) else { break };
+        read = inner;
     }
     read
+}
+
+/// The read of what a class is a view of, if it is one and `node` may read through it.
+pub fn through(graph: &Graph, node: &Node, read: &Read) -> Option<Read> {
+    let (signature, operand) = graph[read.value].data.view?;
+    let view = graph.analysis.signatures.node(signature).clone();
+    if !absorbs(&node.op, &view) {
+        return None;
+    }
+    let operand = graph.find(operand);
+    if matches!(node.op, Op::Map(_)) && view.maps[0].fill.is_some() && graph[operand].data.literal.is_some() {
+        return None;
+    }
+    let shape = graph[operand].data.shape();
+    let map = through_view(&read.map, &view, shape, &|v| node.size_of(v))?;
+    Some(Read { value: operand, map })
 }
 
 /// Whether a view reads every axis of its operand whole and in order.

@@ -34,31 +34,26 @@ fn reduced(frame: &Node, reads: &[&Read]) -> (Node, Vec<u32>) {
     (nameless(Op::View, variables, frame.outputs[0].element, (0..kept.len() as u32).collect()), kept)
 }
 
-/// A function of one value of something repeated.
-fn hoist_unary(m: &mut Match) -> Option<Id> {
-    let (s, x) = (m.node("s"), m.read("s", 0, "x"));
-    let (own, kept) = reduced(&s, &[&x]);
-    if kept.len() == s.variables.len() {
-        return None;
-    }
-    let place = |variable: u32| kept.iter().position(|v| *v == variable).unwrap_or_default() as u32;
-    let node = Node { op: s.op.clone(), ..own };
-    let value = build::add(m.graph, &node, vec![Read { value: x.value, map: x.map.renumbered(&place) }]);
-    Some(m.view("s", Read { value, map: IndexMap::of_variables(kept) }))
-}
-
-/// A function of two values of things repeated alike.
-fn hoist_binary(m: &mut Match) -> Option<Id> {
+/// A function of things repeated alike. An argument may be known as something repeated only since a rule was applied to
+/// it; then it is read through the repetition here.
+fn hoist(m: &mut Match, names: &[&str]) -> Option<Id> {
     let s = m.node("s");
-    let (x, y) = (m.read("s", 0, "x"), m.read("s", 1, "y"));
-    let (own, kept) = reduced(&s, &[&x, &y]);
+    let mentioned = |read: &Read| (0..s.variables.len() as u32).filter(|v| read.map.mentions(*v)).count();
+    let reads: Vec<Read> = (names.iter().enumerate())
+        .map(|(slot, name)| {
+            let read = m.read("s", slot, name);
+            let inner = build::through(m.graph, &s, &read);
+            inner.filter(|inner| mentioned(inner) < mentioned(&read)).unwrap_or(read)
+        })
+        .collect();
+    let (own, kept) = reduced(&s, &reads.iter().collect::<Vec<_>>());
     if kept.len() == s.variables.len() {
         return None;
     }
     let place = |variable: u32| kept.iter().position(|v| *v == variable).unwrap_or_default() as u32;
     let node = Node { op: s.op.clone(), ..own };
-    let reads = [x, y].map(|read| Read { value: read.value, map: read.map.renumbered(&place) });
-    let value = build::add(m.graph, &node, reads.into());
+    let reads = reads.into_iter().map(|read| Read { value: read.value, map: read.map.renumbered(&place) }).collect();
+    let value = build::add(m.graph, &node, reads);
     Some(m.view("s", Read { value, map: IndexMap::of_variables(kept) }))
 }
 
@@ -131,7 +126,7 @@ pub const RULES: &[Rule] = &[
                 "(cast ?s ?x)",
                 "(not ?s ?x)",
             ],
-            hoist_unary,
+            |m| hoist(m, &["x"]),
         ),
         guard: &[],
         examples: &["fn @f(%x: f32[a]) -> f32[a, b] {
@@ -158,11 +153,23 @@ pub const RULES: &[Rule] = &[
                 "(le ?s ?x ?y)",
                 "(eq ?s ?x ?y)",
             ],
-            hoist_binary,
+            |m| hoist(m, &["x", "y"]),
         ),
         guard: &[],
         examples: &["fn @f(%x: f32[a], %y: f32[b]) -> f32[a, b, c] {
   %r = map add : %x[a], %y[b] -> [a, b, c]
+  return %r
+}"],
+    },
+    Rule {
+        name: "choice-of-repeated",
+        class: Class::Bit,
+        law: "select(repeat p, repeat x, repeat y) = repeat select(p, x, y)",
+        source: "naturality of broadcasting",
+        find: Find::Patterns(&["(select ?s ?p ?x ?y)"], |m| hoist(m, &["p", "x", "y"])),
+        guard: &[],
+        examples: &["fn @f(%p: bool[a], %x: f32[a], %y: f32[b]) -> f32[a, b, c] {
+  %r = map select($0, $1, $2) : %p[a], %x[a], %y[b] -> [a, b, c]
   return %r
 }"],
     },

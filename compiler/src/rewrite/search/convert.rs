@@ -69,7 +69,11 @@ impl Converter {
     fn node(&mut self, index: NodeIndex, node: &Node, operands: &[Id]) {
         let reads = || node.maps.iter().zip(operands).map(|(map, value)| Read { value: *value, map: map.clone() });
         let id = match &node.op {
-            Op::Map(expression) => self.map(node, expression, &reads().collect::<Vec<_>>()),
+            Op::Map(expression) => {
+                // Each function of the expression is over the variables that it depends on; a view may hide which.
+                let reads: Vec<Read> = reads().map(|read| build::absorbed(&self.graph, node, read)).collect();
+                self.map(node, expression, &reads)
+            }
             _ => build::add(&mut self.graph, node, reads().collect()),
         };
         if node.outputs.len() == 1 {
