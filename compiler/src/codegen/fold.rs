@@ -1,7 +1,7 @@
 //! Folds: the state that contracted loops carry, one step of it, and the value that comes out.
 
 use super::{
-    block::Typed,
+    block::{Typed, Width},
     emit::Emitter,
     scalar::{Lanes, register},
 };
@@ -173,10 +173,13 @@ impl Emitter<'_> {
     }
 
     /// Combines a value with what is in memory, as a scatter does.
-    pub fn combine(&mut self, monoid: Monoid, access: u32, value: Value) -> Value {
+    pub fn combine(&mut self, monoid: Monoid, access: u32, value: Value, width: Width) -> Value {
         let element = self.kernel.accesses[access as usize].element;
-        let old = self.load(access);
-        debug_assert_eq!(self.builder.func.dfg.value_type(old), register(element, Lanes::One));
-        self.binary(function(monoid), element, (old, value), None, Lanes::One)
+        let (old, lanes) = match width {
+            Width::One => (self.load(access), Lanes::One),
+            Width::Four { variable, offset } => (self.load_lanes(access, variable, offset), Lanes::Four),
+        };
+        debug_assert_eq!(self.builder.func.dfg.value_type(old), register(element, lanes));
+        self.binary(function(monoid), element, (old, value), None, lanes)
     }
 }

@@ -25,6 +25,10 @@ const TILE: i64 = 8192;
 /// Positions of the inner variable in a tile of a long fold, at least.
 const LONG_CHUNK: i64 = 128;
 
+/// Positions of the inner variable in a tile of a loop with sequential loops inside, at least: a scatter reads its indices
+/// again in every tile.
+const REPEATED_CHUNK: i64 = 64;
+
 /// A nest that is compiled, with what is known of it.
 struct Plan<'n> {
     nest: &'n Nest,
@@ -59,8 +63,12 @@ pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
         nest.contracted.iter().chain(&plan.sequential).map(|v| tile::estimate(&emitter.extent(*v))).product();
     emitter.loads_may_move =
         nest.contracted.iter().all(|v| emitter.extent(*v).lower_bound(0).is_some_and(|least| least > 0));
-    // Long folds walk memory by whole cache lines, several at a time.
-    let least = if inner.is_some_and(|inner| is_long(emitter, &plan, inner)) { LONG_CHUNK } else { 1 };
+    // Long folds walk memory by whole cache lines, several at a time; so do loops that visit a line again and again.
+    let least = match inner {
+        Some(inner) if is_long(emitter, &plan, inner) => LONG_CHUNK,
+        Some(_) if !plan.sequential.is_empty() => REPEATED_CHUNK,
+        _ => 1,
+    };
     let tiling = Tiling::new(emitter, &parallel, (TILE / repeated.min(TILE)).max(least), false);
     tiling.each(emitter, |emitter, low, high| {
         let range = match plan.inner {
@@ -339,7 +347,7 @@ fn store(emitter: &mut Emitter<'_>, stores: &[Store], values: &[Value]) {
     for store in stores {
         let mut value = values[store.value as usize];
         if let Some(monoid) = store.combine {
-            value = emitter.combine(monoid, store.access, value);
+            value = emitter.combine(monoid, store.access, value, Width::One);
         }
         emitter.store(store.access, value);
     }

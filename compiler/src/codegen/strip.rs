@@ -378,14 +378,16 @@ impl Emitter<'_> {
             if lanes == Lanes::Four && !typed.varying[place] {
                 value = self.spread(typed.elements[place], value, lanes);
             }
-            match (sink, lanes) {
-                (Sink::Row { row, .. }, _) => self.write_row(*row, job.variable, offset, value, lanes),
-                (Sink::Memory(store), Lanes::Four) => self.store_lanes(store.access, job.variable, offset, value),
-                (Sink::Memory(store), Lanes::One) => {
+            match sink {
+                Sink::Row { row, .. } => self.write_row(*row, job.variable, offset, value, lanes),
+                Sink::Memory(store) => {
                     if let Some(monoid) = store.combine {
-                        value = self.combine(monoid, store.access, value);
+                        value = self.combine(monoid, store.access, value, width);
                     }
-                    self.store(store.access, value);
+                    match lanes {
+                        Lanes::Four => self.store_lanes(store.access, job.variable, offset, value),
+                        Lanes::One => self.store(store.access, value),
+                    }
                 }
             }
         }
@@ -461,8 +463,7 @@ impl<'b> Typed<'b> {
             && job.sinks.iter().all(|sink| match sink {
                 Sink::Row { value, .. } => scalar::has_lanes(self.elements[*value as usize]),
                 Sink::Memory(store) => {
-                    store.combine.is_none()
-                        && scalar::has_lanes(self.elements[store.value as usize])
+                    scalar::has_lanes(self.elements[store.value as usize])
                         && emitter.has_stride(store.access, job.variable)
                         && !emitter.kernel.accesses[store.access as usize].address.coefficient(job.variable).is(0)
                 }

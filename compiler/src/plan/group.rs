@@ -8,7 +8,10 @@
 use super::trace::{Trace, distinct_variables, operand_trace, through_views};
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
-use strang_ir::{ElementType, Function, Literal, Node, Op, Size, Value, op::Norm};
+use strang_ir::{ElementType, Function, IndexExpr, Literal, Node, Op, Size, Value, op::Norm};
+
+/// The operand of a scatter that is written.
+pub const UPDATES: usize = 1;
 
 /// Nodes that become one kernel (or one control step).
 #[derive(Clone, Debug)]
@@ -139,8 +142,10 @@ impl Builder<'_> {
             }
         };
         let mut group = Group::new(kind, index, self.function);
-        if matches!(group.kind, Kind::Fold | Kind::Rows) {
-            self.take_prologue(&mut group);
+        match group.kind {
+            Kind::Fold | Kind::Rows => self.take_prologue(&mut group, 0),
+            Kind::Scatter => self.take_prologue(&mut group, UPDATES),
+            _ => {}
         }
         self.add(group);
     }
@@ -284,11 +289,12 @@ impl Builder<'_> {
         Some(frame)
     }
 
-    /// Takes the group of maps that operand 0 of a row operation or reduction comes from, if nothing else reads it.
-    fn take_prologue(&mut self, group: &mut Group) {
+    /// Takes the group of maps that an operand of a row operation, a reduction or a scatter comes from, if nothing else
+    /// reads it.
+    fn take_prologue(&mut self, group: &mut Group, slot: usize) {
         let root = group.root;
-        let operand = self.function.operands(root)[0];
-        let trace = self.trace(root, 0, operand);
+        let operand = self.function.operands(root)[slot];
+        let trace = self.trace(root, slot, operand);
         let Some(home) = self.home.get(&trace.value.node).copied() else { return };
         let Some(source) = &self.groups[home] else { return };
         let stores_allowed = group.kind == Kind::Rows;
@@ -296,8 +302,8 @@ impl Builder<'_> {
             return;
         }
         let Some(read) = distinct_variables(&trace.position) else { return };
-        let node = self.node(root);
-        if read.len() != node.variables.len() {
+        // Where the root repeats the value, it would be computed again.
+        if read.len() != self.moving_variables(root).len() {
             return;
         }
         let outside = source.nodes().any(|member| self.read_outside(member, home, root));
@@ -327,6 +333,15 @@ impl Builder<'_> {
         group.prologue = source.nodes().collect();
         group.frames.extend(frames);
         self.groups[home] = None;
+    }
+
+    /// The variables that a node's kernel runs over: all, but for a scatter, which visits the positions of its updates.
+    fn moving_variables(&self, root: NodeIndex) -> Vec<u32> {
+        let node = self.node(root);
+        match &node.op {
+            Op::Scatter { target, .. } => scattered_variables(node, target),
+            _ => (0..node.variables.len() as u32).collect(),
+        }
     }
 
     /// Whether a node's value is read by a node that is neither in its group nor `except`, or is a result.
@@ -485,6 +500,14 @@ pub fn row_variable(
         (None, _) => candidates.into_iter().rfind(|v| root.size_of(*v).is(1)),
         _ => None,
     }
+}
+
+/// The variables of a scatter over which its updates go: those that its updates, indices or targets mention.
+pub fn scattered_variables(node: &Node, target: &[IndexExpr]) -> Vec<u32> {
+    let mentioned = |v: &u32| {
+        node.maps[UPDATES..].iter().any(|map| map.mentions(*v)) || target.iter().any(|expr| expr.mentions(*v))
+    };
+    (0..node.variables.len() as u32).filter(mentioned).collect()
 }
 
 /// Whether a `dot` is a product of two f32 arrays that a matrix kernel can do.

@@ -129,7 +129,7 @@ impl<'a> Planner<'a> {
                 Kind::Contraction => self.lower_contraction(scope, group, steps)?,
                 Kind::Attention { scores, softmax } => self.lower_attention(scope, group, *scores, *softmax, steps)?,
                 Kind::Concat => return self.lower_concat(scope, group.root, steps),
-                Kind::Scatter => self.lower_scatter(scope, group.root, steps)?,
+                Kind::Scatter => self.lower_scatter(scope, group, steps)?,
                 Kind::Control => return self.lower_control(scope, group.root, steps),
             };
             match attempt {

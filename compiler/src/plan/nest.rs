@@ -5,7 +5,7 @@ use super::{
     PlanError,
     build::{KernelBuilder, MustStore, frame_positions, reads_data},
     error::layer_of,
-    group::{Group, Kind},
+    group::{Group, Kind, UPDATES, scattered_variables},
     kernel::{Block, Body, Fold, Instruction, Kernel, Nest, PlanStep, RowOperation, Rows, Store},
     lower::{Planner, finish, finish_map, order_for_readers, unsupported},
     scope::Scope,
@@ -218,19 +218,21 @@ impl Planner<'_> {
     pub fn lower_scatter(
         &mut self,
         scope: &mut Scope,
-        root: NodeIndex,
+        group: &Group,
         steps: &mut Vec<PlanStep>,
     ) -> Result<Result<Kernel, MustStore>, PlanError> {
+        self.bind(scope, group);
+        let root = group.root;
         let node = scope.function.graph[root].clone();
         let Op::Scatter { reduction, target } = &node.op else {
             return Err(unsupported(scope, root, "it is no scatter"));
         };
         let order: Vec<usize> = (0..node.outputs[0].variables.len()).collect();
         let operands = scope.function.operands(root);
-        let mut kernel = KernelBuilder::new(node.variables.iter().map(|variable| variable.size().clone()));
-        let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(IndexExpr::variable).collect();
+        let mut kernel = group_kernel(scope, group);
+        let positions = frame_positions(&group.frames[&root]);
         let mut block = Block::default();
-        let update = match kernel.operand(scope, &mut block, root, 1, &positions) {
+        let update = match self.update(scope, group, &mut kernel, &mut block) {
             Ok(update) => update,
             Err(must_store) => return Ok(Err(must_store)),
         };
@@ -244,6 +246,7 @@ impl Planner<'_> {
             // The base is copied once, before the updates; a retry of this kernel finds it done.
             self.copy_to(scope, operands[0], &layout, steps)?;
         }
+        let moving = scattered_variables(&node, target);
         let target: Vec<IndexExpr> = target
             .iter()
             .map(|expr| expr.substitute(&IndexExpr::variable, &|slot| reads[&slot], &|v| kernel.size_of(v)))
@@ -253,11 +256,6 @@ impl Planner<'_> {
         let checked: Vec<(IndexExpr, Size)> =
             target.iter().cloned().zip(shape).filter(|(expr, _)| reads_data(expr)).collect();
         kernel.accesses[store.access as usize].checked = checked;
-        let moving: Vec<u32> = (0..node.variables.len() as u32)
-            .filter(|v| {
-                node.maps[1..].iter().any(|map| map.mentions(*v)) || target.iter().any(|expr| expr.mentions(*v))
-            })
-            .collect();
         let parallel =
             moving.iter().copied().filter(|v| target.iter().any(|expr| expr.as_variable() == Some(*v))).collect();
         let nest = Nest {
@@ -269,7 +267,24 @@ impl Planner<'_> {
             finish: Block::default(),
             stores: vec![Store { combine: *reduction, ..store }],
         };
-        Ok(Ok(finish(kernel, Body::Nest(nest), &layer_of(&node))))
+        Ok(Ok(finish(kernel, Body::Nest(nest), &label(scope, group))))
+    }
+
+    /// The update of a scatter at a position, through the maps that compute it.
+    fn update(
+        &mut self,
+        scope: &mut Scope,
+        group: &Group,
+        kernel: &mut KernelBuilder,
+        block: &mut Block,
+    ) -> Result<u32, MustStore> {
+        for member in &group.prologue {
+            let value = kernel.node_value(scope, block, *member, &frame_positions(&group.frames[member]))?;
+            kernel.locals.insert((*member).into(), value);
+        }
+        let update = kernel.operand(scope, block, group.root, UPDATES, &frame_positions(&group.frames[&group.root]))?;
+        kernel.locals.clear();
+        Ok(update)
     }
 
     /// Evaluates the maps on a root's result and writes what others need.
