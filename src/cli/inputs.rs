@@ -8,7 +8,11 @@ use std::{
     sync::Arc,
 };
 use strang::{
-    ElementType, Executable, Size, Tensor, compiler::import::onnx, npy, random::Random, runtime::Bindings,
+    ElementType, Executable, Size, Tensor,
+    compiler::import::onnx,
+    npy,
+    random::{self, Random},
+    runtime::Bindings,
     runtime::program::Port,
 };
 
@@ -89,7 +93,10 @@ impl InputArguments {
             return self.named(ports);
         }
         let mut random = Random::new(self.random.unwrap_or(0));
-        ports.iter().map(|port| random.tensor(port.element, &known_shape(port)?).map_err(report)).collect()
+        ports
+            .iter()
+            .map(|port| random::tensor(&mut random, port.element, &known_shape(port)?).map_err(report))
+            .collect()
     }
 
     fn named(&self, ports: &[&Port]) -> Result<Vec<Tensor>> {

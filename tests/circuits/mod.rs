@@ -8,7 +8,7 @@ use strang::{
         Module, Value,
         text::{parse_verified, print},
     },
-    random::Random,
+    random::{self, Random},
 };
 
 /// The circuit, with random weights. Variances are positive.
@@ -17,7 +17,7 @@ fn read(text: &str) -> Module {
     let mut random = Random::new(1);
     for parameter in &mut module.parameters {
         let sizes = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize);
-        let mut data = random.tensor(parameter.element, &sizes.collect::<Vec<_>>()).unwrap();
+        let mut data = random::tensor(&mut random, parameter.element, &sizes.collect::<Vec<_>>()).unwrap();
         if parameter.name.contains("variance") {
             data.as_mut_slice::<f32>().unwrap().iter_mut().for_each(|value| *value = value.abs() + 0.5);
         }
@@ -45,7 +45,7 @@ fn examine(name: &str, text: &str, shows_plan: bool) {
         let value = Value::from(*node);
         let sizes = entry.shape_of(value);
         let shape: Vec<usize> = sizes.iter().map(|size| size.as_constant().unwrap_or(3) as usize).collect();
-        random.tensor(entry.element_of(value), &shape).unwrap()
+        random::tensor(&mut random, entry.element_of(value), &shape).unwrap()
     });
     let inputs: Vec<_> = inputs.collect();
     let report = check(&compiler, &module, &inputs, None, &mut |_, _| {}).unwrap();

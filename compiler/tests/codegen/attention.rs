@@ -3,7 +3,7 @@
 use super::{
     depthwise::on_all_levels,
     harness::{Aligned, Callable, check_with, kernel},
-    random::{Choices, Maker},
+    random::Maker,
 };
 use proptest::prelude::*;
 use strang_compiler::{
@@ -14,6 +14,7 @@ use strang_ir::{
     Bindings, ElementType, Literal,
     scalar::{Binary, Unary},
 };
+use strang_runtime::random::Random;
 
 /// Differences from the definition: the sum of weights divides last, and exponentials are rescaled.
 const ULPS: u32 = 100;
@@ -111,7 +112,7 @@ fn score(maker: &mut Maker, kind: Scores, variables: &Variables) -> (Block, u32)
 
 /// An attention of that size: `[rows, keys, depth, columns]`.
 fn attention(seed: u64, shape: [i64; 4], kind: Scores, strange: bool) -> (Kernel, Vec<Vec<u8>>, Bindings) {
-    let mut choices = Choices(seed);
+    let mut choices = Random::new(seed);
     let mut extents: Vec<i64> = (0..choices.below(3)).map(|_| choices.pick(&[1, 2, 3])).collect();
     let batch: Vec<u32> = (0..extents.len() as u32).collect();
     let [rows, keys, depth, columns] = [0, 1, 2, 3].map(|place| (extents.len() + place) as u32);
@@ -186,7 +187,7 @@ fn batch_positions_agree() {
     let [batch, rows, keys, depth, columns] = [3, 70, 29, 7, 18];
     let shared = |maker: &mut Maker, others: [u32; 2]| maker.write(ElementType::F32, &others);
     for kind in [Scores::Scaled, Scores::Causal] {
-        let mut maker = Maker::new(Choices(7), vec![batch, rows, keys, depth, columns]);
+        let mut maker = Maker::new(Random::new(7), vec![batch, rows, keys, depth, columns]);
         let variables = Variables { batch: vec![0], rows: 1, keys: 2, depth: 3, columns: 4 };
         let (q, k) = (shared(&mut maker, [1, 3]), shared(&mut maker, [2, 3]));
         let v = shared(&mut maker, [2, 4]);

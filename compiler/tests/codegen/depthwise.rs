@@ -2,7 +2,7 @@
 
 use super::{
     harness::{Aligned, Callable, access, check, f32s, kernel},
-    random::{Choices, Maker},
+    random::Maker,
 };
 use proptest::prelude::*;
 use strang_compiler::plan::kernel::{Block, Body, Depthwise, Instruction, Kernel, Store};
@@ -11,6 +11,7 @@ use strang_ir::{
     scalar::{Binary, Unary},
 };
 use strang_runtime::kernels::Level;
+use strang_runtime::random::Random;
 
 /// What follows a convolution in networks, and what does not.
 const FINISHES: usize = 9;
@@ -145,7 +146,7 @@ fn levels_agree() {
 
 /// Any accesses: those the kernel of the table cannot read go term by term.
 fn random(seed: u64) -> (Kernel, Vec<Vec<u8>>, Bindings) {
-    let mut choices = Choices(seed);
+    let mut choices = Random::new(seed);
     let batch_count = choices.below(3);
     let tap_count = choices.below(3);
     let mut extents: Vec<i64> = (0..batch_count).map(|_| choices.pick(&[1, 2, 3, 5])).collect();

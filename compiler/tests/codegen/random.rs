@@ -9,38 +9,14 @@ use strang_ir::{
     op::Monoid,
     scalar::{Binary, Unary},
 };
-
-/// Choices from a seed (SplitMix64).
-pub struct Choices(pub u64);
-
-impl Choices {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
-    }
-
-    pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    pub fn one_in(&mut self, of: usize) -> bool {
-        self.below(of) == 0
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-}
+use strang_runtime::random::Random;
 
 const SIZES: &[i64] = &[1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 19, 32, 33, 64, 100];
 const FOLDED: &[i64] = &[1, 2, 3, 5, 9, 16, 19, 37, 48];
 
 /// A nest in the making.
 pub struct Maker {
-    pub choices: Choices,
+    pub choices: Random,
     pub extents: Vec<i64>,
     pub sizes: Vec<Size>,
     pub bindings: Bindings,
@@ -50,7 +26,7 @@ pub struct Maker {
 
 impl Maker {
     /// For variables of these sizes, some of which are symbols.
-    pub fn new(mut choices: Choices, extents: Vec<i64>) -> Self {
+    pub fn new(mut choices: Random, extents: Vec<i64>) -> Self {
         let mut bindings = BTreeMap::new();
         let sizes = extents
             .iter()
@@ -134,13 +110,13 @@ impl Maker {
         let bytes = element.bytes_of(count as usize).unwrap();
         let kind = self.choices.below(3);
         let memory: Vec<u8> = match element {
-            ElementType::Bool => (0..bytes).map(|_| (self.choices.next() & 1) as u8).collect(),
+            ElementType::Bool => (0..bytes).map(|_| (self.choices.bits() & 1) as u8).collect(),
             _ if element.is_float() => (0..count)
                 .flat_map(|_| {
                     let value = match (kind, self.choices.below(20)) {
                         (0, 0) => self.choices.pick(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0., 0., 1e-42, 7e4]),
                         (0, 1) => self.choices.below(100) as f64 - 50.,
-                        _ => self.choices.next() as i32 as f64 / f64::from(1 << 29),
+                        _ => self.choices.bits() as i32 as f64 / f64::from(1 << 29),
                     };
                     Literal::from_f64(element, value).bits.to_le_bytes()[..element.bytes().unwrap()].to_vec()
                 })
@@ -150,7 +126,7 @@ impl Maker {
                 (0..count as usize)
                     .map(|_| {
                         let value =
-                            if kind == 0 { self.choices.next() as i64 } else { self.choices.below(9) as i64 - 3 };
+                            if kind == 0 { self.choices.bits() as i64 } else { self.choices.below(9) as i64 - 3 };
                         value as u64
                     })
                     .fold((vec![0u8; bytes], 0usize), |(mut memory, bit), value| {
@@ -319,7 +295,7 @@ impl Maker {
 
 /// A random nest with memory for it.
 fn nest(seed: u64) -> (Kernel, Vec<Vec<u8>>, Bindings) {
-    let mut choices = Choices(seed);
+    let mut choices = Random::new(seed);
     let space_count = choices.below(4);
     let contracted_count = choices.below(3);
     let (mut extents, mut total) = (Vec::new(), 1);

@@ -12,6 +12,7 @@ use strang_compiler::{
     plan::{PlanOptions, plan},
     rewrite::{RewriteOptions, rewrite},
 };
+use strang_runtime::random::Random;
 
 /// What a user's file goes through before code is generated.
 fn judge(bytes: &[u8]) -> Result<(), String> {
@@ -38,22 +39,9 @@ fn files_cut_short_are_judged() {
     }
 }
 
-/// A seeded generator (SplitMix64; Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) % limit as u64) as usize
-    }
-}
-
 #[test]
 fn changed_bytes_are_judged() {
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut refused = 0;
     for (_, model) in models() {
         let bytes = encode(&model);
@@ -236,7 +224,7 @@ fn deep_nesting_is_refused() {
 #[test]
 fn numbers_in_other_models_are_judged() {
     let Some(folder) = std::env::var_os("STRANG_MODEL_DIR") else { return };
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut folders = vec![std::path::PathBuf::from(folder)];
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {

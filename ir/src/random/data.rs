@@ -1,28 +1,25 @@
 //! Random elements.
 
 use crate::{ElementType, Literal, Tensor};
+use strang_runtime::random::Random;
 
-/// A generator of numbers (splitmix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", 2014).
-pub(super) struct Random {
-    state: u64,
+/// A generator of elements.
+pub(super) struct Elements {
+    random: Random,
 }
 
-impl Random {
+impl Elements {
     pub(super) fn new(seed: u64) -> Self {
-        Random { state: seed }
+        Elements { random: Random::new(seed) }
     }
 
-    pub(super) fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.state;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^ (bits >> 31)
+    fn bits(&mut self) -> u64 {
+        self.random.bits()
     }
 
     /// An even float between -2 and 2.
     fn float(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 51) as f64 - 2.
+        4. * self.random.unit() - 2.
     }
 
     pub(super) fn tensor(&mut self, element: ElementType, shape: &[usize], special: bool) -> Tensor {

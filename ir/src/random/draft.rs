@@ -1,6 +1,6 @@
 //! A module while it is drafted: what values there are, and how arrays and nodes are added.
 
-use super::{Config, Sample, data::Random, tape::Tape};
+use super::{Config, Sample, data::Elements, tape::Tape};
 use crate::{
     Axis, ElementType, Function, IndexMap, Module, Node, Op, Output, Parameter, Size, Source, Value, Variable,
 };
@@ -17,7 +17,7 @@ pub(super) struct Draft<'a> {
     pub(super) bodies: Vec<Function>,
     inputs: Vec<Tensor>,
     bindings: Bindings,
-    random: Random,
+    random: Elements,
     /// Everything that a step may read, the newest last.
     pub(super) values: Vec<Value>,
 }
@@ -31,7 +31,7 @@ impl<'a> Draft<'a> {
             bodies: Vec::new(),
             inputs: Vec::new(),
             bindings: Bindings::new(),
-            random: Random::new(seed),
+            random: Elements::new(seed),
             values: Vec::new(),
         }
     }

@@ -92,5 +92,5 @@ pub fn sample(config: &Config, tapes: &[Vec<u32>], seed: u64) -> Sample {
 
 /// A tensor of random values that suit an element type: floats between -2 and 2 (or special ones), small integers.
 pub fn random_tensor(element: ElementType, shape: &[usize], special_values: bool, seed: u64) -> Tensor {
-    data::Random::new(seed).tensor(element, shape, special_values)
+    data::Elements::new(seed).tensor(element, shape, special_values)
 }
