@@ -43,10 +43,7 @@ impl Planner<'_> {
             Some(buffer) => *buffer,
             None => {
                 let data = self.plan.weights[source as usize].clone();
-                let values: std::borrow::Cow<[f32]> = match data.as_slice::<f32>() {
-                    Ok(values) => values.into(),
-                    Err(_) => data.to_vec::<f32>().ok()?.into(),
-                };
+                let values = data.bytes().as_chunks().0;
                 let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
                 let mut tensor = Tensor::zeros(ElementType::F32, &[count, each]).ok()?;
                 let target = tensor.as_mut_slice::<f32>().ok()?;
@@ -146,7 +143,13 @@ impl Block {
 }
 
 /// Packs one matrix, parts of its columns in parallel.
-fn pack_parallel(source: &[f32], strides: [usize; 2], depth: usize, columns: usize, packed: &mut [f32]) -> Option<()> {
+fn pack_parallel(
+    source: &[[u8; 4]],
+    strides: [usize; 2],
+    depth: usize,
+    columns: usize,
+    packed: &mut [f32],
+) -> Option<()> {
     // Part of the columns that one task packs: whole panels, enough of them to be worth a task.
     const PART: usize = 64;
     packed.par_chunks_mut(PART * depth).enumerate().try_for_each(|(part, chunk)| {

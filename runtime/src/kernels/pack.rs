@@ -39,12 +39,13 @@ pub enum PackError {
     },
 }
 
-/// Packs the matrix whose element `(k, j)` is `source[k * strides[0] + j * strides[1]]`.
+/// Packs the matrix whose element `(k, j)` is `source[k * strides[0] + j * strides[1]]`. The source is `f32` as bytes in the
+/// order of this machine, at any place: weights need not be aligned in the files that they are mapped from.
 ///
 /// # Errors
 /// [`PackError`] when a slice is too short for the sizes.
 pub fn pack(
-    source: &[f32],
+    source: &[[u8; 4]],
     strides: [usize; 2],
     depth: usize,
     columns: usize,
@@ -62,7 +63,7 @@ pub fn pack(
     let [k_stride, n_stride] = strides.map(|stride| stride as i64);
     // SAFETY: both slices were checked to have room for the sizes and strides.
     unsafe {
-        pack_b::portable(source.as_ptr(), k_stride, n_stride, depth as u64, columns as u64, packed.as_mut_ptr());
+        pack_b::portable(source.as_ptr().cast(), k_stride, n_stride, depth as u64, columns as u64, packed.as_mut_ptr());
     }
     Ok(())
 }
@@ -72,7 +73,7 @@ per_level! {
     /// `source + k * k_stride + j * n_stride`, strides in elements, into [`packed_len`] elements at `packed`.
     ///
     /// # Safety
-    /// The elements of the matrix can be read, the packed ones written; they do not overlap.
+    /// The elements of the matrix can be read, aligned or not, the packed ones written; they do not overlap.
     pub(crate) mod pack_b = run::<lanes>(
         source: *const f32,
         k_stride: i64,
@@ -186,7 +187,7 @@ unsafe fn gather(
         for j in 0..WIDTH {
             // SAFETY: the depth is in the panel, and only columns that exist are read.
             unsafe {
-                let value = if j < lanes { *row.wrapping_offset(j as isize * n_stride) } else { 0.0 };
+                let value = if j < lanes { row.wrapping_offset(j as isize * n_stride).read_unaligned() } else { 0.0 };
                 packed.add(k * WIDTH + j).write(value);
             }
         }
@@ -210,7 +211,10 @@ mod tests {
             })
             .collect();
         let mut packed = vec![-1.0; expected.len()];
-        pack(&source, strides, depth, columns, &mut packed).unwrap();
+        let mut bytes = vec![0; 1 + 4 * reach];
+        let odd = usize::from(bytes.as_ptr().addr().is_multiple_of(4));
+        bytes[odd..][..4 * reach].copy_from_slice(bytemuck::cast_slice(&source));
+        pack(bytes[odd..].as_chunks().0, strides, depth, columns, &mut packed).unwrap();
         assert_eq!(packed, expected);
         for level in Level::available() {
             let mut packed = vec![-1.0; expected.len() + 20];
@@ -238,7 +242,7 @@ mod tests {
 
     #[test]
     fn slices_that_are_too_short_are_refused() {
-        let (source, mut packed) = ([0.0; 12], [0.0; 48]);
+        let (source, mut packed) = ([[0; 4]; 12], [0.0; 48]);
         let beyond = PackError::Source { depth: 3, columns: 5, strides: [5, 1], found: 12 };
         assert_eq!(pack(&source, [5, 1], 3, 5, &mut packed), Err(beyond));
         assert_eq!(
