@@ -31,7 +31,10 @@ use std::{
 };
 use strang_compiler::{codegen, plan, rewrite};
 use strang_ir::{CircuitError, Module};
-use strang_runtime::program::Program;
+use strang_runtime::{
+    kernels::{Level, LevelError},
+    program::Program,
+};
 
 /// Why a model cannot be compiled, and whose mistake it is.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,9 @@ pub enum CompileError {
     /// Rewriting failed.
     #[error(transparent)]
     Rewrite(#[from] rewrite::RewriteError),
+    /// The environment asks for a level that this machine has not.
+    #[error(transparent)]
+    Level(#[from] LevelError),
     /// The circuit cannot be planned.
     #[error(transparent)]
     Plan(#[from] plan::PlanError),
@@ -62,6 +68,7 @@ pub struct Compiler {
     dimensions: BTreeMap<String, i64>,
     values: BTreeMap<String, Tensor>,
     keep_as_written: bool,
+    level: Option<Level>,
 }
 
 /// A compiled model with every stage it went through.
@@ -123,6 +130,14 @@ impl Compiler {
         self
     }
 
+    /// Chooses between equal forms as machines of a level run them, instead of as this one does. Code is generated for
+    /// this machine all the same.
+    #[must_use]
+    pub fn level(mut self, level: Level) -> Self {
+        self.level = Some(level);
+        self
+    }
+
     /// Reads a model file.
     ///
     /// # Errors
@@ -156,7 +171,8 @@ impl Compiler {
         let (rewritten, receipt) = if self.keep_as_written {
             (module.clone(), rewrite::Receipt::default())
         } else {
-            rewrite::rewrite(&module, &rewrite::RewriteOptions::default())?
+            let level = self.level.map_or_else(Level::detect, Ok)?;
+            rewrite::rewrite(&module, &rewrite::RewriteOptions::for_level(level))?
         };
         timed.lap("rewrite");
         let options = plan::PlanOptions { representative: BTreeMap::new(), checks: verified.checks };

@@ -23,6 +23,7 @@ pub mod single;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use strang_ir::Module;
+use strang_runtime::kernels::Level;
 
 use search::cost::Target;
 
@@ -49,9 +50,18 @@ pub struct RewriteOptions {
     pub nodes: usize,
 }
 
+impl RewriteOptions {
+    /// The default options, with the costs of machines of a level.
+    pub fn for_level(level: Level) -> Self {
+        RewriteOptions { target: Target::for_level(level), ..Self::default() }
+    }
+}
+
 impl Default for RewriteOptions {
+    /// Costs are those of [`Level::Avx512`], whatever this machine is.
     fn default() -> Self {
-        RewriteOptions { numerics: Numerics::default(), target: &Target::ALL[0], iterations: 6, nodes: 5_000 }
+        let target = Target::for_level(Level::Avx512);
+        RewriteOptions { numerics: Numerics::default(), target, iterations: 6, nodes: 5_000 }
     }
 }
 

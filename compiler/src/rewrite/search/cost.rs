@@ -12,12 +12,11 @@ use strang_ir::{
     op::Norm,
     scalar::{Binary, Unary},
 };
+use strang_runtime::kernels::Level;
 
 /// Rates of a class of machines.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Target {
-    /// The name to ask for it by.
-    pub name: &'static str,
     /// Multiplications and additions of matrix products, per second.
     pub products: f64,
     /// Elementary functions (an addition is one, an exponential several), per second.
@@ -30,17 +29,18 @@ pub struct Target {
     pub start: f64,
 }
 
-impl Target {
-    /// Every target.
-    pub const ALL: &[Target] = &[
-        Target { name: "avx512", products: 4e11, functions: 4e10, memory: 2e10, cache: 1e11, start: 3e-6 },
-        Target { name: "avx2", products: 1.5e11, functions: 2e10, memory: 2e10, cache: 6e10, start: 3e-6 },
-        Target { name: "portable", products: 3e10, functions: 5e9, memory: 1e10, cache: 3e10, start: 3e-6 },
-    ];
+const AVX512: Target = Target { products: 4e11, functions: 4e10, memory: 2e10, cache: 1e11, start: 3e-6 };
+const AVX2: Target = Target { products: 1.5e11, functions: 2e10, memory: 2e10, cache: 6e10, start: 3e-6 };
+const PORTABLE: Target = Target { products: 3e10, functions: 5e9, memory: 1e10, cache: 3e10, start: 3e-6 };
 
-    /// The target of a name.
-    pub fn from_name(name: &str) -> Option<&'static Target> {
-        Self::ALL.iter().find(|target| target.name == name)
+impl Target {
+    /// The target of a level.
+    pub fn for_level(level: Level) -> &'static Target {
+        match level {
+            Level::Avx512 => &AVX512,
+            Level::Avx2 => &AVX2,
+            Level::Portable => &PORTABLE,
+        }
     }
 }
 
