@@ -37,7 +37,10 @@ impl Emitter<'_> {
             // Room is left for the displacements of unrolled loops.
             Some(offset) if offset.abs() < 1 << 30 => (sum.unwrap_or(self.context), offset),
             _ => {
-                let memo = Memo::Sum(Some(access.pointer), bytes, access.address.clone());
+                // What is remembered is a sum of the terms that are bound now; inside a loop there are more.
+                let bound = access.address.terms().iter().filter(|(atom, _)| self.depth_of_atom(atom).is_some());
+                let bound = IndexExpr::new(bound.cloned(), access.address.offset().clone());
+                let memo = Memo::Sum(Some(access.pointer), bytes, bound);
                 let value = match self.remembered(&memo) {
                     Some(value) => value,
                     None => {
