@@ -205,8 +205,18 @@ impl Emitter<'_> {
                 let vector = self.builder.ins().uwiden_low(vector);
                 if element == ElementType::U16 { vector } else { self.decode_half(element, vector, lanes) }
             }
-            _ => ins.load(register(element, lanes), flags, place, offset),
+            _ => self.load_register(register(element, lanes), flags, place, offset),
         }
+    }
+
+    /// Reads a register at any place. Cranelift would move the read of a vector into the comparison that uses it, which
+    /// without AVX faults where memory is not aligned; a read of integers it leaves alone.
+    pub fn load_register(&mut self, kind: Type, flags: MemFlagsData, place: Value, offset: i32) -> Value {
+        if kind == F32X4 && !self.target.fma {
+            let words = self.builder.ins().load(I32X4, flags, place, offset);
+            return self.builder.ins().bitcast(F32X4, little_endian(), words);
+        }
+        self.builder.ins().load(kind, flags, place, offset)
     }
 
     /// Writes one or four adjacent elements of at least a byte.

@@ -113,7 +113,7 @@ impl Emitter<'_> {
                 let mask = self.builder.ins().load(I32, PLAIN, place, displacement);
                 return self.builder.ins().icmp_imm_s(IntCC::NotEqual, mask, 0);
             }
-            (element, lanes) => self.builder.ins().load(register(element, lanes), PLAIN, place, displacement),
+            (element, lanes) => self.load_register(register(element, lanes), PLAIN, place, displacement),
         };
         // A strip function of a half type leaves an f32.
         self.round(row.element, value, lanes)
