@@ -307,7 +307,8 @@ impl Builder<'_> {
             return;
         }
         let outside = source.nodes().any(|member| self.read_outside(member, home, root));
-        if outside && !stores_allowed {
+        // What others read is written here, so all of it must pass by.
+        if outside && !(stores_allowed && self.reads_whole(root, &read, trace.value)) {
             return;
         }
         // Groups between that read the maps' values would run before them.
@@ -333,6 +334,13 @@ impl Builder<'_> {
         group.prologue = source.nodes().collect();
         group.frames.extend(frames);
         self.groups[home] = None;
+    }
+
+    /// Whether a node that reads axis `i` of a value at its variable `read[i]` reads every position.
+    fn reads_whole(&self, reader: NodeIndex, read: &[u32], value: Value) -> bool {
+        let (reader, source) = (self.node(reader), self.node(value.node));
+        let axes = &source.outputs[value.port as usize].variables;
+        read.iter().zip(axes).all(|(variable, axis)| reader.size_of(*variable) == source.size_of(*axis))
     }
 
     /// The variables that a node's kernel runs over: all, but for a scatter, which visits the positions of its updates.
