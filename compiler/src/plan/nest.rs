@@ -7,6 +7,7 @@ use super::{
     error::layer_of,
     group::{Group, Kind, UPDATES, scattered_variables},
     kernel::{Block, Body, Fold, Instruction, Kernel, Nest, PlanStep, RowOperation, Rows, Store},
+    layout::Layout,
     lower::{Planner, finish, finish_map, order_for_readers, unsupported},
     scope::Scope,
     trace::through_map,
@@ -161,7 +162,9 @@ impl Planner<'_> {
         let Some(axis) = axis else { return Err(unsupported(scope, root, "it joins an axis that it does not have")) };
         for (slot, operand) in scope.function.operands(root).into_iter().enumerate() {
             let part = whole.part(axis, &offsets[slot]);
-            if scope.arrays.get(&operand).is_some_and(|layout| layout.buffer == whole.buffer) {
+            // A value that occurs twice was written in place once.
+            let is_there = |layout: &Layout| layout.buffer == part.buffer && layout.offset == part.offset;
+            if scope.arrays.get(&operand).is_some_and(is_there) {
                 continue;
             }
             self.copy_part(scope, root, slot, operand, &part, axis, &offsets[slot + 1] - &offsets[slot], steps)?;
@@ -176,7 +179,7 @@ impl Planner<'_> {
         root: NodeIndex,
         slot: usize,
         operand: Value,
-        part: &super::layout::Layout,
+        part: &Layout,
         axis: usize,
         size: Size,
         steps: &mut Vec<PlanStep>,
