@@ -7,8 +7,9 @@ use crate::plan::error::layer_of;
 use petgraph::{Direction, stable_graph::NodeIndex, visit::EdgeRef};
 use strang_ir::{
     Bindings, FunctionId, Module, Node, Op, Parameter, Tensor, Value,
-    interpret::{Arithmetic, interpret_node},
+    interpret::{Arithmetic, InterpretError, interpret_node},
 };
+use strang_runtime::size::SizeError;
 
 /// Results up to this size are stored however small their operands are.
 const SMALL: usize = 1 << 14;
@@ -79,19 +80,23 @@ fn constant(module: &Module, position: usize, value: Value) -> Option<Tensor> {
             if bytes_of(node)? > inner.bytes().len().max(SMALL) {
                 return None;
             }
-            evaluate(module, position, value.node, &[inner]).ok()
+            evaluate(module, position, value.node, &[inner]).ok()?
         }
         _ => None,
     }
 }
 
-fn evaluate(module: &Module, position: usize, node: NodeIndex, operands: &[Tensor]) -> Result<Tensor, String> {
+/// The value of a node; `None` when it depends on a symbol (a sum over an axis of any length) after all.
+fn evaluate(module: &Module, position: usize, node: NodeIndex, operands: &[Tensor]) -> Result<Option<Tensor>, String> {
     if let Some(result) = super::evaluate::evaluate(&module.functions[position].graph[node], operands) {
-        return Ok(result);
+        return Ok(Some(result));
     }
     let function = FunctionId(position as u32);
-    let results = interpret_node(module, function, node, operands, &Bindings::new(), Arithmetic::Typed);
-    results.map_err(|error| error.to_string())?.into_iter().next().ok_or_else(|| "it has no result".into())
+    match interpret_node(module, function, node, operands, &Bindings::new(), Arithmetic::Typed) {
+        Err(InterpretError::Size { error: SizeError::Unbound(_), .. }) => Ok(None),
+        Err(error) => Err(error.to_string()),
+        Ok(results) => results.into_iter().next().map(Some).ok_or_else(|| "it has no result".into()),
+    }
 }
 
 fn fold(
@@ -105,6 +110,7 @@ fn fold(
     let layer = layer_of(&node);
     let data = evaluate(module, position, index, operands)
         .map_err(|reason| RewriteError::Constant { layer: layer.clone(), reason })?;
+    let Some(data) = data else { return Ok(()) };
     let mut name = node.outputs[0].name.to_string();
     while module.parameters.iter().any(|parameter| *parameter.name == *name) {
         name.push('_');
