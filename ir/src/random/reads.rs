@@ -29,8 +29,8 @@ impl Read {
                 read = before;
             }
         }
-        let tables = read.map.exprs.iter().any(|e| e.terms().iter().any(|(atom, _)| matches!(atom, Atom::Table(..))));
-        if let Some(fill) = fill.filter(|_| !tables && tape.once_in(3)) {
+        let has_tables = read.map.exprs.iter().any(has_table);
+        if let Some(fill) = fill.filter(|_| !has_tables && tape.once_in(3)) {
             let before = read.clone();
             read.outside(draft, tape, fill);
             if draft.count(&read.sizes) > draft.config.elements {
@@ -226,4 +226,13 @@ impl Read {
             false => IndexExpr::variable(variable),
         });
     }
+}
+
+/// Whether a table is read anywhere in an expression; it must not be read outside, whatever a fill says.
+fn has_table(expression: &IndexExpr) -> bool {
+    expression.terms().iter().any(|(atom, _)| match atom {
+        Atom::Table(..) => true,
+        Atom::FloorDiv(inner, _) | Atom::Remainder(inner, _) | Atom::Clamp(inner, ..) => has_table(inner),
+        Atom::Variable(_) | Atom::Read(_) => false,
+    })
 }
