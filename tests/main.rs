@@ -3,4 +3,24 @@
 mod circuits;
 mod command_line;
 mod files;
+mod levels;
 mod malformed;
+mod random;
+
+use std::sync::Arc;
+use strang::{
+    Executable, Tensor,
+    runtime::{
+        Bindings,
+        session::{SessionOptions, Workers},
+        team::Team,
+    },
+};
+
+/// The results of a session with a number of threads.
+fn run_on(threads: usize, executable: &Executable, bindings: &Bindings, inputs: &[Tensor]) -> Vec<Tensor> {
+    let team = Some(Arc::new(Team::new(Some(threads))));
+    let options = SessionOptions { team, workers: Workers::Team, ..Default::default() };
+    let mut session = executable.session(bindings, &options).unwrap_or_else(|error| panic!("{error}"));
+    session.run(inputs).unwrap_or_else(|error| panic!("{error}"))
+}

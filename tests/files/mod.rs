@@ -8,7 +8,7 @@
 //!
 //! Numbers are JSON, with `"inf"`, `"-inf"` and `"nan"` as texts. `UPDATE_FILES=1 cargo test files` writes the lines `#|`.
 
-use std::{fmt::Write, fs, path::Path, sync::Arc};
+use std::{fmt::Write, fs, path::Path};
 use strang::{
     Compiler, ElementType, Executable, Tensor,
     check::difference,
@@ -18,7 +18,7 @@ use strang::{
         interpret::{Arithmetic, interpret},
         text,
     },
-    runtime::{kernels::Level, session::SessionOptions, session::Workers, team::Team},
+    runtime::kernels::Level,
 };
 
 /// Results may differ from what a file says by this share of their range: it says few digits.
@@ -145,10 +145,7 @@ impl Run<'_> {
         let bindings = executable.bindings(&inputs).map_err(|error| error.to_string())?;
         let mut first: Option<Vec<Tensor>> = None;
         for threads in [1, 2] {
-            let team = Some(Arc::new(Team::new(Some(threads))));
-            let options = SessionOptions { team, workers: Workers::Team, ..Default::default() };
-            let mut session = executable.session(&bindings, &options).map_err(|error| error.to_string())?;
-            let got = session.run(&inputs).map_err(|error| error.to_string())?;
+            let got = crate::run_on(threads, executable, &bindings, &inputs);
             compare(&got, &wanted, &format!("compiled, with {threads} threads"))?;
             if first.get_or_insert(got.clone()) != &got {
                 return Err("two threads give other bits than one".into());
