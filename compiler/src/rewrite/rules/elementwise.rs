@@ -1,5 +1,6 @@
 //! Elementwise rules: identities, cheaper functions, and monotone functions beside minima and maxima.
 
+use super::parts::is_float;
 use crate::rewrite::{
     egraph::{Read, build, facts::fold},
     rule::{Class, Conjunct, Find, Match, Rule},
@@ -346,7 +347,17 @@ pub const RULES: &[Rule] = &[
             let read = m.read("s", 1, "x");
             Some(m.unary("s", Unary::Reciprocal, read))
         }),
-        guard: &[Conjunct { text: "c is 1", holds: |m| m.is("c", 1.), counterexample: "2.0 / $0" }],
+        guard: &[
+            Conjunct { text: "c is 1", holds: |m| m.is("c", 1.), counterexample: "2.0 / $0" },
+            Conjunct {
+                text: "x is a float",
+                holds: |m| is_float(m, "x"),
+                counterexample: "fn @f(%x: i64[b]) -> i64[b] {
+  %r = map 1 / $0 : %x[b] -> [b]
+  return %r
+}",
+            },
+        ],
         examples: &["1.0 / $0"],
     },
     Rule {
@@ -396,7 +407,17 @@ pub const RULES: &[Rule] = &[
             let x = m.read("s", 0, "x");
             Some(m.unary("s", Unary::Reciprocal, x))
         }),
-        guard: &[Conjunct { text: "c is -1", holds: |m| m.is("c", -1.), counterexample: "pow($0, -2.0)" }],
+        guard: &[
+            Conjunct { text: "c is -1", holds: |m| m.is("c", -1.), counterexample: "pow($0, -2.0)" },
+            Conjunct {
+                text: "x is a float",
+                holds: |m| is_float(m, "x"),
+                counterexample: "fn @f(%x: i64[b]) -> i64[b] {
+  %r = map pow($0, -1) : %x[b] -> [b]
+  return %r
+}",
+            },
+        ],
         examples: &["pow($0, -1.0)"],
     },
     Rule {
