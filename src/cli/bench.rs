@@ -1,6 +1,8 @@
 //! `strang bench`: how fast a model is.
 
-use super::{ModelArguments, explain, inputs::InputArguments, report, run::session_options, show::bytes_text};
+use super::{
+    ModelArguments, explain, inputs::InputArguments, output::showln, report, run::session_options, show::bytes_text,
+};
 use indicatif::ProgressBar;
 use miette::{Result, miette};
 use serde_json::json;
@@ -78,7 +80,7 @@ impl Bench {
             bar.finish_and_clear();
         }
         if self.json {
-            println!("{}", self.json(&rows));
+            showln!("{}", self.json(&rows));
         } else {
             print_table(&rows);
         }
@@ -149,9 +151,9 @@ impl Row {
 }
 
 fn print_table(rows: &[Row]) {
-    println!("threads  median ms       p10       p90   load ms  first ms    runs   memory  of it needed");
+    showln!("threads  median ms       p10       p90   load ms  first ms    runs   memory  of it needed");
     for row in rows {
-        println!(
+        showln!(
             "{:>7} {:>10.3} {:>9.3} {:>9.3} {:>9.2} {:>9.2} {:>7} {:>8}  {:>12}",
             row.threads,
             milliseconds(row.quantile(0.5)),

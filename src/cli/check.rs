@@ -1,6 +1,6 @@
 //! `strang check`: whether compiled code computes what the circuit says.
 
-use super::{ModelArguments, explain, inputs::InputArguments, report};
+use super::{ModelArguments, explain, inputs::InputArguments, output::showln, report};
 use indicatif::{ProgressBar, ProgressStyle};
 use miette::{Result, miette};
 use std::path::PathBuf;
@@ -70,10 +70,10 @@ impl Check {
             Against::Interpreter => "the interpreter",
             Against::Layers => "the layers compiled one by one",
         };
-        println!("outputs against {against}");
+        showln!("outputs against {against}");
         found.results.iter().for_each(print_row);
         let shown = if self.layers == 0 { found.layers.len() } else { self.layers.min(found.layers.len()) };
-        println!("layers against the interpreter, {shown} of {}, the worst first", found.layers.len());
+        showln!("layers against the interpreter, {shown} of {}, the worst first", found.layers.len());
         found.layers.iter().take(shown).for_each(print_row);
         if found.worst() > TOLERANCE {
             return Err(miette!("the largest error is {:.1e}, more than {TOLERANCE:.0e}", found.worst()));
@@ -85,5 +85,5 @@ impl Check {
 fn print_row(row: &Deviation) {
     let (compared, total) = row.compared;
     let share = if compared == total { format!("all {total}") } else { format!("{compared} of {total}") };
-    println!("  {:<9.1e} {:<10} {} ({share} elements)", row.error, row.operation, row.name);
+    showln!("  {:<9.1e} {:<10} {} ({share} elements)", row.error, row.operation, row.name);
 }

@@ -1,9 +1,9 @@
 //! `strang compile`: show or write any stage of a compilation.
 
 use super::ModelArguments;
-use super::{explain, report};
+use super::{explain, output::show, report};
 use miette::Result;
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 use strang::{compiler::codegen, files, ir};
 
 /// Compile a model and print any stage
@@ -73,11 +73,10 @@ impl Compile {
             }
         };
         match &self.output {
-            None => match std::io::stdout().write_all(text.as_bytes()) {
-                // The reader has seen enough: `strang compile ... | head`.
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-                outcome => outcome.map_err(report),
-            },
+            None => {
+                show!("{text}");
+                Ok(())
+            }
             Some(path) => files::replace(path, |file| file.write_all(text.as_bytes()))
                 .map_err(|error| report(format!("{}: {error}", path.display()))),
         }

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod compile;
 mod inputs;
+mod output;
 mod rules;
 mod run;
 mod show;

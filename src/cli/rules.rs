@@ -1,5 +1,6 @@
 //! `strang rules`: the rules that circuits are rewritten by.
 
+use super::output::show;
 use miette::Result;
 use strang::compiler::rewrite::{describe, rules};
 
@@ -14,11 +15,11 @@ impl Rules {
     /// Does it.
     pub fn execute(self) -> Result<()> {
         let Some(name) = self.name else {
-            print!("{}", describe::list());
+            show!("{}", describe::list());
             return Ok(());
         };
         match describe::rule(&name) {
-            Some(text) => print!("{text}"),
+            Some(text) => show!("{text}"),
             None => {
                 let close = rules::all().iter().filter(|rule| rule.name.contains(&name)).map(|rule| rule.name);
                 let close: Vec<&str> = close.collect();

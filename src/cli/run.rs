@@ -1,6 +1,6 @@
 //! `strang run`: compile a model and run it once.
 
-use super::{ModelArguments, inputs::InputArguments, report, summary::summary};
+use super::{ModelArguments, inputs::InputArguments, output::showln, report, summary::summary};
 use miette::{Result, miette};
 use std::{path::PathBuf, sync::Arc};
 use strang::{
@@ -70,7 +70,7 @@ impl Run {
             }
             None => {
                 for (port, output) in model.executable.outputs().zip(&outputs) {
-                    println!("{}", summary(&port.name, output));
+                    showln!("{}", summary(&port.name, output));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! `strang show`: what a model is.
 
-use super::{ModelArguments, inputs::shape_text, report};
+use super::{ModelArguments, inputs::shape_text, output::showln, report};
 use miette::Result;
 use std::collections::BTreeMap;
 use strang::{
@@ -26,28 +26,28 @@ impl Show {
     pub fn execute(self) -> Result<()> {
         let module = super::load_with_progress(&self.model)?;
         let function = module.entry();
-        println!("{}", module.title);
+        showln!("{}", module.title);
         let port = |function: &Function, name: &str, value| {
-            println!("  {name}: {}", shape_text(function.element_of(value), &function.shape_of(value)));
+            showln!("  {name}: {}", shape_text(function.element_of(value), &function.shape_of(value)));
         };
-        println!("inputs");
+        showln!("inputs");
         for node in &function.inputs {
             port(function, &function.graph[*node].outputs[0].name, (*node).into());
         }
-        println!("outputs");
+        showln!("outputs");
         for (position, value) in function.outputs.iter().enumerate() {
             let name = function.output_names.get(position).unwrap_or(&function.output_of(*value).name);
             port(function, name, *value);
         }
         let symbols: Vec<String> = symbols(&module).iter().map(ToString::to_string).collect();
-        println!("symbols\n  {}", if symbols.is_empty() { "none".into() } else { symbols.join(", ") });
+        showln!("symbols\n  {}", if symbols.is_empty() { "none".into() } else { symbols.join(", ") });
         let bytes: usize = module
             .parameters
             .iter()
             .filter_map(|parameter| parameter.data.as_ref())
             .map(|data| data.bytes().len())
             .sum();
-        println!("parameters\n  {} arrays, {}", module.parameters.len(), bytes_text(bytes as u64));
+        showln!("parameters\n  {} arrays, {}", module.parameters.len(), bytes_text(bytes as u64));
         let mut operators: BTreeMap<&str, usize> = BTreeMap::new();
         for function in &module.functions {
             for node in function.graph.node_weights() {
@@ -57,22 +57,22 @@ impl Show {
             }
         }
         let operators: Vec<String> = operators.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
-        println!("operators\n  {}", operators.join(", "));
-        println!("flops\n  {}", count_text(&summary(&module).cost.flops));
-        println!("peak memory");
+        showln!("operators\n  {}", operators.join(", "));
+        showln!("flops\n  {}", count_text(&summary(&module).cost.flops));
+        showln!("peak memory");
         // Weights may be absent: what a model is can be shown all the same.
         let model = match self.model.compiler().compile(module) {
             Ok(model) => model,
             Err(error) => {
-                println!("  unknown: {error}");
+                showln!("  unknown: {error}");
                 return Ok(());
             }
         };
         if model.executable.symbols().next().is_some() {
-            println!("  depends on the symbols; fix them with --dim NAME=SIZE to see it");
+            showln!("  depends on the symbols; fix them with --dim NAME=SIZE to see it");
         } else {
             let session = model.executable.session(&Bindings::new(), &SessionOptions::default()).map_err(report)?;
-            println!("  {} with the weights, beside inputs and outputs", bytes_text(session.peak_memory()));
+            showln!("  {} with the weights, beside inputs and outputs", bytes_text(session.peak_memory()));
         }
         Ok(())
     }

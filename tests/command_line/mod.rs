@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::{
     fs,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 use strang::{Tensor, npy};
 use tempfile::TempDir;
@@ -181,4 +181,23 @@ fn mistakes_are_shown_in_the_source() {
     assert_has(&fails(folder.path(), &["show", "wrong.json"]), &["wrong.json", "line 1 column 9"]);
     assert_has(&fails(folder.path(), &["show", "scores.ncd", "--dim", "b"]), &["NAME=SIZE"]);
     assert_has(&fails(folder.path(), &["run", "scores.ncd", "--random", "0", "--threads", "0"]), &["at least 1"]);
+}
+
+/// As in `strang show model.onnx | head -0`.
+#[test]
+fn a_reader_may_stop_reading() {
+    let folder = folder();
+    for command in [&["show", "scores.ncd"][..], &["compile", "scores.ncd", "--emit", "asm"], &["rules"], &["--help"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_strang"))
+            .args(command)
+            .current_dir(&folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.stderr.is_empty(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{command:?} ends with {}", output.status);
+    }
 }
