@@ -64,3 +64,120 @@ proptest! {
         }
     }
 }
+
+/// What becomes of a circuit that is written.
+fn compile(text: &str) -> Result<(), CompileError> {
+    Compiler::new().compile(load("ncd", text.as_bytes())?).map(drop)
+}
+
+#[test]
+fn sizes_beyond_all_memory_are_refused() {
+    let circuit = |axes: &str, result: &str, line: &str| {
+        format!(
+            "ncd 0.1 \"huge\"\naxis a = 3   {axes}\nfn @f(%x: f32[a]) -> f32[{result}] {{\n  %y = {line}\n  return %y\n}}\n"
+        )
+    };
+    let huge = "axis h = 1099511627776   axis k = 1099511627776   axis l = 9223372036854775807";
+    for (result, line) in [
+        ("h, k", "view %x[0] -> [h, k]"),
+        ("l", "view %x[0] -> [l]"),
+        ("l, a", "map exp : %x[a] -> [l, a]"),
+        ("a", "reduce sum : %x[a] + 0 * {h} * {k} -> [a]"),
+        ("a", "dot %x[a], %x[0 * {h} + 0 * {k}] -> [a]"),
+        ("l", "view %x[l + 9223372036854775807] else 0.0 -> [l]"),
+        ("l", "softmax %x[0 * {l}] -> [{l}]"),
+    ] {
+        let text = circuit(huge, result, line);
+        let error = compile(&text).err().unwrap_or_else(|| panic!("compiled:\n{text}"));
+        assert!(!error.to_string().is_empty());
+    }
+    // More digits than a size has, and sizes that are no sizes.
+    for size in ["99999999999999999999999", "-1", "1.5", "h", "1 / 0"] {
+        assert!(compile(&circuit(&format!("axis h = {size}"), "h", "view %x[0] -> [h]")).is_err(), "{size}");
+    }
+}
+
+#[test]
+fn circles_and_references_to_nothing_are_refused() {
+    for body in [
+        "%y = map relu : %y[a] -> [a]\n  return %y",
+        "%y = map relu : %z[a] -> [a]\n  %z = map relu : %y[a] -> [a]\n  return %z",
+        "%y = map relu : %nothing[a] -> [a]\n  return %y",
+        "%y = map relu : @nothing[a] -> [a]\n  return %y",
+        "%y = map relu : %x[nothing] -> [a]\n  return %y",
+        "return %nothing",
+        "%x = map relu : %x[a] -> [a]\n  return %x",
+    ] {
+        let text = format!("ncd 0.1 \"m\"\naxis a = 3\nfn @f(%x: f32[a]) -> f32[a] {{\n  {body}\n}}\n");
+        let error = compile(&text).err().unwrap_or_else(|| panic!("compiled:\n{text}"));
+        assert!(!error.to_string().is_empty());
+    }
+    let ncd = std::fs::read_to_string(example("circuits/mlp.ncd")).unwrap();
+    let json = ir::json::print(&ir::text::parse(&ncd, "mlp.ncd").unwrap());
+    let mut values: Vec<serde_json::Value> = vec![serde_json::from_str(&json).unwrap()];
+    values.extend(changes(&values[0]));
+    for value in &values[1..] {
+        if let Ok(module) = load("json", value.to_string().as_bytes()) {
+            assert!(ir::verify::verify(&module).is_ok(), "{value}");
+        }
+    }
+}
+
+/// A JSON value with each of its parts in turn made something else: a number of the wrong size, a reference too far, a
+/// value of another type, or nothing.
+fn changes(value: &serde_json::Value) -> Vec<serde_json::Value> {
+    use serde_json::{Value, json};
+    let mut changed =
+        vec![json!(null), json!(-1), json!(1u64 << 40), json!(u64::MAX), json!("x"), json!([]), json!({})];
+    match value {
+        Value::Array(items) => {
+            for (place, item) in items.iter().enumerate() {
+                changed.extend(changes(item).into_iter().map(|item| {
+                    let mut items = items.clone();
+                    items[place] = item;
+                    Value::Array(items)
+                }));
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                changed.extend(changes(field).into_iter().map(|field| {
+                    let mut fields = fields.clone();
+                    fields.insert(name.clone(), field);
+                    Value::Object(fields)
+                }));
+            }
+        }
+        _ => {}
+    }
+    changed
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mlp.ncd");
+    std::fs::copy(example("circuits/mlp.ncd"), &path).unwrap();
+    let header = |text: &str, data: usize| {
+        let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(text.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        bytes
+    };
+    let w1 = r#"{"w1":{"dtype":"F32","shape":[64,32],"data_offsets":[0,8192]}}"#;
+    for weights in [
+        Vec::new(),
+        u64::MAX.to_le_bytes().to_vec(),
+        header("{}", 0),
+        header("{", 0),
+        header(w1, 8191),
+        header(w1, 8192),
+        header(&w1.replace("F32", "F64"), 8192),
+        header(&w1.replace("8192", "18446744073709551615"), 8192),
+        header(&w1.replace("64,32", "4611686018427387904,4"), 8192),
+    ] {
+        std::fs::write(folder.path().join("mlp.safetensors"), weights).unwrap();
+        let error = Compiler::new().compile_file(&path).err().expect("no weights fit");
+        assert!(!error.to_string().is_empty());
+    }
+}

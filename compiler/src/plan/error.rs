@@ -13,6 +13,14 @@ pub enum PlanError {
         /// What is missing, and what would work.
         reason: String,
     },
+    /// A node computes more than any machine can.
+    #[error("{layer}: {sizes}: these are more than 2^56 positions together, which nothing can compute")]
+    TooLarge {
+        /// The user's layer.
+        layer: String,
+        /// The axes of the computation with their sizes.
+        sizes: String,
+    },
     /// A parameter has no data.
     #[error("the parameter `@{0}` has no data; give its values in a .safetensors file")]
     MissingParameter(String),

@@ -50,11 +50,28 @@ pub struct PlanOptions {
     pub checks: Vec<Check>,
 }
 
+/// The most positions of a node: their bytes, and the rounding of them, still fit 64 bits.
+const MOST_POSITIONS: i64 = 1 << 56;
+
+/// Refuses sizes whose products do not fit the arithmetic of addresses. Symbols are checked when they are bound.
+fn sizes_are_possible(module: &Module) -> Result<(), PlanError> {
+    for node in module.functions.iter().flat_map(|function| function.graph.node_weights()) {
+        let known = node.variables.iter().filter_map(|variable| variable.size().as_constant());
+        let positions = known.filter(|size| *size > 0).try_fold(1i64, i64::checked_mul);
+        if positions.is_none_or(|positions| positions > MOST_POSITIONS) {
+            let axes = node.variables.iter().map(|variable| format!("{} = {}", variable.name, variable.size()));
+            return Err(PlanError::TooLarge { layer: layer_of(node), sizes: axes.collect::<Vec<_>>().join(", ") });
+        }
+    }
+    Ok(())
+}
+
 /// Plans the entry of a verified module.
 ///
 /// # Errors
-/// A parameter without data, or something that has no kernel.
+/// A parameter without data, something that has no kernel, or sizes that nothing could compute.
 pub fn plan(module: &Module, options: &PlanOptions) -> Result<Plan, PlanError> {
+    sizes_are_possible(module)?;
     let mut planner = Planner::new(module);
     let function = module.entry();
     let port = |name: &Arc<str>, value: strang_ir::Value| Port {

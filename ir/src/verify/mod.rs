@@ -18,7 +18,7 @@ pub use range::interval;
 use crate::{CircuitError, Function, Module, Node, Size, error::Mistake, interpret::plain_symbol};
 use petgraph::stable_graph::NodeIndex;
 use std::{collections::BTreeSet, sync::Arc};
-use strang_runtime::program::Check;
+use strang_runtime::{Bindings, program::Check};
 
 /// What holds of a verified module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,12 +143,21 @@ fn symbols_are_bound(module: &Module) -> Result<(), CircuitError> {
     for function in &module.functions {
         for index in function.order() {
             let place = Place { function, index, node: &function.graph[index] };
-            let mut unbound = None;
+            let (mut unbound, mut impossible) = (None, None);
             structure::visit_sizes(place.node, &mut |size| {
-                if unbound.is_none() && size.as_constant().is_none() {
-                    unbound = size.symbols().into_iter().find(|symbol| !bound.contains(symbol));
+                if size.as_constant().is_some() {
+                    return;
                 }
+                let symbols = size.symbols();
+                if symbols.is_empty() {
+                    // A division by zero: nothing else stays without symbols.
+                    impossible = impossible.take().or(size.eval(&Bindings::new()).err());
+                }
+                unbound = unbound.take().or(symbols.into_iter().find(|symbol| !bound.contains(symbol)));
             });
+            if let Some(error) = impossible {
+                return Err(place.sizes(error.to_string()));
+            }
             if let Some(symbol) = unbound {
                 return Err(
                     place.sizes(format!("the size `{symbol}` is not known: no axis of an input has it as its size"))
