@@ -32,6 +32,7 @@ use std::{
 use strang_compiler::{codegen, plan, rewrite};
 use strang_ir::{CircuitError, Module};
 use strang_runtime::{
+    custom::Operations,
     kernels::{Level, LevelError},
     program::Program,
 };
@@ -190,7 +191,8 @@ impl Compiler {
         let mut timed = Stopwatch { start: Instant::now(), stages: &mut stages };
         let program: Program = codegen::generate(&plan, &codegen::Target::host()?)?;
         timed.lap("generate");
-        let executable = Executable::new(program)?;
+        let code = codegen::link(&program)?;
+        let executable = Executable::with_code(program, &Operations::default(), code)?;
         timed.lap("link");
         Ok(Model { module, rewritten, receipt, executable, flops: plan.flops(), stages })
     }

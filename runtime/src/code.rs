@@ -1,10 +1,26 @@
 //! Code memory: where the machine code of a program lies while it can be called.
 //!
-//! Pages are written first and made executable afterwards, never both at once, and unmapped when the last owner of the
-//! program lets go.
+//! A compiler in the same process has placed it already ([`Code`]); a program that came from elsewhere is placed here. Pages
+//! are written first and made executable afterwards, never both at once, and unmapped when the last owner of the program
+//! lets go.
 
 use crate::program::KernelFunction;
 use memmap2::{Mmap, MmapMut};
+use std::ptr::NonNull;
+
+/// Executable memory that holds the functions of one program.
+pub trait Code: std::fmt::Debug + Send + Sync {
+    /// The first instruction of the function that the program has at an offset, with that length; `None` when there is none.
+    ///
+    /// The address is valid while this memory lives. What the function does when called is the business of whoever made it.
+    fn address(&self, offset: usize, length: usize) -> Option<NonNull<u8>>;
+}
+
+/// The function at an address of code memory.
+pub(crate) fn function(address: NonNull<u8>) -> KernelFunction {
+    // SAFETY: the address is that of executable memory; calling it is unsafe and promised by the caller.
+    unsafe { std::mem::transmute::<*const u8, KernelFunction>(address.as_ptr()) }
+}
 
 /// Why machine code cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -56,19 +72,17 @@ impl CodeMemory {
         let pages = pages.map_err(|reason| CodeError::Memory { bytes: code.len(), reason })?;
         Ok(CodeMemory { pages: Some(pages) })
     }
+}
 
-    /// The function at an offset of the code; `None` outside the code or off [`CodeMemory::ALIGNMENT`].
-    ///
-    /// The pointer is valid while this memory lives. What it does when called is the business of whoever made the code.
-    pub(crate) fn function(&self, offset: usize, length: usize) -> Option<KernelFunction> {
+impl Code for CodeMemory {
+    /// `None` outside the code or off [`CodeMemory::ALIGNMENT`].
+    fn address(&self, offset: usize, length: usize) -> Option<NonNull<u8>> {
         let pages = self.pages.as_ref()?;
         let inside = offset.checked_add(length).is_some_and(|end| end <= pages.len());
         if !inside || length == 0 || !offset.is_multiple_of(Self::ALIGNMENT) {
             return None;
         }
-        let start = pages[offset..].as_ptr();
-        // SAFETY: the address is not null and lies in executable pages; calling it is unsafe and promised by the caller.
-        Some(unsafe { std::mem::transmute::<*const u8, KernelFunction>(start) })
+        Some(NonNull::from(&pages[offset]))
     }
 }
 
@@ -84,7 +98,7 @@ mod tests {
         let mut code = vec![0; 64];
         code.extend(SEVEN);
         let memory = CodeMemory::new(&code).unwrap();
-        let function = memory.function(64, SEVEN.len()).unwrap();
+        let function = function(memory.address(64, SEVEN.len()).unwrap());
         // SAFETY: the function reads none of its arguments.
         let status = unsafe { function(std::ptr::null(), std::ptr::null(), std::ptr::null_mut(), 0, 0) };
         assert_eq!(status, 7);
@@ -93,11 +107,11 @@ mod tests {
     #[test]
     fn functions_outside_the_code_are_refused() {
         let memory = CodeMemory::new(&[0xC3; 128]).unwrap();
-        assert!(memory.function(64, 64).is_some());
+        assert!(memory.address(64, 64).is_some());
         for (offset, length) in [(64, 65), (128, 1), (32, 1), (0, 0), (usize::MAX - 63, 128), (1 << 40, 1)] {
-            assert!(memory.function(offset, length).is_none(), "{offset} {length}");
+            assert!(memory.address(offset, length).is_none(), "{offset} {length}");
         }
-        assert!(CodeMemory::new(&[]).unwrap().function(0, 1).is_none());
+        assert!(CodeMemory::new(&[]).unwrap().address(0, 1).is_none());
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub mod size;
 pub mod team;
 pub mod tensor;
 
-pub use code::CodeError;
+pub use code::{Code, CodeError};
 pub use custom::{CustomKernel, Operands, Operations, Results};
 pub use element::ElementType;
 pub use profile::Profile;

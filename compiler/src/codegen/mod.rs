@@ -34,6 +34,7 @@ pub mod emit;
 pub mod epilogue;
 pub mod fold;
 mod gemm;
+mod link;
 pub mod nest;
 mod reduce;
 pub mod rows;
@@ -46,6 +47,7 @@ mod transpose;
 use crate::plan::kernel::{Body, Kernel, Plan, PlanStep};
 use cranelift_codegen::ir::Function as Code;
 use emit::{Emitted, Slot};
+pub use link::link;
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHasher};
 use std::{
@@ -78,6 +80,9 @@ pub enum CodegenError {
         /// What is wrong.
         reason: String,
     },
+    /// The code cannot be placed in the memory of this process.
+    #[error("the machine code cannot be loaded: {0}")]
+    Link(String),
 }
 
 /// What [`print()`] shows of every kernel.

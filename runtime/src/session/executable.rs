@@ -3,6 +3,7 @@
 use super::{BindError, LoadError, RunError, Session, SessionOptions, load, plan::Plan, solve};
 use crate::{
     Bindings, Tensor,
+    code::{Code, CodeMemory},
     custom::Operations,
     program::{Port, Program, Symbol},
 };
@@ -43,7 +44,16 @@ impl Executable {
     /// # Errors
     /// As [`Executable::new`], and an operation that is not there.
     pub fn new_with(program: Program, operations: &Operations) -> Result<Executable, LoadError> {
-        Ok(Executable { plan: Arc::new(load::load(program, operations)?), idle: Arc::default() })
+        let code = Box::new(CodeMemory::new(&program.code)?);
+        Self::with_code(program, operations, code)
+    }
+
+    /// Loads a program whose machine code is in memory already, where a compiler in this process has placed it.
+    ///
+    /// # Errors
+    /// As [`Executable::new_with`], and a function that is not in that memory.
+    pub fn with_code(program: Program, operations: &Operations, code: Box<dyn Code>) -> Result<Executable, LoadError> {
+        Ok(Executable { plan: Arc::new(load::load(program, operations, code)?), idle: Arc::default() })
     }
 
     /// A session for sizes.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Size, Tensor,
-    code::CodeMemory,
+    code::{self, Code},
     custom::Operations,
     kernels::{
         KernelTable, Level,
@@ -21,19 +21,18 @@ use crate::{
 };
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Loads a program.
-pub(super) fn load(program: Program, operations: &Operations) -> Result<Plan, LoadError> {
+/// Loads a program whose machine code lies in `memory`.
+pub(super) fn load(program: Program, operations: &Operations, memory: Box<dyn Code>) -> Result<Plan, LoadError> {
     check_nesting(&program.body)?;
     let Program { symbols, inputs, outputs, states, checks, weights, buffers, functions, code, body } = program;
     let mut names = BTreeSet::new();
     if let Some(symbol) = symbols.iter().find(|symbol| !names.insert(symbol.name.clone())) {
         return Err(LoadError::DuplicateSymbol { symbol: symbol.name.clone() });
     }
-    let memory = CodeMemory::new(&code)?;
     let mut loader = Loader {
         sizes: SizeTableBuilder::new(symbols.iter().map(|symbol| &symbol.name)),
         operations,
-        memory: &memory,
+        memory: &*memory,
         code: code.len(),
         functions: &functions,
         sources: &buffers,
@@ -105,7 +104,7 @@ pub(super) fn is_aligned(tensor: &Tensor) -> bool {
 struct Loader<'program> {
     sizes: SizeTableBuilder,
     operations: &'program Operations,
-    memory: &'program CodeMemory,
+    memory: &'program dyn Code,
     code: usize,
     functions: &'program [Function],
     sources: &'program [Buffer],
@@ -146,10 +145,10 @@ impl Loader<'_> {
     fn function(&self, index: u32) -> Result<(KernelFunction, Option<&'static Builtin>), LoadError> {
         match &self.functions[index as usize] {
             &Function::Generated { offset, length } => {
-                let function = self.memory.function(offset as usize, length as usize);
+                let address = self.memory.address(offset as usize, length as usize);
                 let end = u64::from(offset) + u64::from(length);
-                let function = function.filter(|_| end <= self.code as u64);
-                function.map(|function| (function, None)).ok_or(LoadError::Function {
+                let address = address.filter(|_| end <= self.code as u64);
+                address.map(|address| (code::function(address), None)).ok_or(LoadError::Function {
                     function: index,
                     offset,
                     length,

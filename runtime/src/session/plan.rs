@@ -4,7 +4,7 @@
 use super::sizes::{SizeId, SizeTable};
 use crate::{
     ElementType, Tensor,
-    code::CodeMemory,
+    code::Code,
     custom::CustomKernel,
     kernels::{KernelTable, builtin::Builtin},
     program::{Base, KernelFunction, Port, Symbol},
@@ -35,7 +35,7 @@ pub(crate) struct Plan {
     /// The micro-kernels that kernels call.
     pub(crate) table: &'static KernelTable,
     /// Keeps the generated functions in memory.
-    pub(super) _code: CodeMemory,
+    pub(super) _code: Box<dyn Code>,
     /// Bytes of machine code.
     pub(super) code_bytes: usize,
 }
