@@ -56,6 +56,10 @@ const MOST_POSITIONS: i64 = 1 << 56;
 /// Refuses sizes whose products do not fit the arithmetic of addresses. Symbols are checked when they are bound.
 fn sizes_are_possible(module: &Module) -> Result<(), PlanError> {
     for node in module.functions.iter().flat_map(|function| function.graph.node_weights()) {
+        // The variables of a scan, a loop or a call say how arrays fit, not what is visited together.
+        if !node.op.functions().is_empty() {
+            continue;
+        }
         let known = node.variables.iter().filter_map(|variable| variable.size().as_constant());
         let positions = known.filter(|size| *size > 0).try_fold(1i64, i64::checked_mul);
         if positions.is_none_or(|positions| positions > MOST_POSITIONS) {
