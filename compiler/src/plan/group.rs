@@ -306,6 +306,15 @@ impl Builder<'_> {
         if read.len() != self.moving_variables(root).len() {
             return;
         }
+        // In the kernel the maps have one value at a time: nothing can read them at another position, or in another part of it.
+        let reads_elsewhere = |(other, operand): (usize, Value)| {
+            other != slot
+                && self.reads_group(operand, home)
+                && !(group.kind == Kind::Fold && self.trace(root, other, operand) == trace)
+        };
+        if self.function.operands(root).into_iter().enumerate().any(reads_elsewhere) {
+            return;
+        }
         let outside = source.nodes().any(|member| self.read_outside(member, home, root));
         // What others read is written here, so all of it must pass by.
         if outside && !(stores_allowed && self.reads_whole(root, &read, trace.value)) {
@@ -402,6 +411,7 @@ impl Builder<'_> {
             || weights.guard.is_some()
             || !rows.epilogue.is_empty()
             || !self.only_read_by(rows_home, index)
+            || self.reads_group(operands[1], rows_home)
         {
             return None;
         }
