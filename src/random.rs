@@ -3,7 +3,7 @@
 use strang_ir::Literal;
 use strang_runtime::{ElementType, Tensor, tensor::TensorError};
 
-pub use strang_runtime::random::Random;
+pub use strang_ir::generator::Random;
 
 /// A tensor of floats from -1 to 1, or of integers 0 and 1 (which are positions of most tables).
 ///

@@ -23,6 +23,7 @@ pub mod circuit;
 pub mod define;
 pub mod digest;
 pub mod error;
+pub mod generator;
 pub mod index;
 pub mod interpret;
 pub mod json;

@@ -11,7 +11,6 @@ pub mod mapping;
 mod memory;
 pub mod profile;
 pub mod program;
-pub mod random;
 pub mod session;
 pub mod size;
 pub mod team;

@@ -1,6 +1,6 @@
 //! Machine code into the memory of this process, with Cranelift's JIT: on every system that it knows.
 
-use super::CodegenError;
+use super::{ALIGNMENT, CodegenError};
 use cranelift_codegen::ir::Signature;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Module, ModuleError, default_libcall_names};
@@ -41,7 +41,7 @@ pub fn link(program: &Program) -> Result<Box<dyn Code>, CodegenError> {
         let bytes = bytes.ok_or_else(|| CodegenError::Link(format!("there is no code at {offset}")))?;
         if let Entry::Vacant(place) = functions.entry((offset, length)) {
             let id = module.declare_anonymous_function(&signature).map_err(refused)?;
-            module.define_function_bytes(id, ALIGNMENT, bytes, &[]).map_err(refused)?;
+            module.define_function_bytes(id, ALIGNMENT as u64, bytes, &[]).map_err(refused)?;
             place.insert(id);
         }
     }
@@ -52,9 +52,6 @@ pub fn link(program: &Program) -> Result<Box<dyn Code>, CodegenError> {
         .collect();
     Ok(Box::new(Linked { module: Mutex::new(Some(module)), addresses }))
 }
-
-/// Where a function starts is a multiple of this: a cache line.
-const ALIGNMENT: u64 = 64;
 
 impl Code for Linked {
     fn address(&self, offset: usize, length: usize) -> Option<NonNull<u8>> {
@@ -92,7 +89,7 @@ mod tests {
         let code = link(&program).unwrap();
         let [first, second] = [(0, 64), (64, 32)].map(|(offset, length)| code.address(offset, length).unwrap());
         assert_ne!(first, second);
-        assert!(first.addr().get().is_multiple_of(ALIGNMENT as usize));
+        assert!(first.addr().get().is_multiple_of(ALIGNMENT));
         assert!(code.address(64, 64).is_none() && code.address(128, 1).is_none());
         program.functions.push(Function::Generated { offset: 255, length: 2 });
         assert!(matches!(link(&program), Err(CodegenError::Link(_))));

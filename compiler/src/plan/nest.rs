@@ -37,10 +37,7 @@ impl Planner<'_> {
         let root = group.root;
         let node = &scope.function.graph[root];
         let mut body = Block::default();
-        for member in &group.prologue {
-            let value = kernel.node_value(scope, &mut body, *member, &frame_positions(&group.frames[member]))?;
-            kernel.locals.insert((*member).into(), value);
-        }
+        evaluate(scope, group, &group.prologue, &mut kernel, &mut body)?;
         let positions = frame_positions(&group.frames[&root]);
         let slots = scope.function.operands(root).len();
         let mut operands = Vec::with_capacity(slots);
@@ -104,10 +101,7 @@ impl Planner<'_> {
         let root = group.root;
         let node = &scope.function.graph[root];
         let mut prologue = Block::default();
-        for member in &group.prologue {
-            let value = kernel.node_value(scope, &mut prologue, *member, &frame_positions(&group.frames[member]))?;
-            kernel.locals.insert((*member).into(), value);
-        }
+        evaluate(scope, group, &group.prologue, &mut kernel, &mut prologue)?;
         let positions = frame_positions(&group.frames[&root]);
         let element = node.outputs[0].element;
         let operand = kernel.operand(scope, &mut prologue, root, 0, &positions)?;
@@ -235,10 +229,13 @@ impl Planner<'_> {
         let mut kernel = group_kernel(scope, group);
         let positions = frame_positions(&group.frames[&root]);
         let mut block = Block::default();
-        let update = match self.update(scope, group, &mut kernel, &mut block) {
+        let update = evaluate(scope, group, &group.prologue, &mut kernel, &mut block)
+            .and_then(|()| kernel.operand(scope, &mut block, root, UPDATES, &positions));
+        let update = match update {
             Ok(update) => update,
             Err(must_store) => return Ok(Err(must_store)),
         };
+        kernel.locals.clear();
         let reads = match kernel.index_reads(scope, root, &positions, 2) {
             Ok(reads) => reads,
             Err(must_store) => return Ok(Err(must_store)),
@@ -273,23 +270,6 @@ impl Planner<'_> {
         Ok(Ok(finish(kernel, Body::Nest(nest), &label(scope, group))))
     }
 
-    /// The update of a scatter at a position, through the maps that compute it.
-    fn update(
-        &mut self,
-        scope: &mut Scope,
-        group: &Group,
-        kernel: &mut KernelBuilder,
-        block: &mut Block,
-    ) -> Result<u32, MustStore> {
-        for member in &group.prologue {
-            let value = kernel.node_value(scope, block, *member, &frame_positions(&group.frames[member]))?;
-            kernel.locals.insert((*member).into(), value);
-        }
-        let update = kernel.operand(scope, block, group.root, UPDATES, &frame_positions(&group.frames[&group.root]))?;
-        kernel.locals.clear();
-        Ok(update)
-    }
-
     /// Evaluates the maps on a root's result and writes what others need.
     ///
     /// # Errors
@@ -303,10 +283,7 @@ impl Planner<'_> {
         roots: &[NodeIndex],
         order: &[usize],
     ) -> Result<Vec<Store>, MustStore> {
-        for member in &group.epilogue {
-            let value = kernel.node_value(scope, block, *member, &frame_positions(&group.frames[member]))?;
-            kernel.locals.insert((*member).into(), value);
-        }
+        evaluate(scope, group, &group.epilogue, kernel, block)?;
         let nodes: Vec<NodeIndex> = roots.iter().chain(&group.epilogue).copied().collect();
         Ok(self.stores(scope, group, kernel, &nodes, order))
     }
@@ -375,6 +352,21 @@ impl Planner<'_> {
         // A parameter without data is named when the read of it fails.
         let _ = self.bind_parameters(scope, &nodes);
     }
+}
+
+/// Evaluates maps that are fused into a kernel, so that later reads of them find their values.
+fn evaluate(
+    scope: &Scope,
+    group: &Group,
+    members: &[NodeIndex],
+    kernel: &mut KernelBuilder,
+    block: &mut Block,
+) -> Result<(), MustStore> {
+    for member in members {
+        let value = kernel.node_value(scope, block, *member, &frame_positions(&group.frames[member]))?;
+        kernel.locals.insert((*member).into(), value);
+    }
+    Ok(())
 }
 
 fn group_kernel(scope: &Scope, group: &Group) -> KernelBuilder {

@@ -12,9 +12,9 @@ use strang_compiler::{
 };
 use strang_ir::{
     Bindings, ElementType, Literal,
+    generator::Random,
     scalar::{Binary, Unary},
 };
-use strang_runtime::random::Random;
 
 /// Differences from the definition: the sum of weights divides last, and exponentials are rescaled.
 const ULPS: u32 = 100;

@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use strang_compiler::plan::kernel::{Block, Body, Depthwise, Instruction, Kernel, Store};
 use strang_ir::{
     Bindings, ElementType, Literal, Size,
+    generator::Random,
     scalar::{Binary, Unary},
 };
 use strang_runtime::kernels::Level;
-use strang_runtime::random::Random;
 
 /// What follows a convolution in networks, and what does not.
 const FINISHES: usize = 9;

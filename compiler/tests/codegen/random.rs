@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use strang_compiler::plan::kernel::{Access, Block, Body, Fold, Guard, Instruction, Kernel, LoopVariable, Nest, Store};
 use strang_ir::{
     Atom, Bindings, Condition, ElementType, IndexExpr, Literal, Size,
+    generator::Random,
     op::Monoid,
     scalar::{Binary, Unary},
 };
-use strang_runtime::random::Random;
 
 const SIZES: &[i64] = &[1, 2, 3, 4, 5, 7, 8, 13, 16, 17, 19, 32, 33, 64, 100];
 const FOLDED: &[i64] = &[1, 2, 3, 5, 9, 16, 19, 37, 48];

@@ -12,7 +12,7 @@ use strang_compiler::{
     plan::{PlanOptions, plan},
     rewrite::{RewriteOptions, rewrite},
 };
-use strang_runtime::random::Random;
+use strang_ir::generator::Random;
 
 /// What a user's file goes through before code is generated.
 fn judge(bytes: &[u8]) -> Result<(), String> {

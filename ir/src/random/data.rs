@@ -1,7 +1,6 @@
 //! Random elements.
 
-use crate::{ElementType, Literal, Tensor};
-use strang_runtime::random::Random;
+use crate::{ElementType, Literal, Tensor, generator::Random};
 
 /// A generator of elements.
 pub(super) struct Elements {

@@ -41,7 +41,7 @@ pub fn verify(module: &Module) -> Result<Verified, CircuitError> {
         }
         verifier.states(function)?;
     }
-    symbols_are_bound(module)?;
+    sizes_have_values(module)?;
     Ok(Verified { checks: verifier.checks })
 }
 
@@ -133,8 +133,9 @@ impl Verifier<'_> {
     }
 }
 
-/// Every symbol must be an axis of an input of the entry, for else no run can bind it.
-fn symbols_are_bound(module: &Module) -> Result<(), CircuitError> {
+/// Every size must have a value: its symbols are axes of inputs of the entry, for else no run can bind them, and without
+/// symbols it can be computed now.
+fn sizes_have_values(module: &Module) -> Result<(), CircuitError> {
     let entry = module.entry();
     let mut bound: BTreeSet<Arc<str>> = BTreeSet::new();
     for input in &entry.inputs {

@@ -1,4 +1,4 @@
-//! The cost of terms: a roofline over fused kernels, from a named target.
+//! The cost of terms: a roofline over fused kernels, of machines of a level.
 //!
 //! A kernel takes the larger of its arithmetic and its traffic. Planning fuses maps into the kernel whose result they read
 //! position by position, so such a map pays for its arithmetic and its other operands alone. Weights made of others cost
