@@ -13,7 +13,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod bisect;
 pub mod check;
+pub mod explain;
 pub mod files;
 pub mod load;
 pub mod npy;
@@ -70,6 +72,8 @@ pub struct Compiler {
     values: BTreeMap<String, Tensor>,
     keep_as_written: bool,
     level: Option<Level>,
+    fuel: Option<usize>,
+    explain: bool,
 }
 
 /// A compiled model with every stage it went through.
@@ -139,6 +143,21 @@ impl Compiler {
         self
     }
 
+    /// Stops rewriting after so many applications of rules: with fewer or more of them, which one made a difference is found
+    /// (see [`mod@bisect`]).
+    #[must_use]
+    pub fn fuel(mut self, applications: usize) -> Self {
+        self.fuel = Some(applications);
+        self
+    }
+
+    /// Has the receipt tell which rules nearly shaped each layer, and what stopped them. Rewriting then takes longer.
+    #[must_use]
+    pub fn explain(mut self, explain: bool) -> Self {
+        self.explain = explain;
+        self
+    }
+
     /// Reads a model file.
     ///
     /// # Errors
@@ -173,7 +192,10 @@ impl Compiler {
             (module.clone(), rewrite::Receipt::default())
         } else {
             let level = self.level.map_or_else(Level::detect, Ok)?;
-            rewrite::rewrite(&module, &rewrite::RewriteOptions::for_level(level))?
+            let mut options = rewrite::RewriteOptions::for_level(level);
+            options.fuel = self.fuel.unwrap_or(options.fuel);
+            options.explain = self.explain;
+            rewrite::rewrite(&module, &options)?
         };
         timed.lap("rewrite");
         let options = plan::PlanOptions { representative: BTreeMap::new(), checks: verified.checks };

@@ -1,5 +1,6 @@
 //! Tests of whole programs. One binary, because linking is what tests wait for.
 
+mod bisect;
 mod circuits;
 mod command_line;
 mod files;

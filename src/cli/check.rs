@@ -4,10 +4,7 @@ use super::{ModelArguments, explain, inputs::InputArguments, output::showln, rep
 use indicatif::{ProgressBar, ProgressStyle};
 use miette::{Result, miette};
 use std::path::PathBuf;
-use strang::{
-    check::{Against, CheckError, Deviation},
-    npy,
-};
+use strang::check::{Against, CheckError, Deviation};
 
 /// The largest error that is none: what sums in another order and our own functions may differ by.
 const TOLERANCE: f64 = 1e-3;
@@ -43,15 +40,7 @@ impl Check {
         let module = super::load_with_progress(&self.model)?;
         let executable = compiler.compile(module.clone()).map_err(explain)?.executable;
         let inputs = self.inputs.read_any(&executable)?;
-        let reference = match &self.reference {
-            None => None,
-            Some(folder) => {
-                let read = |(position, port): (usize, &strang::runtime::program::Port)| {
-                    npy::read(&folder.join(format!("output_{position}.npy")), Some(port.element))
-                };
-                Some(executable.outputs().enumerate().map(read).collect::<Result<Vec<_>, _>>().map_err(report)?)
-            }
-        };
+        let reference = super::inputs::references(self.reference.as_deref(), &executable)?;
         let bar = ProgressBar::new(0).with_message("checking");
         if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos} of {len} layers, {eta} left") {
             bar.set_style(style);

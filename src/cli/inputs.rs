@@ -117,6 +117,18 @@ impl InputArguments {
     }
 }
 
+/// The tensors of a folder with what the outputs should be, if one is given.
+///
+/// # Errors
+/// Files that are missing or hold something else.
+pub fn references(folder: Option<&Path>, executable: &Executable) -> Result<Option<Vec<Tensor>>> {
+    let Some(folder) = folder else { return Ok(None) };
+    let read = |(position, port): (usize, &Port)| {
+        npy::read(&folder.join(format!("output_{position}.npy")), Some(port.element))
+    };
+    executable.outputs().enumerate().map(read).collect::<Result<Vec<_>, _>>().map(Some).map_err(report)
+}
+
 /// What to say when there are inputs and no word about them.
 fn needed(ports: &[&Port]) -> miette::Report {
     let inputs: Vec<String> =

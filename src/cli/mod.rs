@@ -1,8 +1,10 @@
 //! The commands of the program, one file each, and what they share.
 
 mod bench;
+mod bisect;
 mod check;
 mod compile;
+mod explain;
 mod inputs;
 mod output;
 mod rules;
@@ -36,6 +38,7 @@ Start here:
   strang check model.onnx --random 0         compare compiled code with the reference interpreter
   strang bench model.onnx --threads 1,2      how long it takes
   strang compile model.onnx --emit plan      what it was compiled to
+  strang explain model.onnx                  which rules made it faster
 `strang help COMMAND` says more about each.";
 
 #[derive(Subcommand)]
@@ -46,6 +49,8 @@ enum Command {
     Check(check::Check),
     Bench(bench::Bench),
     Rules(rules::Rules),
+    Explain(explain::Explain),
+    Bisect(bisect::Bisect),
 }
 
 /// Reads the command line and does what it says.
@@ -57,6 +62,8 @@ pub fn main() -> Result<()> {
         Command::Check(command) => command.execute(),
         Command::Bench(command) => command.execute(),
         Command::Rules(command) => command.execute(),
+        Command::Explain(command) => command.execute(),
+        Command::Bisect(command) => command.execute(),
     }
 }
 
@@ -68,11 +75,15 @@ struct ModelArguments {
     /// Fix a symbolic size of the model, as in `--dim batch=8`
     #[arg(long = "dim", value_name = "NAME=SIZE", value_parser = dimension)]
     dimensions: Vec<(String, i64)>,
+    /// Stop rewriting after so many applications of rules (`strang bisect` says of which)
+    #[arg(long, value_name = "N")]
+    fuel: Option<usize>,
 }
 
 impl ModelArguments {
     fn compiler(&self) -> strang::Compiler {
         let start = strang::Compiler::new();
+        let start = self.fuel.map_or(start.clone(), |applications| start.fuel(applications));
         self.dimensions.iter().fold(start, |compiler, (name, size)| compiler.dimension(name, *size))
     }
 }

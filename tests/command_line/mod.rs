@@ -52,8 +52,11 @@ fn assert_has(text: &str, parts: &[&str]) {
 #[test]
 fn help_teaches() {
     let folder = folder();
-    assert_has(&prints(folder.path(), &["--help"]), &["run", "compile", "show", "check", "bench", "Start here:"]);
-    for command in ["run", "compile", "show", "check", "bench"] {
+    assert_has(
+        &prints(folder.path(), &["--help"]),
+        &["run", "compile", "show", "check", "bench", "explain", "bisect", "Start here:"],
+    );
+    for command in ["run", "compile", "show", "check", "bench", "explain", "bisect"] {
         assert_has(&prints(folder.path(), &[command, "--help"]), &["Example", "strang ", "MODEL", "--dim"]);
     }
 }
@@ -172,7 +175,7 @@ fn check_names_what_is_wrong() {
 fn mistakes_are_shown_in_the_source() {
     let folder = folder();
     fs::write(folder.path().join("wrong.ncd"), CIRCUIT.replace("%x[b, c], @w", "%z[b, c], @w")).unwrap();
-    for command in ["run", "compile", "show", "check", "bench"] {
+    for command in ["run", "compile", "show", "check", "bench", "explain", "bisect"] {
         let said = fails(folder.path(), &[command, "wrong.ncd"]);
         assert_has(&said, &["wrong.ncd:5:18", "%z", "map mul : %z[b, c]", "did you mean"]);
         assert_has(&fails(folder.path(), &[command, "missing.onnx"]), &["missing.onnx"]);
@@ -200,4 +203,21 @@ fn a_reader_may_stop_reading() {
         assert!(output.stderr.is_empty(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{command:?} ends with {}", output.status);
     }
+}
+
+#[test]
+fn explain_and_bisect_tell_of_rules() {
+    let folder = folder();
+    let path = folder.path();
+    assert_has(&prints(path, &["explain", "scores.ncd"]), &["1 operations became 1 in 1 kernels", "windows"]);
+    assert_has(
+        &prints(path, &["explain", "scores.ncd", "--layer", "y"]),
+        &["%y", "as written", "runs in a map for %y"],
+    );
+    assert_has(&fails(path, &["explain", "scores.ncd", "--layer", "zzz"]), &["no layer", "zzz", "%y"]);
+    let all = prints(path, &["bisect", "scores.ncd", "--random", "0", "--dim", "b=2"]);
+    assert_has(&all, &["the error is 0.0e0 with all 0 applications"]);
+    prints(path, &["run", "scores.ncd", "--random", "1", "--dim", "b=2", "--outputs", "wrong", "--fuel", "0"]);
+    let arguments = ["bisect", "scores.ncd", "--random", "0", "--dim", "b=2", "--reference", "wrong"];
+    assert_has(&fails(path, &arguments), &["without any rule", "no rule is at fault"]);
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `#! run`, then `#! in [[1, 2]]` an input, `#! out [3]` a result | the interpreter and compiled code, on one and two threads, give these results |
 //! | `#! error` | the file is refused, with exactly the message in the lines `#\|` |
+//! | `#! explain`, `#! explain NAME` | what `strang explain` tells of the whole, or of layers, is exactly the lines `#\|` |
 //! | `#! print rewritten`, `plan`, `clif CPU`, `asm CPU` | this stage prints exactly the lines `#\|` |
 //!
 //! Numbers are JSON, with `"inf"`, `"-inf"` and `"nan"` as texts. `UPDATE_FILES=1 cargo test files` writes the lines `#|`.
@@ -74,6 +75,7 @@ fn test(name: &str, source: &str) -> Result<String, String> {
             "in" => runs.last_mut().ok_or("`in` before `run`")?.inputs.push(rest),
             "out" => runs.last_mut().ok_or("`out` before `run`")?.outputs.push(rest),
             "error" => printed += &refusal(name, source)?,
+            "explain" => printed += &explain(module(name, source)?, rest)?,
             "print" => printed += &print(&module(name, source)?, rest)?,
             other => return Err(format!("`{other}` is no test")),
         }
@@ -102,6 +104,15 @@ fn refusal(name: &str, source: &str) -> Result<String, String> {
             Err(error) => Ok(error.to_string()),
             Ok(_) => Err("is not refused".into()),
         },
+    }
+}
+
+fn explain(module: Module, name: &str) -> Result<String, String> {
+    let compiler = Compiler::new().level(Level::Avx512).explain(true);
+    let planned = compiler.plan(module).map_err(|error| error.to_string())?;
+    match name {
+        "" => Ok(strang::explain::whole(&planned)),
+        name => strang::explain::layers(&planned, name).map_err(|error| error.to_string()),
     }
 }
 

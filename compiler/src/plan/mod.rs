@@ -19,7 +19,7 @@ mod control;
 mod cost;
 pub mod error;
 pub mod evaluate;
-mod group;
+pub mod group;
 pub mod kernel;
 mod layout;
 mod lower;

@@ -2,7 +2,7 @@
 //!
 //! Views stay, because reading through them costs nothing; so do nodes whose result is much larger than what they read.
 
-use super::{Application, Receipt, RewriteError};
+use super::{Receipt, RewriteError};
 use crate::plan::error::layer_of;
 use petgraph::{Direction, stable_graph::NodeIndex, visit::EdgeRef};
 use strang_ir::{
@@ -14,13 +14,16 @@ use strang_runtime::size::SizeError;
 /// Results up to this size are stored however small their operands are.
 const SMALL: usize = 1 << 14;
 
-/// Replaces constant nodes by parameters.
+/// Replaces constant nodes by parameters, as long as there is fuel.
 ///
 /// # Errors
 /// A constant that the interpreter cannot compute.
-pub fn fold_constants(module: &mut Module, receipt: &mut Receipt) -> Result<(), RewriteError> {
+pub fn fold_constants(module: &mut Module, fuel: usize, receipt: &mut Receipt) -> Result<(), RewriteError> {
     for position in 0..module.functions.len() {
         for node in module.functions[position].order() {
+            if receipt.spent >= fuel {
+                break;
+            }
             if let Some(operands) = constant_operands(module, position, node) {
                 fold(module, position, node, &operands, receipt)?;
             }
@@ -133,6 +136,6 @@ fn fold(
     for result in function.outputs.iter_mut().filter(|result| result.node == index) {
         *result = replacement.into();
     }
-    receipt.applied.push(Application { rule: "fold-constants".into(), layer });
+    receipt.apply("fold-constants", layer);
     Ok(())
 }

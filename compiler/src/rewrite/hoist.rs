@@ -4,7 +4,7 @@
 //! The law: `scan(f(s, g(x_t))) = scan(f(s, y_t))` with `y = g` applied along the scanned axis. Each element is the same sum
 //! in the same order, so the bits are the same.
 
-use super::{Application, Receipt};
+use super::Receipt;
 use crate::plan::{
     error::layer_of,
     trace::{Trace, operand_trace, through_views},
@@ -16,18 +16,20 @@ use strang_ir::{
     circuit::distinct_variables,
 };
 
-/// Moves contractions out of scans.
-pub fn hoist(module: &mut Module, receipt: &mut Receipt) {
+/// Moves contractions out of scans, as long as there is fuel.
+pub fn hoist(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
     for position in 0..module.functions.len() {
         for scan in module.functions[position].order() {
             let Op::Scan { body, states, .. } = module.functions[position].graph[scan].op else { continue };
             if body.0 as usize >= module.functions.len() || uses(module, body) != 1 || body.0 as usize == position {
                 continue;
             }
-            while let Some(product) = movable(&module.functions[body.0 as usize], states as usize) {
+            while receipt.spent < fuel
+                && let Some(product) = movable(&module.functions[body.0 as usize], states as usize)
+            {
                 let layer = layer_of(&module.functions[body.0 as usize].graph[product.node]);
                 move_out(module, position, scan, body, &product);
-                receipt.applied.push(Application { rule: "hoist-from-scan".into(), layer });
+                receipt.apply("hoist-from-scan", layer);
             }
         }
     }

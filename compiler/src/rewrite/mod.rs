@@ -5,6 +5,7 @@
 //! | `fold`, `evaluate` | nodes of weights alone become weights |
 //! | `hoist` | products out of scans |
 //! | `egraph` | circuits as e-graphs |
+//! | `receipt` | what was done, and what nearly was |
 //! | `rule`, `rules` | rules as values; the list, a family a file |
 //! | `search` | windows, saturation, costs, extraction |
 //! | `describe` | rules as text for people |
@@ -15,16 +16,16 @@ pub mod egraph;
 pub mod evaluate;
 pub mod fold;
 pub mod hoist;
+mod receipt;
 pub mod rule;
 pub mod rules;
 pub mod search;
 pub mod single;
 
-use serde::{Deserialize, Serialize};
-use std::fmt;
 use strang_ir::Module;
 use strang_runtime::kernels::Level;
 
+pub use receipt::{Application, Miss, Obstacle, Reason, Receipt};
 use search::cost::Target;
 
 /// Which rules may be used.
@@ -48,6 +49,10 @@ pub struct RewriteOptions {
     pub iterations: usize,
     /// The number of terms of one window after which no round begins.
     pub nodes: usize,
+    /// After how many applications of rules to stop.
+    pub fuel: usize,
+    /// Whether the receipt tells what nearly was done.
+    pub explain: bool,
 }
 
 impl RewriteOptions {
@@ -61,7 +66,14 @@ impl Default for RewriteOptions {
     /// Costs are those of [`Level::Avx512`], whatever this machine is.
     fn default() -> Self {
         let target = Target::for_level(Level::Avx512);
-        RewriteOptions { numerics: Numerics::default(), target, iterations: 6, nodes: 5_000 }
+        RewriteOptions {
+            numerics: Numerics::default(),
+            target,
+            iterations: 6,
+            nodes: 5_000,
+            fuel: usize::MAX,
+            explain: false,
+        }
     }
 }
 
@@ -78,32 +90,6 @@ pub enum RewriteError {
     },
 }
 
-/// What rewriting did, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
-    /// The rules that were applied.
-    pub applied: Vec<Application>,
-    /// Into how many windows the circuit was cut.
-    pub windows: u32,
-    /// How many of them are different but for their weights, and were searched.
-    pub searched: u32,
-}
-
-/// A rule that was applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Application {
-    /// The rule.
-    pub rule: String,
-    /// The user's layer.
-    pub layer: String,
-}
-
-impl fmt::Display for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.applied.iter().try_for_each(|application| writeln!(f, "{}: {}", application.rule, application.layer))
-    }
-}
-
 /// Rewrites a verified module into an equal one.
 ///
 /// # Errors
@@ -111,9 +97,9 @@ impl fmt::Display for Receipt {
 pub fn rewrite(module: &Module, options: &RewriteOptions) -> Result<(Module, Receipt), RewriteError> {
     let mut module = module.clone();
     let mut receipt = Receipt::default();
-    fold::fold_constants(&mut module, &mut receipt)?;
-    hoist::hoist(&mut module, &mut receipt);
+    fold::fold_constants(&mut module, options.fuel, &mut receipt)?;
+    hoist::hoist(&mut module, options.fuel, &mut receipt);
     search::saturate::saturate(&mut module, options, &mut receipt);
-    fold::fold_constants(&mut module, &mut receipt)?;
+    fold::fold_constants(&mut module, options.fuel, &mut receipt)?;
     Ok((module, receipt))
 }

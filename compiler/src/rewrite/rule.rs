@@ -246,7 +246,13 @@ impl Applier<Term, Knowledge> for Application {
         let ids = bound(graph);
         let matched = Match { graph, pattern: self.place, names: &self.names, ids };
         let conjuncts = self.rule.guard.iter().enumerate();
-        if !conjuncts.filter(|(position, _)| Some(*position) != self.removed).all(|(_, part)| (part.holds)(&matched)) {
+        let mut broken =
+            conjuncts.filter(|(position, part)| Some(*position) != self.removed && !(part.holds)(&matched));
+        if let Some((conjunct, _)) = broken.next() {
+            if matched.graph.analysis.explain && broken.next().is_none() {
+                let origin = matched.graph[class].data.origin;
+                matched.graph.analysis.refusals.insert((self.number, conjunct, origin));
+            }
             return Vec::new();
         }
         let mut hasher = FxHasher::default();
@@ -287,6 +293,9 @@ pub fn record(
     matched: impl FnOnce(&Graph) -> Vec<Term>,
     build: impl FnOnce(&mut Graph) -> Option<Id>,
 ) -> Recorded {
+    if graph.analysis.applied.len() >= graph.analysis.fuel {
+        return Recorded::Nothing;
+    }
     let before = graph.nodes().len();
     graph.analysis.origin = graph[class].data.origin;
     let built = build(graph);

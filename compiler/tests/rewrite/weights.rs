@@ -58,7 +58,7 @@ fn weights_are_what_the_interpreter_says() {
             let sizes = [1 + seed % 5, 1 + seed / 5 % 7, 1 + seed / 3 % 6, 1 + seed % 4].map(|size| size as usize);
             let module = module(circuit, sizes, seed);
             let mut folded = module.clone();
-            fold_constants(&mut folded, &mut Receipt::default()).unwrap();
+            fold_constants(&mut folded, usize::MAX, &mut Receipt::default()).unwrap();
             let computes =
                 |node: &strang_ir::Node| !matches!(node.op, Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::View);
             assert_eq!(folded.entry().graph.node_weights().filter(|node| computes(node)).count(), 1, "{circuit}");

@@ -61,7 +61,7 @@ mod print;
 
 pub use error::{Label, Span, TextError};
 pub(crate) use print::elements;
-pub use print::print;
+pub use print::{print, statements};
 
 use crate::{
     CircuitError, Module, Source,

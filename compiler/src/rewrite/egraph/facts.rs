@@ -130,6 +130,13 @@ pub struct Knowledge {
     pub done: FxHashSet<u64>,
     /// What new terms are made for.
     pub origin: u32,
+    /// How many applications are allowed.
+    pub fuel: usize,
+    /// Whether refusals are noted.
+    pub explain: bool,
+    /// Rules that matched a class but for one conjunct of their guard: the rule, the conjunct and what the class was made
+    /// for.
+    pub refusals: FxHashSet<(usize, usize, u32)>,
 }
 
 /// An application of a rule.

@@ -31,7 +31,8 @@ pub fn convert(
     let externals =
         externals.map(|value| Facts::value(function.element_of(*value), function.shape_of(*value))).collect();
     let parameters = interface.parameters.iter().map(|number| parameter_facts(module, *number)).collect();
-    let knowledge = Knowledge { signatures, externals, parameters, origin: u32::MAX, ..Knowledge::default() };
+    let knowledge =
+        Knowledge { signatures, externals, parameters, origin: u32::MAX, fuel: usize::MAX, ..Knowledge::default() };
     let mut converter = Converter { graph: Graph::new(knowledge), values: FxHashMap::default() };
     for (place, value) in interface.externals.iter().enumerate() {
         let id = converter.graph.add(Term::External(place as u32));

@@ -1,6 +1,6 @@
 //! From extracted terms back to nodes: a template that is put in the place of every window of one kind.
 
-use super::{extract::Choice, window::Interface};
+use super::{extract::Choice, trace::shaped, window::Interface};
 use crate::{
     plan::error::layer_of,
     rewrite::{
@@ -70,7 +70,7 @@ pub fn template(graph: &Graph, choice: &Choice, results: &[Id]) -> Template {
     }
     template.results = results.iter().map(|id| places[&graph.find(*id)]).collect();
     template.drop_unused();
-    template.applied = applied(graph, choice);
+    template.applied = shaped(graph, choice);
     template
 }
 
@@ -195,51 +195,6 @@ fn operand(reads: &mut Vec<(Id, IndexMap)>, value: Id, map: IndexMap) -> ScalarE
         reads.len() - 1
     });
     ScalarExpr::Operand(slot as u32)
-}
-
-/// The rules that made what was chosen, and those that made what these matched, in order of application.
-fn applied(graph: &Graph, choice: &Choice) -> Vec<(usize, u32)> {
-    let canonical = |term: &Term| term.clone().map_children(|id| graph.find(id));
-    let chosen: FxHashSet<&Term> = choice.terms.values().collect();
-    let all = &graph.analysis.applied;
-    let mut made: FxHashMap<Term, usize> = FxHashMap::default();
-    for (position, application) in all.iter().enumerate() {
-        for term in &application.new {
-            made.entry(canonical(term)).or_insert(position);
-        }
-    }
-    let mut pending: Vec<usize> = Vec::new();
-    for (position, application) in all.iter().enumerate() {
-        let found = if application.new.is_empty() {
-            // It says that two terms that were there are equal: it counts where the whole that it matched is gone.
-            let class = graph.find(application.class);
-            let whole = application.matched.last().map(canonical);
-            choice.terms.get(&class).is_some_and(|term| Some(term) != whole.as_ref())
-                && whole.is_some_and(|whole| !chosen.contains(&whole))
-        } else {
-            application.new.iter().any(|term| chosen.contains(&canonical(term)))
-        };
-        if found {
-            pending.push(position);
-        }
-    }
-    let mut used: FxHashSet<usize> = FxHashSet::default();
-    while let Some(position) = pending.pop() {
-        if used.insert(position) {
-            let causes = all[position].matched.iter().filter_map(|term| made.get(&canonical(term)));
-            pending.extend(causes.copied().filter(|cause| *cause < position));
-        }
-    }
-    let mut used: Vec<usize> = used.into_iter().collect();
-    used.sort_unstable();
-    let mut applied = Vec::new();
-    for position in used {
-        let origin = graph[all[position].class].data.origin;
-        if !applied.contains(&(all[position].rule, origin)) {
-            applied.push((all[position].rule, origin));
-        }
-    }
-    applied
 }
 
 impl Template {

@@ -73,6 +73,26 @@ pub fn extract(graph: &Graph, target: &Target, roots: &[Id], price: &dyn Fn(&Ter
     choice
 }
 
+/// What each of some terms of classes costs more, with all that it needs, than what is cheapest there; `None` where nothing
+/// that the roots need can be made of it.
+pub fn excess(graph: &Graph, target: &Target, roots: &[Id], terms: &[(Id, Term)]) -> Vec<Option<f64>> {
+    let reachable = reachable(graph, roots);
+    let places: FxHashMap<Id, usize> = reachable.iter().enumerate().map(|(place, id)| (*id, place)).collect();
+    let own = |term: &Term, id: Id| cost(graph, target, term, id, &|_| None);
+    let priced: Priced = reachable
+        .iter()
+        .map(|id| graph[*id].nodes.iter().map(|term| (term.clone(), own(term, *id))).collect())
+        .collect();
+    let best = greedy(graph, &places, &priced);
+    let words = reachable.len().div_ceil(64);
+    let excess = terms.iter().map(|(id, term)| {
+        let place = *places.get(id)?;
+        let (_, total) = circuit(graph, &places, &best, term, place, own(term, *id), words)?;
+        Some(total - best[place].as_ref()?.total)
+    });
+    excess.collect()
+}
+
 /// The best term of every class, each for itself. Costs only fall from round to round, and a choice travels up one class a
 /// round at least, so as many rounds as there are classes are enough; more would chase rounding.
 fn greedy(graph: &Graph, places: &FxHashMap<Id, usize>, terms: &Priced) -> Vec<Option<Best>> {

@@ -5,4 +5,5 @@ pub mod cost;
 pub mod emit;
 pub mod extract;
 pub mod saturate;
+pub mod trace;
 pub mod window;

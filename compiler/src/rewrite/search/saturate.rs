@@ -4,10 +4,12 @@ use super::{
     convert::{Converted, convert},
     emit::{Template, template},
     extract::{Choice, extract},
+    trace::missed,
     window::{Interface, Keys, windows},
 };
+use crate::plan::error::layer_of;
 use crate::rewrite::{
-    Numerics, Receipt, RewriteOptions,
+    Application, Miss, Numerics, Obstacle, Receipt, RewriteOptions,
     egraph::{Graph, Knowledge, Term, signature::Signatures},
     rule::{COMPILED, Class, Find},
     rules,
@@ -34,8 +36,17 @@ pub fn saturate(module: &mut Module, options: &RewriteOptions, receipt: &mut Rec
 struct Search<'a> {
     options: &'a RewriteOptions,
     signatures: Signatures,
-    /// What was found for the windows of a key; `None` where nothing is cheaper than what is there.
-    found: FxHashMap<Vec<u32>, Option<Rc<Template>>>,
+    /// What was found for the windows of a key.
+    found: FxHashMap<Vec<u32>, Found>,
+}
+
+/// What was found for windows of one kind.
+#[derive(Clone)]
+struct Found {
+    /// What is cheaper than what is there, if anything is.
+    template: Option<Rc<Template>>,
+    /// Rules that nearly shaped it, with the nodes of the window, where they are asked for.
+    missed: Rc<[(usize, u32, Obstacle)]>,
 }
 
 impl Search<'_> {
@@ -47,17 +58,22 @@ impl Search<'_> {
         let mut plans = Vec::new();
         for nodes in windows(function) {
             let (key, interface) = keys.key(module, function, &nodes);
-            let template = match self.found.get(&key) {
+            let found = match self.found.get(&key) {
                 Some(known) => known.clone(),
                 None => {
                     receipt.searched += 1;
-                    let template = self.window(module, function, &nodes, &interface).map(Rc::new);
-                    self.found.insert(key, template.clone());
-                    template
+                    let found = self.window(module, function, &nodes, &interface, receipt);
+                    self.found.insert(key, found.clone());
+                    found
                 }
             };
             receipt.windows += 1;
-            plans.push((nodes, interface, template));
+            for (rule, origin, obstacle) in found.missed.iter() {
+                let rule = rules::all()[*rule];
+                let (layer, reason) = (layer(function, &nodes, *origin), obstacle.reason(rule));
+                receipt.missed.push(Miss { rule: rule.name.into(), layer, reason });
+            }
+            plans.push((nodes, interface, found.template));
         }
         plans.iter().any(|(_, _, template)| template.is_some()).then(|| rebuilt(module, function, &plans, receipt))
     }
@@ -69,13 +85,27 @@ impl Search<'_> {
         function: &Function,
         nodes: &[NodeIndex],
         interface: &Interface,
-    ) -> Option<Template> {
+        receipt: &mut Receipt,
+    ) -> Found {
         let signatures = std::mem::take(&mut self.signatures);
-        let Converted { graph, results } = convert(module, function, nodes, interface, signatures);
+        let Converted { mut graph, results } = convert(module, function, nodes, interface, signatures);
+        graph.analysis.fuel = self.options.fuel.saturating_sub(receipt.spent);
+        graph.analysis.explain = self.options.explain;
         let (graph, choice) = self.cheapest(graph, &results);
-        let found = choice.map(|choice| template(&graph, &choice, &results));
+        if let Some(last) = graph.analysis.applied.last() {
+            receipt.spent += graph.analysis.applied.len();
+            let layer = layer(function, nodes, graph[last.class].data.origin);
+            receipt.last = Some(Application { rule: rules::all()[last.rule].name.into(), layer });
+        }
+        let template = choice.map(|choice| Rc::new(template(&graph, &choice, &results)));
+        let missed = if self.options.explain {
+            let shaped = template.as_ref().map_or(&[][..], |template| &template.applied);
+            missed(&graph, self.options.target, &results, shaped).into()
+        } else {
+            Rc::default()
+        };
         self.signatures = graph.analysis.signatures;
-        found
+        Found { template, missed }
     }
 
     /// The cheapest form of the results, if it is cheaper than the one that is there.
@@ -125,6 +155,11 @@ pub fn run(mut graph: Graph, options: &RewriteOptions) -> Graph {
         }
     }
     graph
+}
+
+/// The layer of a node of a window; nothing for values from outside.
+fn layer(function: &Function, window: &[NodeIndex], node: u32) -> String {
+    window.get(node as usize).map_or_else(String::new, |index| layer_of(&function.graph[*index]))
 }
 
 type Planned = (Vec<NodeIndex>, Interface, Option<Rc<Template>>);

@@ -5,8 +5,9 @@ mod names;
 mod node;
 mod scalar;
 
-use crate::{Function, Module, Op, Parameter, Value};
+use crate::{Function, FunctionId, Module, Op, Parameter, Value};
 use names::{Names, ValueNames};
+use petgraph::stable_graph::NodeIndex;
 use std::fmt::Write;
 use strang_runtime::size::quote;
 
@@ -36,6 +37,19 @@ pub fn print(module: &Module) -> String {
         FunctionPrinter::new(module, &names, position).print(&mut out, position);
     }
     out
+}
+
+/// The statements of a function, as [`print`] writes them, with their nodes: all but inputs and parameters.
+pub fn statements(module: &Module, function: FunctionId) -> Vec<(NodeIndex, String)> {
+    let names = Names::of(module);
+    let printer = FunctionPrinter::new(module, &names, function.0 as usize);
+    let is_statement = |index: &NodeIndex| !matches!(printer.function.graph[*index].op, Op::Input(_) | Op::Param(_));
+    let statement = |index: NodeIndex| {
+        let mut text = String::new();
+        printer.print_node(&mut text, index);
+        (index, text)
+    };
+    printer.function.order().into_iter().filter(is_statement).map(statement).collect()
 }
 
 fn print_parameter(out: &mut String, names: &Names<'_>, position: usize, parameter: &Parameter) {
