@@ -14,6 +14,7 @@
 //! ```
 
 pub mod bisect;
+pub mod budget;
 pub mod check;
 pub mod explain;
 pub mod files;
@@ -51,6 +52,9 @@ pub enum CompileError {
     /// Rewriting failed.
     #[error(transparent)]
     Rewrite(#[from] rewrite::RewriteError),
+    /// An error budget cannot be kept.
+    #[error(transparent)]
+    Budget(#[from] budget::BudgetError),
     /// The environment asks for a level that this machine has not.
     #[error(transparent)]
     Level(#[from] LevelError),
@@ -74,6 +78,7 @@ pub struct Compiler {
     level: Option<Level>,
     fuel: Option<usize>,
     explain: bool,
+    budget: Option<budget::Budget>,
 }
 
 /// A compiled model with every stage it went through.
@@ -158,6 +163,13 @@ impl Compiler {
         self
     }
 
+    /// Allows approximate variants of the circuit, within an error that is measured on samples. The receipt lists them.
+    #[must_use]
+    pub fn budget(mut self, budget: budget::Budget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
     /// Reads a model file.
     ///
     /// # Errors
@@ -188,20 +200,40 @@ impl Compiler {
         let mut timed = Stopwatch { start: Instant::now(), stages: &mut stages };
         let verified = ir::verify::verify(&module)?;
         timed.lap("verify");
-        let (rewritten, receipt) = if self.keep_as_written {
-            (module.clone(), rewrite::Receipt::default())
-        } else {
-            let level = self.level.map_or_else(Level::detect, Ok)?;
-            let mut options = rewrite::RewriteOptions::for_level(level);
-            options.fuel = self.fuel.unwrap_or(options.fuel);
-            options.explain = self.explain;
-            rewrite::rewrite(&module, &options)?
+        let approximated = match &self.budget {
+            Some(budget) => {
+                let exact = Compiler { budget: None, ..self.clone() };
+                Some(budget::approximate(&exact, &module, budget)?)
+            }
+            None => None,
         };
+        let verified = match &approximated {
+            Some(chosen) => {
+                timed.lap("approximate");
+                ir::verify::verify(&chosen.module)?
+            }
+            None => verified,
+        };
+        let base = approximated.as_ref().map_or(&module, |chosen| &chosen.module);
+        let (rewritten, mut receipt) = if self.keep_as_written {
+            (base.clone(), rewrite::Receipt::default())
+        } else {
+            rewrite::rewrite(base, &self.rewrite_options()?)?
+        };
+        receipt.budget = approximated.map(|chosen| chosen.report);
         timed.lap("rewrite");
         let options = plan::PlanOptions { representative: BTreeMap::new(), checks: verified.checks };
         let plan = plan::plan(&rewritten, &options)?;
         timed.lap("plan");
         Ok(Planned { module, rewritten, receipt, plan, stages })
+    }
+
+    fn rewrite_options(&self) -> Result<rewrite::RewriteOptions, CompileError> {
+        let level = self.level.map_or_else(Level::detect, Ok)?;
+        let mut options = rewrite::RewriteOptions::for_level(level);
+        options.fuel = self.fuel.unwrap_or(options.fuel);
+        options.explain = self.explain;
+        Ok(options)
     }
 
     /// Compiles a circuit for this machine.

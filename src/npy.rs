@@ -3,10 +3,10 @@
 
 use crate::files;
 use half::f16;
-use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
+use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder, npz::NpzArchive};
 use std::{
     fs::File,
-    io::{BufReader, Write},
+    io::{BufReader, Read, Write},
     path::{Path, PathBuf},
 };
 use strang_runtime::{ElementType, Tensor};
@@ -57,8 +57,34 @@ pub enum NpyError {
 /// A file that cannot be read, is cut off, or holds something else.
 pub fn read(path: &Path, wanted: Option<ElementType>) -> Result<Tensor, NpyError> {
     let file_error = |source| NpyError::File { path: path.into(), source };
-    let tensor_error = |source| NpyError::Tensor { path: path.into(), source };
     let file = NpyFile::new(BufReader::new(File::open(path).map_err(file_error)?)).map_err(file_error)?;
+    read_array(file, path, wanted)
+}
+
+/// The names of the arrays in a `.npz` file, in its order.
+///
+/// # Errors
+/// A file that cannot be read or is no archive.
+pub fn names(path: &Path) -> Result<Vec<String>, NpyError> {
+    let file_error = |source| NpyError::File { path: path.into(), source };
+    let archive = NpzArchive::open(path).map_err(file_error)?;
+    Ok(archive.array_names().map(ToOwned::to_owned).collect())
+}
+
+/// Reads an array of a `.npz` file as [`read`] does; `None` if there is none of this name.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_named(path: &Path, name: &str, wanted: Option<ElementType>) -> Result<Option<Tensor>, NpyError> {
+    let file_error = |source| NpyError::File { path: path.into(), source };
+    let mut archive = NpzArchive::open(path).map_err(file_error)?;
+    let found = archive.by_name(name).map_err(file_error)?;
+    found.map(|file| read_array(file, path, wanted)).transpose()
+}
+
+fn read_array<R: Read>(file: NpyFile<R>, path: &Path, wanted: Option<ElementType>) -> Result<Tensor, NpyError> {
+    let file_error = |source| NpyError::File { path: path.into(), source };
+    let tensor_error = |source| NpyError::Tensor { path: path.into(), source };
     let shape: Vec<usize> = file.shape().iter().map(|size| *size as usize).collect();
     let strides: Vec<u64> = file.strides().to_vec();
     let fortran = file.order() == Order::Fortran && shape.len() > 1;

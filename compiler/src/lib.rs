@@ -1,6 +1,7 @@
 //! From circuits to programs: import of model files, rewriting with egg, planning of kernels and memory, code generation
 //! with Cranelift.
 
+pub mod approximate;
 pub mod codegen;
 pub mod import;
 pub mod plan;

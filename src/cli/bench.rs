@@ -1,7 +1,14 @@
 //! `strang bench`: how fast a model is.
 
 use super::{
-    ModelArguments, explain, inputs::InputArguments, output::showln, report, run::session_options, show::bytes_text,
+    ModelArguments,
+    budget::{self, BudgetArguments},
+    explain,
+    inputs::InputArguments,
+    output::showln,
+    report,
+    run::session_options,
+    show::bytes_text,
 };
 use indicatif::ProgressBar;
 use miette::{Result, miette};
@@ -33,6 +40,8 @@ pub struct Bench {
     model: ModelArguments,
     #[command(flatten)]
     inputs: InputArguments,
+    #[command(flatten)]
+    budget: BudgetArguments,
     /// Numbers of threads, as in `--threads 1,2`; all that this process may use, if not given
     #[arg(long, value_name = "N", value_delimiter = ',')]
     threads: Vec<usize>,
@@ -66,8 +75,11 @@ impl Bench {
             return Err(miette!("--threads takes at least 1"));
         }
         let start = Instant::now();
-        let model = self.model.compiler().compile_file(&self.model.model).map_err(explain)?;
+        let module = self.model.compiler().load(&self.model.model).map_err(explain)?;
+        let compiler = self.budget.of(self.model.compiler(), &module)?;
+        let model = compiler.compile(module).map_err(explain)?;
         let compiled = start.elapsed();
+        budget::tell(&model.receipt);
         let inputs = self.inputs.read_any(&model.executable)?;
         let bindings = model.executable.bindings(&inputs).map_err(report)?;
         let threads = if self.threads.is_empty() { vec![default_size()] } else { self.threads.clone() };

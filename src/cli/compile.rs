@@ -1,7 +1,12 @@
 //! `strang compile`: show or write any stage of a compilation.
 
-use super::ModelArguments;
-use super::{explain, output::show, report};
+use super::{
+    ModelArguments,
+    budget::{self, BudgetArguments},
+    explain,
+    output::show,
+    report,
+};
 use miette::Result;
 use std::path::PathBuf;
 use strang::{compiler::codegen, files, ir};
@@ -26,6 +31,8 @@ use strang::{compiler::codegen, files, ir};
 pub struct Compile {
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    budget: BudgetArguments,
     /// The stage
     #[arg(long, value_enum, default_value = "plan")]
     emit: Stage,
@@ -60,7 +67,9 @@ impl Compile {
             Stage::Json => ir::json::print(&super::load_with_progress(&self.model)?),
             stage => {
                 let module = super::load_with_progress(&self.model)?;
+                let compiler = self.budget.of(compiler, &module)?;
                 let planned = compiler.plan(module).map_err(explain)?;
+                budget::tell(&planned.receipt);
                 match stage {
                     Stage::Rewritten => ir::text::print(&planned.rewritten),
                     Stage::Plan => planned.plan.to_string(),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bisect;
+mod budget;
 mod check;
 mod compile;
 mod explain;
@@ -12,6 +13,7 @@ mod run;
 mod show;
 mod summary;
 
+use budget::BudgetArguments;
 use clap::{Parser, Subcommand};
 use indicatif::ProgressBar;
 use miette::Result;
@@ -103,16 +105,24 @@ fn load_with_progress(arguments: &ModelArguments) -> Result<Module> {
 }
 
 /// Reads and compiles the model, of which values of inputs may be known, with a spinner while it takes long.
-fn compile_with_progress(arguments: &ModelArguments, values: Vec<(String, Tensor)>) -> Result<Model> {
+fn compile_with_progress(
+    arguments: &ModelArguments,
+    budget: &BudgetArguments,
+    values: Vec<(String, Tensor)>,
+) -> Result<Model> {
     let start = arguments.compiler();
     let compiler = values.into_iter().fold(start, |compiler, (name, value)| compiler.value(name, value));
     let bar = spinner("reading");
     let module = compiler.load(&arguments.model);
     bar.finish_and_clear();
+    let module = module.map_err(explain)?;
+    let compiler = budget.of(compiler, &module)?;
     let bar = spinner("compiling");
-    let model = module.and_then(|module| compiler.compile(module));
+    let model = compiler.compile(module);
     bar.finish_and_clear();
-    model.map_err(explain)
+    let model = model.map_err(explain)?;
+    budget::tell(&model.receipt);
+    Ok(model)
 }
 
 fn spinner(what: &'static str) -> ProgressBar {

@@ -1,6 +1,8 @@
 //! `strang run`: compile a model and run it once.
 
-use super::{ModelArguments, inputs::InputArguments, output::showln, report, summary::summary};
+use super::{
+    ModelArguments, budget::BudgetArguments, inputs::InputArguments, output::showln, report, summary::summary,
+};
 use miette::{Result, miette};
 use std::{path::PathBuf, sync::Arc};
 use strang::{
@@ -25,6 +27,8 @@ pub struct Run {
     model: ModelArguments,
     #[command(flatten)]
     inputs: InputArguments,
+    #[command(flatten)]
+    budget: BudgetArguments,
     /// Write the outputs to this folder, as output_0.npy, output_1.npy, ...
     #[arg(long, value_name = "DIR")]
     outputs: Option<PathBuf>,
@@ -47,7 +51,7 @@ impl Run {
         if self.threads == Some(0) {
             return Err(miette!("--threads takes at least 1"));
         }
-        let model = super::compile_with_progress(&self.model, self.inputs.values(&self.model.model)?)?;
+        let model = super::compile_with_progress(&self.model, &self.budget, self.inputs.values(&self.model.model)?)?;
         let inputs = self.inputs.read(&model.executable)?;
         let bindings = model.executable.bindings(&inputs).map_err(report)?;
         let mut session = model.executable.session(&bindings, &session_options(self.threads)).map_err(report)?;

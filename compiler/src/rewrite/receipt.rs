@@ -1,6 +1,7 @@
 //! What rewriting did and what it nearly did.
 
 use super::rule::Rule;
+use crate::approximate::budget::Report;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -17,8 +18,12 @@ pub struct Receipt {
     pub spent: usize,
     /// The last application of those.
     pub last: Option<Application>,
+    /// The predicted seconds of a run, of what was searched.
+    pub seconds: f64,
     /// Rules that nearly shaped the result, where [`super::RewriteOptions::explain`] asks for them.
     pub missed: Vec<Miss>,
+    /// What an error budget did before, if there was one.
+    pub budget: Option<Report>,
 }
 
 /// A rule that was applied.
@@ -64,6 +69,9 @@ impl fmt::Display for Reason {
 
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(budget) = &self.budget {
+            write!(f, "{budget}")?;
+        }
         self.applied.iter().try_for_each(|application| writeln!(f, "{}: {}", application.rule, application.layer))
     }
 }

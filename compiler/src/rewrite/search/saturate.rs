@@ -45,6 +45,8 @@ struct Search<'a> {
 struct Found {
     /// What is cheaper than what is there, if anything is.
     template: Option<Rc<Template>>,
+    /// The predicted seconds of what is cheapest.
+    seconds: f64,
     /// Rules that nearly shaped it, with the nodes of the window, where they are asked for.
     missed: Rc<[(usize, u32, Obstacle)]>,
 }
@@ -68,6 +70,7 @@ impl Search<'_> {
                 }
             };
             receipt.windows += 1;
+            receipt.seconds += found.seconds;
             for (rule, origin, obstacle) in found.missed.iter() {
                 let rule = rules::all()[*rule];
                 let (layer, reason) = (layer(function, &nodes, *origin), obstacle.reason(rule));
@@ -91,7 +94,7 @@ impl Search<'_> {
         let Converted { mut graph, results } = convert(module, function, nodes, interface, signatures);
         graph.analysis.fuel = self.options.fuel.saturating_sub(receipt.spent);
         graph.analysis.explain = self.options.explain;
-        let (graph, choice) = self.cheapest(graph, &results);
+        let (graph, choice, seconds) = self.cheapest(graph, &results);
         if let Some(last) = graph.analysis.applied.last() {
             receipt.spent += graph.analysis.applied.len();
             let layer = layer(function, nodes, graph[last.class].data.origin);
@@ -105,17 +108,17 @@ impl Search<'_> {
             Rc::default()
         };
         self.signatures = graph.analysis.signatures;
-        Found { template, missed }
+        Found { template, seconds, missed }
     }
 
-    /// The cheapest form of the results, if it is cheaper than the one that is there.
-    fn cheapest(&self, graph: Graph, results: &[Id]) -> (Graph, Option<Choice>) {
+    /// The cheapest form of the results, if it is cheaper than the one that is there, and the seconds of the cheaper.
+    fn cheapest(&self, graph: Graph, results: &[Id]) -> (Graph, Option<Choice>, f64) {
         let target = self.options.target;
         let written = extract(&graph, target, results, &|_, _, own| own);
         let originals: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
         let graph = run(graph, self.options);
         if graph.analysis.applied.is_empty() {
-            return (graph, None);
+            return (graph, None, written.cost);
         }
         let originals: FxHashSet<Term> =
             originals.into_iter().map(|term| term.map_children(|id| graph.find(id))).collect();
@@ -123,7 +126,8 @@ impl Search<'_> {
         let price = |term: &Term, _: Id, own: f64| if originals.contains(term) { own } else { own * (1. + 1e-6) };
         let choice = extract(&graph, target, results, &price);
         let cheaper = choice.cost < written.cost * (1. - 1e-5) && choice.is_acyclic(&graph);
-        (graph, cheaper.then_some(choice))
+        let seconds = if cheaper { choice.cost } else { written.cost };
+        (graph, cheaper.then_some(choice), seconds)
     }
 }
 

@@ -1,0 +1,162 @@
+//! The approximate rules. `h` is the size of the branches: `A` and `F` stand for `h A` and `h F`, primes for Jacobians.
+
+use super::{Variant, macaron, narrow};
+use strang_ir::Module;
+
+/// A law that holds up to an error.
+pub struct ApproximateRule {
+    /// What receipts call it.
+    pub name: &'static str,
+    /// The law, in one line.
+    pub law: &'static str,
+    /// The error, to the second order in the size of the branches.
+    pub expansion: &'static str,
+    /// The power of that size with which the error falls.
+    pub order: u32,
+    /// Where it comes from.
+    pub source: &'static str,
+    /// Where it can be applied.
+    pub find: fn(&Module) -> Vec<Variant>,
+    /// A circuit with branches of size `@h`, where it can be applied.
+    pub example: &'static str,
+}
+
+impl std::fmt::Debug for ApproximateRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Every approximate rule.
+pub fn all() -> &'static [ApproximateRule] {
+    RULES
+}
+
+const TWO_BRANCHES: &str = "axis b = 5   axis m = 6   axis f = 8
+param @h: f64[]   param @a: f64[m, m] param @v: f64[m, f] param @w: f64[f, m]
+fn @f(%x: f64[b, m]) -> f64[b, m] {
+  %p = dot %x[b, {m'}], @a[{m'}, m] -> [b, m]
+  %q = map tanh : %p[b, m] -> [b, m]
+  %s = map $0 + $1 * $2 : %x[b, m], %q[b, m], @h[] -> [b, m]
+  %r = dot %s[b, {m}], @v[{m}, f] -> [b, f]
+  %t = map sigmoid : %r[b, f] -> [b, f]
+  %u = dot %t[b, {f}], @w[{f}, m] -> [b, m]
+  %y = map $0 + $1 * $2 : %s[b, m], %u[b, m], @h[] -> [b, m]
+  return %y
+}";
+
+const PARALLEL_BRANCHES: &str = "axis b = 5   axis m = 6   axis f = 8
+param @h: f64[]   param @a: f64[m, m] param @v: f64[m, f] param @w: f64[f, m]
+fn @f(%x: f64[b, m]) -> f64[b, m] {
+  %p = dot %x[b, {m'}], @a[{m'}, m] -> [b, m]
+  %q = map tanh : %p[b, m] -> [b, m]
+  %s = map $0 + $1 * $2 : %x[b, m], %q[b, m], @h[] -> [b, m]
+  %r = dot %x[b, {m}], @v[{m}, f] -> [b, f]
+  %t = map sigmoid : %r[b, f] -> [b, f]
+  %u = dot %t[b, {f}], @w[{f}, m] -> [b, m]
+  %y = map $0 + $1 * $2 : %s[b, m], %u[b, m], @h[] -> [b, m]
+  return %y
+}";
+
+const MEETING_HALVES: &str = "axis b = 5   axis m = 6   axis f = 8
+param @h: f64[]   param @v: f64[m, f] param @w: f64[f, m] param @c: f64[m, f] param @d: f64[f, m]
+fn @f(%x: f64[b, m]) -> f64[b, m] {
+  %p = dot %x[b, {m}], @v[{m}, f] -> [b, f]
+  %q = map tanh : %p[b, f] -> [b, f]
+  %r = dot %q[b, {f}], @w[{f}, m] -> [b, m]
+  %s = map $0 + $1 * $2 : %x[b, m], %r[b, m], @h[] -> [b, m]
+  %t = dot %s[b, {m}], @c[{m}, f] -> [b, f]
+  %u = map tanh : %t[b, f] -> [b, f]
+  %z = dot %u[b, {f}], @d[{f}, m] -> [b, m]
+  %y = map $0 + $1 * $2 : %s[b, m], %z[b, m], @h[] -> [b, m]
+  return %y
+}";
+
+const THREE_BRANCHES: &str = "axis b = 5   axis m = 6   axis f = 8
+param @h: f64[]   param @a: f64[m, m] param @v: f64[m, f] param @w: f64[f, m]
+fn @f(%x: f64[b, m]) -> f64[b, m] {
+  %p = dot %x[b, {m}], @v[{m}, f] -> [b, f]
+  %q = map sigmoid : %p[b, f] -> [b, f]
+  %r = dot %q[b, {f}], @w[{f}, m] -> [b, m]
+  %s = map $0 + $1 * $2 * 0.5 : %x[b, m], %r[b, m], @h[] -> [b, m]
+  %t = dot %s[b, {m'}], @a[{m'}, m] -> [b, m]
+  %u = map tanh : %t[b, m] -> [b, m]
+  %z = map $0 + $1 * $2 : %s[b, m], %u[b, m], @h[] -> [b, m]
+  %c = dot %z[b, {m}], @v[{m}, f] -> [b, f]
+  %d = map sigmoid : %c[b, f] -> [b, f]
+  %e = dot %d[b, {f}], @w[{f}, m] -> [b, m]
+  %y = map $0 + $1 * $2 * 0.5 : %z[b, m], %e[b, m], @h[] -> [b, m]
+  return %y
+}";
+
+const SPLITTING: &str = "operator splitting (Strang 1968); Macaron layers (Lu et al. 2019)";
+
+const RULES: &[ApproximateRule] = &[
+    ApproximateRule {
+        name: "erase-branch",
+        law: "x + F(x) ~ x",
+        expansion: "F(x)",
+        order: 1,
+        source: "stochastic depth; layer dropping",
+        find: |module| macaron::erasures(module, named("erase-branch")),
+        example: TWO_BRANCHES,
+    },
+    ApproximateRule {
+        name: "sequential-to-parallel",
+        law: "s = x + A(x), s + F(s) ~ s + F(x)",
+        expansion: "F(x + A(x)) - F(x) = F'A + O(h^3)",
+        order: 2,
+        source: "parallel transformer layers (GPT-J)",
+        find: |module| macaron::parallels(module, named("sequential-to-parallel"), false),
+        example: TWO_BRANCHES,
+    },
+    ApproximateRule {
+        name: "parallel-to-sequential",
+        law: "s = x + A(x), s + F(x) ~ s + F(s)",
+        expansion: "F(x) - F(x + A(x)) = -F'A + O(h^3)",
+        order: 2,
+        source: "parallel transformer layers (GPT-J)",
+        find: |module| macaron::sequentials(module, named("parallel-to-sequential")),
+        example: PARALLEL_BRANCHES,
+    },
+    ApproximateRule {
+        name: "merge-meeting-halves",
+        law: "s = x + F(x)/2, s + G(s)/2 ~ x + (F(x) + G(x))/2, one feed-forward layer",
+        expansion: "(G(x + F/2) - G(x))/2 = G'F/4 + O(h^3)",
+        order: 2,
+        source: SPLITTING,
+        find: |module| macaron::parallels(module, named("merge-meeting-halves"), true),
+        example: MEETING_HALVES,
+    },
+    ApproximateRule {
+        name: "lie-trotter-to-strang",
+        law: "+ A, + F ~ + F/2, + A, + F/2",
+        expansion: "(A'F - F'A)/2 + F'F/4 + O(h^3)",
+        order: 2,
+        source: SPLITTING,
+        find: |module| macaron::halvings(module, named("lie-trotter-to-strang")),
+        example: TWO_BRANCHES,
+    },
+    ApproximateRule {
+        name: "strang-to-lie-trotter",
+        law: "+ F/2, + A, + F/2 ~ + A, + F",
+        expansion: "(F'A - A'F)/2 - F'F/4 + O(h^3)",
+        order: 2,
+        source: SPLITTING,
+        find: |module| macaron::joins(module, named("strang-to-lie-trotter")),
+        example: THREE_BRANCHES,
+    },
+    ApproximateRule {
+        name: "erase-hidden-units",
+        law: "sum_i w_i s(v_i x) ~ the sum over the units with the largest weights",
+        expansion: "the sum over the units that go",
+        order: 1,
+        source: "a feed-forward layer cut along its hidden axis, and the lesser part erased; structured pruning",
+        find: |module| narrow::narrowings(module, named("erase-hidden-units")),
+        example: TWO_BRANCHES,
+    },
+];
+
+fn named(name: &str) -> &'static ApproximateRule {
+    RULES.iter().find(|rule| rule.name == name).unwrap_or(&RULES[0])
+}
