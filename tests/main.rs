@@ -1,6 +1,7 @@
 //! Tests of whole programs. One binary, because linking is what tests wait for.
 
 mod bisect;
+mod budget;
 mod circuits;
 mod command_line;
 mod files;

@@ -1,7 +1,11 @@
 //! Rewriting: every rule against the interpreter, and whole circuits before and after.
 
+#[path = "rewrite/approximate.rs"]
+mod approximate;
 #[path = "rewrite/compare.rs"]
 mod compare;
+#[path = "rewrite/families.rs"]
+mod families;
 #[path = "rewrite/laws.rs"]
 mod laws;
 #[path = "rewrite/search.rs"]

@@ -89,6 +89,16 @@ fn @f(%x: f64[b, m]) -> f64[b, m] {
   return %y
 }";
 
+const WIDE_BRANCH: &str = "axis b = 5   axis m = 6   axis f = 32
+param @h: f64[]   param @v: f64[m, f] param @c: f64[f] param @w: f64[f, m]
+fn @f(%x: f64[b, m]) -> f64[b, m] {
+  %r = dot %x[b, {m}], @v[{m}, f] -> [b, f]
+  %s = map sigmoid($0 + $1) : %r[b, f], @c[f] -> [b, f]
+  %u = dot %s[b, {f}], @w[{f}, m] -> [b, m]
+  %y = map $0 + $1 * $2 : %x[b, m], %u[b, m], @h[] -> [b, m]
+  return %y
+}";
+
 const SPLITTING: &str = "operator splitting (Strang 1968); Macaron layers (Lu et al. 2019)";
 
 const RULES: &[ApproximateRule] = &[
@@ -153,7 +163,7 @@ const RULES: &[ApproximateRule] = &[
         order: 1,
         source: "a feed-forward layer cut along its hidden axis, and the lesser part erased; structured pruning",
         find: |module| narrow::narrowings(module, named("erase-hidden-units")),
-        example: TWO_BRANCHES,
+        example: WIDE_BRANCH,
     },
 ];
 
