@@ -4,6 +4,7 @@ mod bisect;
 mod budget;
 mod circuits;
 mod command_line;
+mod diff;
 mod files;
 mod levels;
 mod malformed;

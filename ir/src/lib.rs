@@ -8,6 +8,7 @@
 //! | [`op`] | the closed set of operations |
 //! | [`circuit`], [`canonical`] | nodes, functions, modules; nodes up to the names of variables |
 //! | [`digest`] | digests of constant data |
+//! | [`mod@diff`] | how two modules differ |
 //! | [`mod@text`], [`json`] | the two written forms: parse and print |
 //! | [`mod@verify`] | whether a module is sound |
 //! | [`define`] | composite operations in terms of others |
@@ -21,6 +22,7 @@ pub mod axis;
 pub mod canonical;
 pub mod circuit;
 pub mod define;
+pub mod diff;
 pub mod digest;
 pub mod error;
 pub mod generator;

@@ -7,6 +7,7 @@ use strang::{
     bisect::{Outcome, bisect},
     check::CheckError,
     compiler::rewrite::describe,
+    ir::diff::diff,
 };
 
 /// Find the application of a rewriting rule that makes a model miss a tolerance
@@ -61,8 +62,9 @@ impl Bisect {
                 let application = &culprit.application;
                 showln!("application {}: {} at {}", culprit.number, application.rule, application.layer);
                 showln!("  the error is {:.1e} without it and {:.1e} with it", culprit.without, culprit.with);
+                showln!("\n{}", diff(&culprit.before, &culprit.after));
                 if let Some(text) = describe::rule(&application.rule) {
-                    showln!("\n{text}");
+                    showln!("{text}");
                 }
                 Err(miette!(
                     "one application of `{}` makes the error {:.1e}, more than {tolerance:.1e}",

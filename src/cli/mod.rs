@@ -5,6 +5,7 @@ mod bisect;
 mod budget;
 mod check;
 mod compile;
+mod diff;
 mod explain;
 mod inputs;
 mod output;
@@ -53,6 +54,7 @@ enum Command {
     Rules(rules::Rules),
     Explain(explain::Explain),
     Bisect(bisect::Bisect),
+    Diff(diff::Diff),
 }
 
 /// Reads the command line and does what it says.
@@ -66,6 +68,7 @@ pub fn main() -> Result<()> {
         Command::Rules(command) => command.execute(),
         Command::Explain(command) => command.execute(),
         Command::Bisect(command) => command.execute(),
+        Command::Diff(command) => command.execute(),
     }
 }
 

@@ -221,3 +221,15 @@ fn explain_and_bisect_tell_of_rules() {
     let arguments = ["bisect", "scores.ncd", "--random", "0", "--dim", "b=2", "--reference", "wrong"];
     assert_has(&fails(path, &arguments), &["without any rule", "no rule is at fault"]);
 }
+
+#[test]
+fn diff_says_by_its_exit_code_whether_models_differ() {
+    let folder = folder();
+    let path = folder.path();
+    assert_eq!(prints(path, &["diff", "scores.ncd", "scores.ncd"]), "the circuits are equal\n");
+    fs::write(path.join("other.ncd"), CIRCUIT.replace("map mul", "map add")).unwrap();
+    let output = strang(path, &["diff", "scores.ncd", "other.ncd"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_has(&String::from_utf8_lossy(&output.stdout), &["1 changed", "- %y = map mul", "+ %y = map add"]);
+    assert_eq!(strang(path, &["diff", "scores.ncd", "missing.ncd"]).status.code(), Some(2));
+}
