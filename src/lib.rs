@@ -21,6 +21,7 @@ pub mod files;
 pub mod load;
 pub mod npy;
 pub mod random;
+pub mod save;
 
 pub use strang_compiler as compiler;
 pub use strang_ir as ir;

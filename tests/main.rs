@@ -4,6 +4,7 @@ mod bisect;
 mod budget;
 mod circuits;
 mod command_line;
+mod cut;
 mod diff;
 mod files;
 mod levels;

@@ -3,6 +3,7 @@
 
 pub mod approximate;
 pub mod codegen;
+pub mod cut;
 pub mod import;
 pub mod plan;
 pub mod rewrite;

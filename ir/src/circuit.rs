@@ -220,6 +220,24 @@ impl Function {
         &self.graph[value.node].outputs[value.port as usize]
     }
 
+    /// Has a node read a value in a slot, instead of what it read there.
+    pub fn set_operand(&mut self, reader: NodeIndex, slot: u32, value: Value) {
+        let edges = self.graph.edges_directed(reader, Direction::Incoming);
+        let old = edges.filter(|edge| edge.weight().slot == slot).map(|edge| edge.id()).next();
+        if let Some(old) = old {
+            self.graph.remove_edge(old);
+        }
+        self.graph.add_edge(value.node, reader, Edge { port: value.port, slot });
+    }
+
+    /// Has everything read a value in the place of another, results too.
+    pub fn replace(&mut self, old: Value, new: Value) {
+        for (reader, slot) in self.readers(old) {
+            self.set_operand(reader, slot, new);
+        }
+        self.outputs.iter_mut().filter(|value| **value == old).for_each(|value| *value = new);
+    }
+
     /// The element type of a value.
     pub fn element_of(&self, value: Value) -> ElementType {
         self.output_of(value).element

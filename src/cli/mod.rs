@@ -5,6 +5,7 @@ mod bisect;
 mod budget;
 mod check;
 mod compile;
+mod cut;
 mod diff;
 mod explain;
 mod inputs;
@@ -55,6 +56,7 @@ enum Command {
     Explain(explain::Explain),
     Bisect(bisect::Bisect),
     Diff(diff::Diff),
+    Cut(cut::Cut),
 }
 
 /// Reads the command line and does what it says.
@@ -69,6 +71,7 @@ pub fn main() -> Result<()> {
         Command::Explain(command) => command.execute(),
         Command::Bisect(command) => command.execute(),
         Command::Diff(command) => command.execute(),
+        Command::Cut(command) => command.execute(),
     }
 }
 

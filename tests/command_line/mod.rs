@@ -54,9 +54,9 @@ fn help_teaches() {
     let folder = folder();
     assert_has(
         &prints(folder.path(), &["--help"]),
-        &["run", "compile", "show", "check", "bench", "explain", "bisect", "Start here:"],
+        &["run", "compile", "show", "check", "bench", "explain", "bisect", "diff", "cut", "Start here:"],
     );
-    for command in ["run", "compile", "show", "check", "bench", "explain", "bisect"] {
+    for command in ["run", "compile", "show", "check", "bench", "explain", "bisect", "cut"] {
         assert_has(&prints(folder.path(), &[command, "--help"]), &["Example", "strang ", "MODEL", "--dim"]);
     }
 }
@@ -232,4 +232,25 @@ fn diff_says_by_its_exit_code_whether_models_differ() {
     assert_eq!(output.status.code(), Some(1));
     assert_has(&String::from_utf8_lossy(&output.stdout), &["1 changed", "- %y = map mul", "+ %y = map add"]);
     assert_eq!(strang(path, &["diff", "scores.ncd", "missing.ncd"]).status.code(), Some(2));
+}
+
+#[test]
+fn cut_writes_two_models_that_run_one_after_the_other() {
+    let folder = folder();
+    let path = folder.path();
+    let circuit = "ncd 0.1 \"net\"\naxis b = 2   axis c = 3\nparam @w: f32[c] = [1, 2, 3]\n\
+        fn @net(%x: f32[b, c]) -> (y: f32[b, c]) {\n  %h = map mul : %x[b, c], @w[c] -> [b, c]\n  \
+        %y = map add : %h[b, c], %x[b, c] -> [b, c]\n  return %y\n}\n";
+    fs::write(path.join("net.ncd"), circuit).unwrap();
+    let told = prints(path, &["cut", "net.ncd", "--at", "%h", "-o", "head.ncd", "tail.json"]);
+    assert_has(&told, &["h: f32[2, 3]", "24 B cross in a run", "head.ncd: 50 % of the work"]);
+    let input = Tensor::from_slice(&[2, 3], &[1f32, 2., 3., 4., 5., 6.]).unwrap();
+    npy::write(&path.join("x.npy"), &input).unwrap();
+    prints(path, &["run", "head.ncd", "--input", "x=x.npy", "--outputs", "wire"]);
+    prints(path, &["run", "tail.json", "--input", "h=wire/output_0.npy", "--input", "x=x.npy", "--outputs", "out"]);
+    let result = npy::read(&path.join("out/output_0.npy"), None).unwrap();
+    assert_eq!(result.as_slice::<f32>().unwrap(), [2., 6., 12., 8., 15., 24.]);
+    assert_has(&fails(path, &["cut", "net.ncd", "--at", "k", "-o", "a.ncd", "b.ncd"]), &["no value or layer `k`", "h"]);
+    assert_has(&fails(path, &["cut", "net.ncd", "--at", "h", "-o", "a.ncd", "a.json"]), &["different names"]);
+    assert!(!path.join("a.ncd").exists());
 }

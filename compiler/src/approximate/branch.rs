@@ -1,8 +1,8 @@
 //! Residual branches: sums of a value and something computed from it.
 
-use petgraph::{Direction, stable_graph::NodeIndex, visit::EdgeRef};
+use petgraph::{Direction, stable_graph::NodeIndex};
 use rustc_hash::FxHashSet;
-use strang_ir::{Edge, Function, IndexMap, Literal, Op, ScalarExpr, Value, scalar::Binary};
+use strang_ir::{Function, IndexMap, Literal, Op, ScalarExpr, Value, scalar::Binary};
 
 /// A sum `s = x + F(x)`, or `s = y + F(x)` of an earlier sum `y = x + A(x)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,27 +108,9 @@ fn reached(function: &Function, from: Vec<NodeIndex>, end: NodeIndex, direction:
 pub fn redirect(function: &mut Function, readers: &FxHashSet<NodeIndex>, from: Value, to: Value) {
     for (reader, slot) in function.readers(from) {
         if readers.contains(&reader) {
-            set_operand(function, reader, slot, to);
+            function.set_operand(reader, slot, to);
         }
     }
-}
-
-/// Has everything read a value in the place of another, results too.
-pub fn replace(function: &mut Function, from: Value, to: Value) {
-    for (reader, slot) in function.readers(from) {
-        set_operand(function, reader, slot, to);
-    }
-    function.outputs.iter_mut().filter(|value| **value == from).for_each(|value| *value = to);
-}
-
-/// Has a node read a value in a slot.
-pub fn set_operand(function: &mut Function, reader: NodeIndex, slot: u32, value: Value) {
-    let edges = function.graph.edges_directed(reader, Direction::Incoming);
-    let old = edges.filter(|edge| edge.weight().slot == slot).map(|edge| edge.id()).next();
-    if let Some(old) = old {
-        function.graph.remove_edge(old);
-    }
-    function.graph.add_edge(value.node, reader, Edge { port: value.port, slot });
 }
 
 /// A copy of a branch's region that reads `input` in the place of the branch's own; where each node went is in the pairs.

@@ -5,7 +5,7 @@
 
 use super::{
     Change, Variant,
-    branch::{Branch, branches, copied, moved, redirect, replace, scaled, set_operand},
+    branch::{Branch, branches, copied, moved, redirect, scaled},
     rules::ApproximateRule,
 };
 use crate::{plan::layer_of, rewrite::egraph::signature::same_shape};
@@ -34,7 +34,7 @@ impl Reordering {
         match self {
             Reordering::Erase(branch) => {
                 let skip = function.operands(branch.sum)[branch.slot as usize];
-                replace(function, branch.sum.into(), skip);
+                function.replace(branch.sum.into(), skip);
             }
             Reordering::Parallel(first, second) => {
                 redirect(function, &second.region, first.sum.into(), first.input);
@@ -45,7 +45,7 @@ impl Reordering {
             Reordering::Halve(first, second) => halve(function, first, second),
             Reordering::Join(first, last) => {
                 let skip = function.operands(first.sum)[first.slot as usize];
-                replace(function, first.sum.into(), skip);
+                function.replace(first.sum.into(), skip);
                 scale(function, last, 2.);
             }
         }
@@ -66,7 +66,7 @@ fn halve(function: &mut Function, first: &Branch, second: &Branch) {
     let sum = function.graph[second.sum].clone();
     let before = function.add(sum, &operands);
     redirect(function, &first.region, input, before.into());
-    set_operand(function, first.sum, first.slot, before.into());
+    function.set_operand(first.sum, first.slot, before.into());
 }
 
 /// Scales what a sum adds to its skip.

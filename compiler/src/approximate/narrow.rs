@@ -184,7 +184,7 @@ impl Narrowing {
                 }
             };
             narrowed.insert((number, *axis), value);
-            super::branch::set_operand(&mut module.functions[0], *reader, *slot, value);
+            module.functions[0].set_operand(*reader, *slot, value);
         }
     }
 }

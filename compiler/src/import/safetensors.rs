@@ -80,7 +80,7 @@ fn constant_shape(parameter: &Parameter) -> Option<Vec<usize>> {
 
 /// What to say of a name that the file does not have, with the names that come nearest.
 fn missing(name: &str, names: &[String]) -> String {
-    let mut near: Vec<(usize, &String)> = names.iter().map(|other| (distance(name, other), other)).collect();
+    let mut near: Vec<(usize, &String)> = names.iter().map(|other| (strsim::levenshtein(name, other), other)).collect();
     near.sort();
     let near: Vec<String> = near
         .iter()
@@ -92,22 +92,6 @@ fn missing(name: &str, names: &[String]) -> String {
         true => format!("`{name}` is not in the file"),
         false => format!("`{name}` is not in the file; near it are {}", near.join(", ")),
     }
-}
-
-/// The edit distance (Levenshtein, 1966).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, right) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(left != *right);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 fn element_type(dtype: Dtype) -> Option<ElementType> {

@@ -4,7 +4,7 @@
 
 use super::{Receipt, RewriteError};
 use crate::plan::error::layer_of;
-use petgraph::{Direction, stable_graph::NodeIndex, visit::EdgeRef};
+use petgraph::stable_graph::NodeIndex;
 use strang_ir::{
     Bindings, FunctionId, Module, Node, Op, Parameter, Tensor, Value,
     interpret::{Arithmetic, InterpretError, interpret_node},
@@ -124,18 +124,7 @@ fn fold(
     let function = &mut module.functions[position];
     let replacement = function.add_param(number, &parameter);
     function.graph[replacement].source = node.source.clone();
-    let readers: Vec<_> = function
-        .graph
-        .edges_directed(index, Direction::Outgoing)
-        .map(|edge| (edge.id(), edge.target(), *edge.weight()))
-        .collect();
-    for (edge, reader, weight) in readers {
-        function.graph.remove_edge(edge);
-        function.graph.add_edge(replacement, reader, weight);
-    }
-    for result in function.outputs.iter_mut().filter(|result| result.node == index) {
-        *result = replacement.into();
-    }
+    function.replace(index.into(), replacement.into());
     receipt.apply("fold-constants", layer);
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::plan::{
     error::layer_of,
     trace::{Trace, operand_trace, through_views},
 };
-use petgraph::{Direction, stable_graph::NodeIndex, visit::EdgeRef};
+use petgraph::stable_graph::NodeIndex;
 use std::collections::HashSet;
 use strang_ir::{
     Axis, Edge, Function, FunctionId, IndexExpr, IndexMap, Module, Node, Op, Value, Variable,
@@ -144,20 +144,7 @@ fn move_out(module: &mut Module, outer: usize, scan: NodeIndex, body: FunctionId
     // The body takes it instead of computing it.
     let function = &mut module.functions[body.0 as usize];
     let input = function.add_input(node.outputs[0].name.clone(), element, &axes);
-    let readers: Vec<_> = function
-        .graph
-        .edges_directed(product.node, Direction::Outgoing)
-        .map(|edge| (edge.id(), edge.target(), *edge.weight()))
-        .collect();
-    for (edge, reader, weight) in readers {
-        function.graph.remove_edge(edge);
-        function.graph.add_edge(input, reader, weight);
-    }
-    for result in &mut function.outputs {
-        if result.node == product.node {
-            *result = input.into();
-        }
-    }
+    function.replace(product.node.into(), input.into());
     function.graph.remove_node(product.node);
     function.remove_dead();
 }
