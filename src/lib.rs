@@ -79,6 +79,7 @@ pub struct Compiler {
     level: Option<Level>,
     fuel: Option<usize>,
     explain: bool,
+    extraction: rewrite::Extraction,
     budget: Option<budget::Budget>,
 }
 
@@ -164,6 +165,13 @@ impl Compiler {
         self
     }
 
+    /// Chooses how the cheapest form is found among those that are equal.
+    #[must_use]
+    pub fn extraction(mut self, extraction: rewrite::Extraction) -> Self {
+        self.extraction = extraction;
+        self
+    }
+
     /// Allows approximate variants of the circuit, within an error that is measured on samples. The receipt lists them.
     #[must_use]
     pub fn budget(mut self, budget: budget::Budget) -> Self {
@@ -234,6 +242,7 @@ impl Compiler {
         let mut options = rewrite::RewriteOptions::for_level(level);
         options.fuel = self.fuel.unwrap_or(options.fuel);
         options.explain = self.explain;
+        options.extraction = self.extraction;
         Ok(options)
     }
 

@@ -4,6 +4,10 @@
 mod approximate;
 #[path = "rewrite/compare.rs"]
 mod compare;
+#[path = "rewrite/encoder.rs"]
+mod encoder;
+#[path = "rewrite/extraction.rs"]
+mod extraction;
 #[path = "rewrite/families.rs"]
 mod families;
 #[path = "rewrite/laws.rs"]

@@ -9,7 +9,13 @@ use super::{
 };
 use miette::Result;
 use std::path::PathBuf;
-use strang::{compiler::codegen, files, ir};
+use strang::{
+    compiler::{
+        codegen,
+        rewrite::{Extraction, Receipt},
+    },
+    files, ir,
+};
 
 /// Compile a model and print any stage
 ///
@@ -36,6 +42,9 @@ pub struct Compile {
     /// The stage
     #[arg(long, value_enum, default_value = "plan")]
     emit: Stage,
+    /// How the cheapest form is found. `ilp` also tells how far from the best `greedy` is, and takes long
+    #[arg(long, value_enum, default_value = "greedy")]
+    extract: Extract,
     /// Write to this file instead of the terminal
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -58,10 +67,23 @@ enum Stage {
     Asm,
 }
 
+/// How the cheapest form is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Extract {
+    /// The cheapest form of every part for itself, then of all together
+    Greedy,
+    /// An integer program for every window of up to 2,000 terms
+    Ilp,
+}
+
 impl Compile {
     /// Does it.
     pub fn execute(self) -> Result<()> {
-        let compiler = self.model.compiler();
+        let extraction = match self.extract {
+            Extract::Greedy => Extraction::Greedy,
+            Extract::Ilp => Extraction::Ilp,
+        };
+        let compiler = self.model.compiler().extraction(extraction);
         let text = match self.emit {
             Stage::Ncd => ir::text::print(&super::load_with_progress(&self.model)?),
             Stage::Json => ir::json::print(&super::load_with_progress(&self.model)?),
@@ -70,6 +92,7 @@ impl Compile {
                 let compiler = self.budget.of(compiler, &module)?;
                 let planned = compiler.plan(module).map_err(explain)?;
                 budget::tell(&planned.receipt);
+                tell_audits(&planned.receipt);
                 match stage {
                     Stage::Rewritten => ir::text::print(&planned.rewritten),
                     Stage::Plan => planned.plan.to_string(),
@@ -89,5 +112,22 @@ impl Compile {
             Some(path) => files::replace(path, |file| file.write_all(text.as_bytes()))
                 .map_err(|error| report(format!("{}: {error}", path.display()))),
         }
+    }
+}
+
+/// How far the greedy extraction is from the best, a line a window.
+fn tell_audits(receipt: &Receipt) {
+    for (number, audit) in receipt.audits.iter().enumerate() {
+        let what = if audit.exact { "the best" } else { "the bound" };
+        eprintln!(
+            "window {number}: {} terms, greedy {:.3} us, {what} {:.3} us, gap {:.3} %",
+            audit.terms,
+            audit.greedy * 1e6,
+            audit.bound * 1e6,
+            100. * audit.gap()
+        );
+    }
+    if !receipt.audits.is_empty() {
+        eprintln!("{} of {} kinds of windows audited", receipt.audits.len(), receipt.searched);
     }
 }

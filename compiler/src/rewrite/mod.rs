@@ -38,6 +38,16 @@ pub enum Numerics {
     Fast,
 }
 
+/// How the cheapest form is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extraction {
+    /// Greedily.
+    #[default]
+    Greedy,
+    /// Greedily, and as an integer program that tells how far from the best that is; the better is taken. Slow.
+    Ilp,
+}
+
 /// What rewriting is told.
 #[derive(Clone, Debug)]
 pub struct RewriteOptions {
@@ -53,6 +63,8 @@ pub struct RewriteOptions {
     pub fuel: usize,
     /// Whether the receipt tells what nearly was done.
     pub explain: bool,
+    /// How the cheapest form is found.
+    pub extraction: Extraction,
 }
 
 impl RewriteOptions {
@@ -73,6 +85,7 @@ impl Default for RewriteOptions {
             nodes: 5_000,
             fuel: usize::MAX,
             explain: false,
+            extraction: Extraction::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What rewriting did and what it nearly did.
 
-use super::rule::Rule;
+use super::{rule::Rule, search::ilp::Audit};
 use crate::approximate::budget::Report;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -22,6 +22,8 @@ pub struct Receipt {
     pub seconds: f64,
     /// Rules that nearly shaped the result, where [`super::RewriteOptions::explain`] asks for them.
     pub missed: Vec<Miss>,
+    /// How far the searched windows are from the best, where [`super::Extraction::Ilp`] asks for it; too large ones are left out.
+    pub audits: Vec<Audit>,
     /// What an error budget did before, if there was one.
     pub budget: Option<Report>,
 }

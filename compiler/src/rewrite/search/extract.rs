@@ -29,6 +29,9 @@ struct Best {
     total: f64,
 }
 
+/// What a term of a class counts, given what it costs by itself.
+pub type Price<'a> = &'a dyn Fn(&Term, Id, f64) -> f64;
+
 /// What a term counts where the best terms of all classes are taken.
 type Real<'a> = &'a dyn Fn(&[Option<Best>], Id, &Term) -> f64;
 
@@ -36,14 +39,14 @@ type Real<'a> = &'a dyn Fn(&[Option<Best>], Id, &Term) -> f64;
 type Priced = Vec<Vec<(Term, f64)>>;
 
 /// Extracts the roots. `price` says what a term counts whose cost is given.
-pub fn extract(graph: &Graph, target: &Target, roots: &[Id], price: &dyn Fn(&Term, Id, f64) -> f64) -> Choice {
+pub fn extract(graph: &Graph, target: &Target, roots: &[Id], price: Price) -> Choice {
     let reachable = reachable(graph, roots);
     let places: FxHashMap<Id, usize> = reachable.iter().enumerate().map(|(place, id)| (*id, place)).collect();
     // The costs of terms do not depend on choices.
     let mut terms: Priced = reachable
         .iter()
         .map(|id| {
-            let own = |term: &Term| price(term, *id, cost(graph, target, term, *id, &|_| None));
+            let own = |term: &Term| own_price(graph, target, price, term, *id);
             graph[*id].nodes.iter().map(|term| (term.clone(), own(term))).collect()
         })
         .collect();
@@ -71,6 +74,30 @@ pub fn extract(graph: &Graph, target: &Target, roots: &[Id], price: &dyn Fn(&Ter
         }
     }
     choice
+}
+
+/// What a term counts by itself, whatever else is chosen.
+pub fn own_price(graph: &Graph, target: &Target, price: Price, term: &Term, id: Id) -> f64 {
+    price(term, id, cost(graph, target, term, id, &|_| None))
+}
+
+/// The choice of one term a class, without circles, completed by leaves.
+pub fn assembled(graph: &Graph, target: &Target, roots: &[Id], price: Price, terms: FxHashMap<Id, Term>) -> Choice {
+    let reachable = reachable(graph, roots);
+    let places: FxHashMap<Id, usize> = reachable.iter().enumerate().map(|(place, id)| (*id, place)).collect();
+    let best: Vec<Option<Best>> = reachable
+        .iter()
+        .map(|id| {
+            let leaf = || graph[*id].nodes.iter().find(|term| term.is_leaf()).cloned();
+            let term = terms.get(id).cloned().or_else(leaf)?;
+            Some(Best { term, own: 0., needs: Vec::new(), total: 0. })
+        })
+        .collect();
+    let real = |best: &[Option<Best>], id: Id, term: &Term| {
+        let chosen = |id: Id| best[places[&id]].as_ref().map(|best| &best.term);
+        price(term, id, cost(graph, target, term, id, &chosen))
+    };
+    chosen(graph, roots, &places, &best, &real)
 }
 
 /// What each of some terms of classes costs more, with all that it needs, than what is cheapest there; `None` where nothing
@@ -149,7 +176,7 @@ fn circuit(
 }
 
 /// The classes below the roots, operands of the first terms first.
-fn reachable(graph: &Graph, roots: &[Id]) -> Vec<Id> {
+pub fn reachable(graph: &Graph, roots: &[Id]) -> Vec<Id> {
     let mut seen: FxHashSet<Id> = FxHashSet::default();
     let mut order = Vec::new();
     let mut pending: Vec<(Id, bool)> = roots.iter().rev().map(|root| (graph.find(*root), false)).collect();

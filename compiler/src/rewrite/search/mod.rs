@@ -4,6 +4,7 @@ pub mod convert;
 pub mod cost;
 pub mod emit;
 pub mod extract;
+pub mod ilp;
 pub mod saturate;
 pub mod trace;
 pub mod window;

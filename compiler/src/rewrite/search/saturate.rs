@@ -4,12 +4,13 @@ use super::{
     convert::{Converted, convert},
     emit::{Template, template},
     extract::{Choice, extract},
+    ilp::audit,
     trace::missed,
     window::{Interface, Keys, windows},
 };
 use crate::plan::error::layer_of;
 use crate::rewrite::{
-    Application, Miss, Numerics, Obstacle, Receipt, RewriteOptions,
+    Application, Extraction, Miss, Numerics, Obstacle, Receipt, RewriteOptions,
     egraph::{Graph, Knowledge, Term, signature::Signatures},
     rule::{COMPILED, Class, Find},
     rules,
@@ -94,7 +95,7 @@ impl Search<'_> {
         let Converted { mut graph, results } = convert(module, function, nodes, interface, signatures);
         graph.analysis.fuel = self.options.fuel.saturating_sub(receipt.spent);
         graph.analysis.explain = self.options.explain;
-        let (graph, choice, seconds) = self.cheapest(graph, &results);
+        let (graph, choice, seconds) = self.cheapest(graph, &results, receipt);
         if let Some(last) = graph.analysis.applied.last() {
             receipt.spent += graph.analysis.applied.len();
             let layer = layer(function, nodes, graph[last.class].data.origin);
@@ -112,7 +113,7 @@ impl Search<'_> {
     }
 
     /// The cheapest form of the results, if it is cheaper than the one that is there, and the seconds of the cheaper.
-    fn cheapest(&self, graph: Graph, results: &[Id]) -> (Graph, Option<Choice>, f64) {
+    fn cheapest(&self, graph: Graph, results: &[Id], receipt: &mut Receipt) -> (Graph, Option<Choice>, f64) {
         let target = self.options.target;
         let written = extract(&graph, target, results, &|_, _, own| own);
         let originals: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
@@ -124,7 +125,13 @@ impl Search<'_> {
             originals.into_iter().map(|term| term.map_children(|id| graph.find(id))).collect();
         // Of equally cheap terms the one that is written stays.
         let price = |term: &Term, _: Id, own: f64| if originals.contains(term) { own } else { own * (1. + 1e-6) };
-        let choice = extract(&graph, target, results, &price);
+        let mut choice = extract(&graph, target, results, &price);
+        if self.options.extraction == Extraction::Ilp
+            && let Some((audit, best)) = audit(&graph, target, results, &price, &choice)
+        {
+            receipt.audits.push(audit);
+            choice = best.filter(|best| best.cost < choice.cost * (1. - 1e-9)).unwrap_or(choice);
+        }
         let cheaper = choice.cost < written.cost * (1. - 1e-5) && choice.is_acyclic(&graph);
         let seconds = if cheaper { choice.cost } else { written.cost };
         (graph, cheaper.then_some(choice), seconds)

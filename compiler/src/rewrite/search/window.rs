@@ -16,6 +16,8 @@ use strang_ir::{Function, Literal, Module, Node, Op, Value, op::Norm};
 /// The fewest and most nodes of a window.
 const FEWEST: usize = 32;
 const MOST: usize = 128;
+/// The most nodes of what is left after other windows and is not cut again: searching takes longer than in proportion.
+const LAST: usize = 64;
 
 /// The windows of a function, in order; inputs, parameters and constants stand in none.
 pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
@@ -25,7 +27,8 @@ pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
     let mut windows = Vec::new();
     let mut start = 0;
     while start < order.len() {
-        let end = if order.len() - start <= MOST {
+        let most = if start == 0 { MOST } else { LAST };
+        let end = if order.len() - start <= most {
             order.len()
         } else {
             let badness = |end: &usize| {
@@ -34,7 +37,8 @@ pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
                     + usize::from(belongs_to_what_follows(before))
                     + usize::from(belongs_to_others(after))
             };
-            (start + FEWEST..start + MOST).min_by_key(badness).unwrap_or(order.len())
+            let ends = start + FEWEST..(start + MOST).min(order.len());
+            ends.min_by_key(badness).unwrap_or(order.len())
         };
         windows.push(order[start..end].to_vec());
         start = end;
