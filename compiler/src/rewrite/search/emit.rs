@@ -130,7 +130,11 @@ impl Emitter<'_> {
             let (child, map) = (self.graph.find(*child), &node.maps[slot]);
             let part = match &self.choice.terms[&child] {
                 Term::Constant(literal) if map.fill.is_none() => Some(ScalarExpr::Literal(*literal)),
-                _ if self.uses[&child] == 1 && self.graph[child].data.origin == origin => {
+                // What is made of weights alone stays apart, so that it is computed once.
+                _ if self.uses[&child] == 1
+                    && self.graph[child].data.origin == origin
+                    && !self.graph[child].data.constant =>
+                {
                     self.inline(&node, child, map, &mut reads)
                 }
                 _ => None,
