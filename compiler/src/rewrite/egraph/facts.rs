@@ -39,6 +39,18 @@ impl Range {
         if value.is_nan() { Range::ANY } else { Range { low: value, high: value, nan: false } }
     }
 
+    /// What elements of a type can be.
+    pub fn of_type(element: ElementType) -> Self {
+        match element.integer_range() {
+            Some((low, high)) => Range { low: low as f64, high: high as f64, nan: false },
+            None => Range::ANY,
+        }
+    }
+
+    fn is_within(self, other: Range) -> bool {
+        !self.nan && self.low >= other.low && self.high <= other.high
+    }
+
     /// Whether every element is a finite number.
     pub fn is_finite(self) -> bool {
         !self.nan && self.low.is_finite() && self.high.is_finite()
@@ -79,7 +91,7 @@ impl Facts {
     }
 
     fn ports(ports: Vec<Port>) -> Self {
-        let range = Range::ANY;
+        let range = ports.first().map_or(Range::ANY, |port| Range::of_type(port.element));
         let ports = ports.into();
         Facts { signature: None, ports, constant: false, literal: None, range, view: None, origin: u32::MAX }
     }
@@ -238,13 +250,38 @@ fn operation(graph: &Graph, tag: Tag, children: &[Id]) -> Facts {
         _ => {}
     }
     if !facts.element().is_float() {
-        // Integers wrap.
-        let wraps =
-            matches!(tag, Tag::Unary(Unary::Negate | Unary::Absolute) | Tag::Binary(Binary::Add | Binary::Multiply));
-        let range = if wraps { Range::ANY } else { facts.range };
-        facts.range = Range { nan: false, ..range };
+        // Integers wrap, and conversions saturate: what may leave the type is anywhere in it.
+        let all = Range::of_type(facts.element());
+        let range = match tag {
+            Tag::Binary(function) if !function.is_comparison() => of_integers(function, read(0), read(1)),
+            Tag::Unary(Unary::Negate | Unary::Absolute) => Range::ANY,
+            Tag::Cast if !operand(0).element().is_float() => read(0),
+            _ => facts.range,
+        };
+        facts.range = if range.is_within(all) { range } else { all };
+    } else if tag == Tag::Cast && read(0).is_within(EXACT) && !operand(0).element().is_float() {
+        facts.range = read(0);
     }
     facts
+}
+
+/// Integers that floats of 32 bits hold.
+const EXACT: Range = Range { low: -16_777_216., high: 16_777_216., nan: false };
+
+/// Where a function of two integers lies, if it does not wrap.
+fn of_integers(function: Binary, a: Range, b: Range) -> Range {
+    match function {
+        Binary::Add => Range { low: a.low + b.low, high: a.high + b.high, nan: false },
+        Binary::Subtract => Range { low: a.low - b.high, high: a.high - b.low, nan: false },
+        Binary::Multiply => {
+            let corners = [a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high];
+            let (low, high) = corners.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
+            Range { low, high, nan: false }
+        }
+        Binary::Minimum => Range { low: a.low.min(b.low), high: a.high.min(b.high), nan: false },
+        Binary::Maximum => Range { low: a.low.max(b.low), high: a.high.max(b.high), nan: false },
+        _ => Range::ANY,
+    }
 }
 
 /// Whether a reduction is never over nothing.

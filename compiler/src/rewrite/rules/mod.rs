@@ -5,6 +5,7 @@ mod attention;
 mod broadcast;
 mod convolution;
 mod elementwise;
+mod integers;
 mod linear;
 mod merging;
 mod normalisation;
@@ -27,6 +28,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("normalisation", normalisation::RULES),
         ("attention", attention::RULES),
         ("splitting", splitting::RULES),
+        ("integers", integers::RULES),
     ];
     families.iter().flat_map(|(family, rules)| rules.iter().map(|rule| (*family, rule))).collect()
 });

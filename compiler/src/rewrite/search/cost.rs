@@ -102,7 +102,13 @@ pub fn cost<'a>(
             traffic += size / if graph[*value].data.constant { target.memory } else { target.cache };
         }
     }
-    let arithmetic = positions * work(&node) / if *tag == Tag::Dot { target.products } else { target.functions };
+    let rate = match node.op {
+        Op::Dot { accumulator } if accumulator.is_float() => target.products,
+        // Products of integers run element by element.
+        Op::Dot { .. } => target.functions / 4.,
+        _ => target.functions,
+    };
+    let arithmetic = positions * work(&node) / rate;
     if fused {
         return FUSED * arithmetic + traffic;
     }

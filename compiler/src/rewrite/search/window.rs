@@ -5,7 +5,7 @@
 
 use crate::rewrite::egraph::{
     Facts,
-    facts::Port,
+    facts::{Port, Range},
     signature::{hash_shape, same_shape},
 };
 use petgraph::stable_graph::NodeIndex;
@@ -191,7 +191,9 @@ pub fn parameter_facts(module: &Module, number: u32) -> Facts {
     let mut facts = Facts::parameter(parameter.element, shape, parameter.data.as_ref());
     // Only what a rule may ask for tells windows apart: whether a weight is finite or never negative, not how large it is.
     let range = &mut facts.range;
-    if facts.literal.is_none() {
+    if !parameter.element.is_float() {
+        *range = Range::of_type(parameter.element);
+    } else if facts.literal.is_none() {
         let finite = range.is_finite();
         range.low = if range.low >= 0. { 0. } else { f64::NEG_INFINITY };
         range.high = f64::INFINITY;
