@@ -1,5 +1,5 @@
-//! Arithmetic on weights when a model is compiled, fast: f32 maps, f32 products and concatenations whose operands are read
-//! at affine positions. The interpreter computes everything else, and is what this is tested against: the bits are equal.
+//! Arithmetic on weights when a model is compiled, fast: f32 maps (of integers converted to f32 too), f32 products and
+//! concatenations whose operands are read at affine positions. The interpreter computes everything else, and is what this is tested against: the bits are equal.
 
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use strang_ir::{
 pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     match &node.op {
         Op::Concat { along, .. } => concatenated(node, *along as usize, operands),
-        Op::Map(expression) if is_supported(expression) => mapped(node, expression, operands),
+        Op::Map(expression) if is_supported(expression, operands) => mapped(node, expression, operands),
         Op::Dot { accumulator: ElementType::F32 } if operands.len() == 2 => product(node, operands),
         _ => None,
     }
@@ -37,11 +37,10 @@ impl Strided<'_> {
 
 /// An operand read at an affine position that never lies outside.
 fn strided<'a>(map: &IndexMap, sizes: &[usize], tensor: &'a Tensor) -> Option<Strided<'a>> {
-    if map.fill.is_some() || tensor.element() != ElementType::F32 {
+    if map.fill.is_some() {
         return None;
     }
-    // Weights of a file may lie at any address.
-    let data = tensor.as_slice::<f32>().map(Cow::Borrowed).or_else(|_| tensor.to_vec().map(Cow::Owned)).ok()?;
+    let data = floats(tensor)?;
     let mut strides = vec![0i64; sizes.len()];
     let (mut start, mut unit) = (0i64, 1i64);
     for (expression, extent) in map.exprs.iter().zip(tensor.shape()).rev() {
@@ -61,23 +60,54 @@ fn strided<'a>(map: &IndexMap, sizes: &[usize], tensor: &'a Tensor) -> Option<St
     (inside && sizes.iter().all(|size| *size > 0)).then_some(Strided { data, start: start as usize, strides })
 }
 
-fn is_supported(expression: &ScalarExpr) -> bool {
+/// The elements of an f32 tensor, or of integers as f32.
+fn floats(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
+    macro_rules! converted {
+        ($integer:ty) => {
+            tensor.to_vec::<$integer>().ok()?.into_iter().map(|value| value as f32).collect()
+        };
+    }
+    Some(match tensor.element() {
+        // Weights of a file may lie at any address.
+        ElementType::F32 => match tensor.as_slice::<f32>() {
+            Ok(values) => Cow::Borrowed(values),
+            Err(_) => Cow::Owned(tensor.to_vec().ok()?),
+        },
+        ElementType::I8 => Cow::Owned(converted!(i8)),
+        ElementType::U8 => Cow::Owned(converted!(u8)),
+        ElementType::I16 => Cow::Owned(converted!(i16)),
+        ElementType::U16 => Cow::Owned(converted!(u16)),
+        ElementType::I32 => Cow::Owned(converted!(i32)),
+        _ => return None,
+    })
+}
+
+/// Whether an expression is of f32 alone, operands of other types being converted where they are read.
+fn is_supported(expression: &ScalarExpr, operands: &[Tensor]) -> bool {
+    let is_float = |slot: &u32| operands.get(*slot as usize).is_some_and(|tensor| tensor.element() == ElementType::F32);
     match expression {
-        ScalarExpr::Operand(_) => true,
+        ScalarExpr::Operand(slot) => is_float(slot),
+        ScalarExpr::Cast(ElementType::F32, a) => matches!(**a, ScalarExpr::Operand(_)),
         ScalarExpr::Literal(literal) => literal.element == ElementType::F32,
-        ScalarExpr::Unary(Unary::Negate | Unary::SquareRoot | Unary::ReciprocalSquareRoot, a) => is_supported(a),
+        ScalarExpr::Unary(Unary::Negate | Unary::SquareRoot | Unary::ReciprocalSquareRoot, a) => {
+            is_supported(a, operands)
+        }
         ScalarExpr::Binary(Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide, a, b) => {
-            is_supported(a) && is_supported(b)
+            is_supported(a, operands) && is_supported(b, operands)
         }
         _ => false,
     }
 }
 
-/// Rows of the result along its last axis, in parallel.
-fn by_rows(node: &Node, sizes: &[usize], row: impl Fn(&[usize], &mut [f32]) + Sync) -> Option<Tensor> {
-    let output = &node.outputs[0].variables;
+/// Rows of the result along the last of its variables, in parallel. `sizes` and `output` may have trailing axes as one.
+fn by_rows(
+    result: &[usize],
+    sizes: &[usize],
+    output: &[u32],
+    row: impl Fn(&[usize], &mut [f32]) + Sync,
+) -> Option<Tensor> {
     let shape: Vec<usize> = output.iter().map(|v| sizes[*v as usize]).collect();
-    let mut result = Tensor::zeros(ElementType::F32, &shape).ok()?;
+    let mut result = Tensor::zeros(ElementType::F32, result).ok()?;
     let width = shape.last().copied().unwrap_or(1);
     let values = result.as_mut_slice::<f32>().ok()?;
     values.par_chunks_mut(width.max(1)).with_min_len(1 + 4096 / width.max(1)).enumerate().for_each(
@@ -97,12 +127,32 @@ fn offset(strides: &[i64], position: &[usize]) -> i64 {
     strides.iter().zip(position).map(|(stride, position)| stride * *position as i64).sum()
 }
 
+fn shape_of(node: &Node, sizes: &[usize]) -> Vec<usize> {
+    node.outputs[0].variables.iter().map(|v| sizes[*v as usize]).collect()
+}
+
 fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Option<Tensor> {
-    let sizes = sizes(node)?;
-    let operands: Vec<Strided> =
+    let mut sizes = sizes(node)?;
+    let mut operands: Vec<Strided> =
         node.maps.iter().zip(operands).map(|(map, tensor)| strided(map, &sizes, tensor)).collect::<Option<_>>()?;
-    let last = node.outputs[0].variables.last().copied();
-    by_rows(node, &sizes, |position, values| {
+    let shape = shape_of(node, &sizes);
+    let mut output = node.outputs[0].variables.clone();
+    // Short last axes, as those of a convolution's weights, go with those before them.
+    while let [.., before, last] = output[..] {
+        let (before, last) = (before as usize, last as usize);
+        let together = |operand: &Strided| operand.strides[before] == operand.strides[last] * sizes[last] as i64;
+        if sizes[last] != 1 && !operands.iter().all(together) {
+            break;
+        }
+        if sizes[last] != 1 {
+            operands.iter_mut().for_each(|operand| operand.strides[before] = operand.strides[last]);
+            sizes[before] *= sizes[last];
+        }
+        sizes[last] = 1;
+        output.pop();
+    }
+    let last = output.last().copied();
+    by_rows(&shape, &sizes, &output, |position, values| {
         let row = Row { operands: &operands, position, last };
         values.copy_from_slice(&row.value(expression, values.len()));
     })
@@ -129,6 +179,7 @@ impl Row<'_> {
                     _ => (0..width as i64).map(|column| operand.at(start + stride * column)).collect(),
                 }
             }
+            ScalarExpr::Cast(_, operand) => self.value(operand, width),
             ScalarExpr::Literal(literal) => vec![f32::from_bits(literal.bits as u32); width],
             ScalarExpr::Unary(function, a) => {
                 let mut values = self.value(a, width);
@@ -159,14 +210,15 @@ impl Row<'_> {
 /// One chain of fused multiply-adds an element, in the node's order.
 fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     let sizes = sizes(node)?;
-    if node.outputs[0].element != ElementType::F32 {
+    let is_float = |tensor: &Tensor| tensor.element() == ElementType::F32;
+    if node.outputs[0].element != ElementType::F32 || !operands.iter().all(is_float) {
         return None;
     }
     let (a, b) = (strided(&node.maps[0], &sizes, &operands[0])?, strided(&node.maps[1], &sizes, &operands[1])?);
     let contracted = node.contracted();
     let last = node.outputs[0].variables.last().copied();
     let count: usize = contracted.iter().map(|v| sizes[*v as usize]).product();
-    by_rows(node, &sizes, |position, values| {
+    by_rows(&shape_of(node, &sizes), &sizes, &node.outputs[0].variables, |position, values| {
         values.fill(0.);
         let column = |operand: &Strided| last.map_or(0, |last| operand.strides[last as usize]);
         let (a_column, b_column) = (column(&a), column(&b));

@@ -13,18 +13,27 @@ use strang_runtime::size::SizeError;
 
 /// Results up to this size are stored however small their operands are.
 const SMALL: usize = 1 << 14;
+/// How many times larger than its operands a result may be before rewriting: what is narrow tells rules where values lie.
+pub const NARROW: usize = 2;
+/// How many times larger it may be afterwards: weights of four bits as floats.
+pub const WIDE: usize = 8;
 
-/// Replaces constant nodes by parameters, as long as there is fuel.
+/// Replaces constant nodes by parameters, as long as there is fuel, if they are at most `larger` times what they read.
 ///
 /// # Errors
 /// A constant that the interpreter cannot compute.
-pub fn fold_constants(module: &mut Module, fuel: usize, receipt: &mut Receipt) -> Result<(), RewriteError> {
+pub fn fold_constants(
+    module: &mut Module,
+    larger: usize,
+    fuel: usize,
+    receipt: &mut Receipt,
+) -> Result<(), RewriteError> {
     for position in 0..module.functions.len() {
         for node in module.functions[position].order() {
             if receipt.spent >= fuel {
                 break;
             }
-            if let Some(operands) = constant_operands(module, position, node) {
+            if let Some(operands) = constant_operands(module, position, node, larger) {
                 fold(module, position, node, &operands, receipt)?;
             }
         }
@@ -34,7 +43,7 @@ pub fn fold_constants(module: &mut Module, fuel: usize, receipt: &mut Receipt) -
 }
 
 /// The operands of a node, when all of them are constant and folding pays.
-fn constant_operands(module: &Module, position: usize, index: NodeIndex) -> Option<Vec<Tensor>> {
+fn constant_operands(module: &Module, position: usize, index: NodeIndex, larger: usize) -> Option<Vec<Tensor>> {
     let function = &module.functions[position];
     let node = &function.graph[index];
     let foldable = matches!(
@@ -56,7 +65,7 @@ fn constant_operands(module: &Module, position: usize, index: NodeIndex) -> Opti
     }
     let bytes = bytes_of(node)?;
     let read: usize = operands.iter().map(|operand| operand.bytes().len()).sum();
-    (!operands.is_empty() && bytes <= read.saturating_mul(2).max(SMALL)).then_some(operands)
+    (!operands.is_empty() && bytes <= read.saturating_mul(larger).max(SMALL)).then_some(operands)
 }
 
 /// The bytes of a node's first output, when its sizes are fixed and memory can hold it.

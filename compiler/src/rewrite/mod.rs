@@ -110,9 +110,9 @@ pub enum RewriteError {
 pub fn rewrite(module: &Module, options: &RewriteOptions) -> Result<(Module, Receipt), RewriteError> {
     let mut module = module.clone();
     let mut receipt = Receipt::default();
-    fold::fold_constants(&mut module, options.fuel, &mut receipt)?;
+    fold::fold_constants(&mut module, fold::NARROW, options.fuel, &mut receipt)?;
     hoist::hoist(&mut module, options.fuel, &mut receipt);
     search::saturate::saturate(&mut module, options, &mut receipt);
-    fold::fold_constants(&mut module, options.fuel, &mut receipt)?;
+    fold::fold_constants(&mut module, fold::WIDE, options.fuel, &mut receipt)?;
     Ok((module, receipt))
 }

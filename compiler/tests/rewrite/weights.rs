@@ -1,7 +1,11 @@
 //! Weights made of weights: what is computed when compiling against the interpreter, bit by bit.
 
 use super::compare::difference;
-use strang_compiler::rewrite::{Receipt, fold::fold_constants, rule::Class};
+use strang_compiler::rewrite::{
+    Receipt,
+    fold::{self, fold_constants},
+    rule::Class,
+};
 use strang_ir::{Module, Op, random::random_tensor, text};
 
 const CIRCUITS: &[&str] = &[
@@ -16,6 +20,18 @@ fn @f(%x: f32[c, b]) -> f32[c, b] {
 fn @f(%x: f32[d, b]) -> f32[d, b] {
   %p = dot @v[b, {c}], @w[{c}, d] -> [d, b]
   %r = map add : %x[d, b], %p[d, b] -> [d, b]
+  return %r
+}",
+    "param @w: i8[b, c, a] param @z: i8[b] param @s: f32[b]
+fn @f(%x: f32[b, c, a]) -> f32[b, c, a] {
+  %p = map (cast(f32, $0) - cast(f32, $1)) * $2 : @w[b, c, a], @z[b], @s[b] -> [b, c, a]
+  %r = map add : %x[b, c, a], %p[b, c, a] -> [b, c, a]
+  return %r
+}",
+    "axis e = 1   param @w: u8[b, c, e] param @s: f32[c]
+fn @f(%x: f32[b, c, e]) -> f32[b, c, e] {
+  %p = map cast(f32, $0) * $1 : @w[b, c, e], @s[c] -> [b, c, e]
+  %r = map add : %x[b, c, e], %p[b, c, e] -> [b, c, e]
   return %r
 }",
     "axis e = b + d   param @v: f32[a, b, c] param @w: f32[a, d, c]
@@ -58,7 +74,7 @@ fn weights_are_what_the_interpreter_says() {
             let sizes = [1 + seed % 5, 1 + seed / 5 % 7, 1 + seed / 3 % 6, 1 + seed % 4].map(|size| size as usize);
             let module = module(circuit, sizes, seed);
             let mut folded = module.clone();
-            fold_constants(&mut folded, usize::MAX, &mut Receipt::default()).unwrap();
+            fold_constants(&mut folded, fold::NARROW, usize::MAX, &mut Receipt::default()).unwrap();
             let computes =
                 |node: &strang_ir::Node| !matches!(node.op, Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::View);
             assert_eq!(folded.entry().graph.node_weights().filter(|node| computes(node)).count(), 1, "{circuit}");

@@ -1,7 +1,7 @@
 //! Products of small integers, on the matrix kernels of floats: a float holds every integer of up to 24 bits, so sums that
 //! stay below are exact.
 
-use super::parts::output_frame;
+use super::parts::{in_output_frame, output_frame};
 use crate::rewrite::{
     egraph::{
         Read,
@@ -75,6 +75,38 @@ fn in_floats(node: &Node) -> Node {
 }
 
 pub const RULES: &[Rule] = &[
+    Rule {
+        name: "convert-once",
+        class: Class::Bit,
+        law: "x in one type, then in another = x in the other, where the first holds every x",
+        source: "conversions of integers to wider types are exact",
+        find: Find::Patterns(&["(cast ?s (cast ?t ?x))"], |m| {
+            let element = m.node("s").outputs[0].element;
+            let read = m.through(&[("s", 0), ("t", 0)], "x")?;
+            let frame = output_frame(&m.node("s"));
+            let read = Read { map: in_output_frame(&m.node("s"), &read)?.map, ..read };
+            Some(build::map(m.graph, &frame, ScalarExpr::cast(element, ScalarExpr::Operand(0)), element, vec![read]))
+        }),
+        guard: &[Conjunct {
+            text: "the first type is of integers and holds every integer of the type of x",
+            holds: |m| {
+                let of = |element: ElementType| element.integer_range();
+                let first = m.node("t").outputs[0].element;
+                let (from, through) = (of(m.facts("x").element()), of(first));
+                first.is_integer() && from.zip(through).is_some_and(|(x, t)| x.0 >= t.0 && x.1 <= t.1)
+            },
+            counterexample: "fn @f(%x: f32[a, b]) -> f32[a, b] {
+  %s = map cast(i32, $0) : %x[a, b] -> [a, b]
+  %r = map cast(f32, $0) : %s[a, b] -> [a, b]
+  return %r
+}",
+        }],
+        examples: &["fn @f(%x: i8[a, b]) -> f32[b, a] {
+  %s = map cast(i32, $0) : %x[a, b] -> [a, b]
+  %r = map cast(f32, $0) : %s[a, b] -> [b, a]
+  return %r
+}"],
+    },
     Rule {
         name: "integer-product-in-floats",
         class: Class::Bit,
