@@ -41,6 +41,11 @@ fn part(m: &Match) -> Option<i64> {
     (2..=most.min(count - 1)).rev().find(|terms| count % terms == 0)
 }
 
+/// Whether so many terms, if it is known how many, add up to what floats hold.
+fn fits(m: &Match, terms: Option<i64>) -> bool {
+    terms.is_some_and(|terms| terms as f64 * largest(m) <= EXACT)
+}
+
 /// A value as floats, over its own axes.
 fn as_floats(m: &mut Match, name: &str) -> Id {
     let variable = |size: &Size| Variable::over(&Axis::new("", size.clone()));
@@ -124,7 +129,7 @@ pub const RULES: &[Rule] = &[
         }),
         guard: &[Conjunct {
             text: "as many terms as there are, each of the largest elements, add up to 2^24 at most",
-            holds: |m| terms(&m.node("d")).is_some_and(|terms| terms as f64 * largest(m) <= EXACT),
+            holds: |m| !is_integer_product(m) || fits(m, terms(&m.node("d"))),
             counterexample: "axis k = 8
 fn @f(%x: i32[a, k], %y: i32[k, c]) -> i32[a, c] {
   %s = map $0 * 4099 + 1 : %x[a, k] -> [a, k]
@@ -181,7 +186,7 @@ fn @f(%x: u8[a, k], %z: u8[], %w: i8[k, c]) -> i32[a, c] {
         }),
         guard: &[Conjunct {
             text: "as many terms as a part has, each of the largest elements, add up to 2^24 at most",
-            holds: |m| part(m).is_some_and(|terms| terms as f64 * largest(m) <= EXACT),
+            holds: |m| !is_integer_product(m) || fits(m, part(m)),
             counterexample: "axis k = 16
 fn @f(%x: i32[a, k], %y: i32[k, c]) -> i32[a, c] {
   %s = map $0 * 4099 + 1 : %x[a, k] -> [a, k]
