@@ -9,6 +9,7 @@ mod diff;
 mod files;
 mod levels;
 mod malformed;
+mod quantised;
 mod random;
 
 use std::sync::Arc;

@@ -6,4 +6,5 @@ pub mod codegen;
 pub mod cut;
 pub mod import;
 pub mod plan;
+pub mod quantise;
 pub mod rewrite;

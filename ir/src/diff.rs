@@ -1,13 +1,15 @@
 //! How two modules differ in structure, as text: names of values, axes and variables, sources and blocks do not count.
 //!
-//! Nodes are aligned in two steps: first those that are equal but for what they read, then, between these, those with one
-//! operation. Aligned nodes differ where they read other values, or other weights.
+//! Nodes are aligned step by step: those that compute the same from the same weights, wherever they stand; those that compute
+//! the same from weights of the same types; of the others, in their order, those that are equal but for what they read; and between
+//! these, those with one operation. Aligned nodes differ where they read other values, or other weights.
 
 use crate::{Digest, Function, FunctionId, Module, Node, Op, Source, Value, text::statements};
 use petgraph::stable_graph::NodeIndex;
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 use std::{
+    collections::VecDeque,
     fmt,
     hash::{Hash, Hasher},
 };
@@ -228,25 +230,43 @@ fn loose(node: &Node) -> u64 {
 }
 
 /// For every place of the first side the place of the second that it is aligned with.
-fn align(sides: &[Side; 2]) -> Vec<Option<usize>> {
-    let nodes = [0, 1].map(|side| {
-        let side: &Side = &sides[side];
-        (0..side.nodes.len()).filter_map(|place| side.node(place)).collect::<Vec<_>>()
-    });
-    let keys = |key: fn(&Node) -> u64| [0, 1].map(|side| nodes[side].iter().map(key).collect::<Vec<u64>>());
+fn align(sides: &[Side; 2], digests: &mut [Digests; 2]) -> Vec<Option<usize>> {
+    let mut aligned: Vec<Option<usize>> = vec![None; sides[0].nodes.len()];
+    for with_elements in [true, false] {
+        let deep = [0, 1].map(|side| deep(&sides[side], digests.get_mut(side).filter(|_| with_elements)));
+        let mut free: FxHashMap<u64, VecDeque<usize>> = FxHashMap::default();
+        let taken: FxHashSet<usize> = aligned.iter().flatten().copied().collect();
+        for place in (0..deep[1].len()).filter(|place| !taken.contains(place)) {
+            free.entry(deep[1][place]).or_default().push_back(place);
+        }
+        for place in (0..aligned.len()).filter(|place| aligned[*place].is_none()).collect::<Vec<_>>() {
+            aligned[place] = free.get_mut(&deep[0][place]).and_then(VecDeque::pop_front);
+        }
+    }
+    let taken: FxHashSet<usize> = aligned.iter().flatten().copied().collect();
+    let rest = [
+        (0..aligned.len()).filter(|place| aligned[*place].is_none()).collect::<Vec<usize>>(),
+        (0..sides[1].nodes.len()).filter(|place| !taken.contains(place)).collect(),
+    ];
+    let keys = |key: fn(&Node) -> u64| {
+        [0, 1].map(|side| {
+            let nodes = rest[side].iter().filter_map(|place| sides[side].node(*place));
+            nodes.map(|node| key(&node)).collect::<Vec<u64>>()
+        })
+    };
     let (exact, loose) = (keys(exact), keys(loose));
-    let mut aligned = vec![None; nodes[0].len()];
+    let mut together = |old: usize, new: usize, count: usize| {
+        (0..count).for_each(|step| aligned[rest[0][old + step]] = Some(rest[1][new + step]));
+    };
     for part in capture_diff_slices(Algorithm::Myers, &exact[0], &exact[1]) {
         match part {
-            DiffOp::Equal { old_index, new_index, len } => {
-                (0..len).for_each(|step| aligned[old_index + step] = Some(new_index + step));
-            }
+            DiffOp::Equal { old_index, new_index, len } => together(old_index, new_index, len),
             DiffOp::Replace { old_index, old_len, new_index, new_len } => {
                 let old = &loose[0][old_index..old_index + old_len];
                 let new = &loose[1][new_index..new_index + new_len];
                 for part in capture_diff_slices(Algorithm::Myers, old, new) {
                     if let DiffOp::Equal { old_index: old, new_index: new, len } = part {
-                        (0..len).for_each(|step| aligned[old_index + old + step] = Some(new_index + new + step));
+                        together(old_index + old, new_index + new, len);
                     }
                 }
             }
@@ -256,11 +276,50 @@ fn align(sides: &[Side; 2]) -> Vec<Option<usize>> {
     aligned
 }
 
+/// What every statement computes, from its inputs on; weights count by their elements if there are digests, by their types otherwise.
+fn deep(side: &Side, mut digests: Option<&mut Digests>) -> Vec<u64> {
+    let mut deep: Vec<u64> = Vec::with_capacity(side.nodes.len());
+    for place in 0..side.nodes.len() {
+        let own = side.node(place).map(|node| exact(&node));
+        let reads = side.operands(place);
+        deep.push(hash(|state| {
+            own.hash(state);
+            for read in reads {
+                match read {
+                    Read::Input(number) => (0, number).hash(state),
+                    Read::Weight(number) => match &mut digests {
+                        Some(digests) => (1, digests.of(number), parameter(side.module, number).1).hash(state),
+                        None => (2, parameter(side.module, number).1).hash(state),
+                    },
+                    Read::Value(place, port) => (3, deep.get(place), port).hash(state),
+                }
+            }
+        }));
+    }
+    deep
+}
+
 /// The statements of two functions side by side.
 fn compare(sides: &[Side; 2], digests: &mut [Digests; 2], difference: &mut Difference) -> Vec<Line> {
-    let aligned = align(sides);
+    let aligned = align(sides, digests);
     let mut lines = interfaces(sides, &aligned);
-    let mut next = 0;
+    // What the second function has alone stands after what comes before it there.
+    let mut partners: Vec<Option<usize>> = vec![None; sides[1].nodes.len()];
+    aligned.iter().enumerate().for_each(|(place, partner)| {
+        if let Some(partner) = partner {
+            partners[*partner] = Some(place);
+        }
+    });
+    let mut added: FxHashMap<Option<usize>, Vec<Line>> = FxHashMap::default();
+    let mut before = None;
+    for (place, partner) in partners.iter().enumerate() {
+        match partner {
+            Some(_) => before = *partner,
+            None => added.entry(before).or_default().push(Line::Added(sides[1].texts[place].clone())),
+        }
+    }
+    difference.added += added.values().map(Vec::len).sum::<usize>();
+    lines.extend(added.remove(&None).unwrap_or_default());
     for (place, partner) in aligned.iter().enumerate() {
         let old = &sides[0].texts[place];
         let Some(partner) = *partner else {
@@ -268,11 +327,6 @@ fn compare(sides: &[Side; 2], digests: &mut [Digests; 2], difference: &mut Diffe
             lines.push(Line::Removed(old.clone()));
             continue;
         };
-        for added in next..partner {
-            difference.added += 1;
-            lines.push(Line::Added(sides[1].texts[added].clone()));
-        }
-        next = partner + 1;
         let same_node =
             sides[0].node(place).map(|node| exact(&node)) == sides[1].node(partner).map(|node| exact(&node));
         let reads = [sides[0].operands(place), sides[1].operands(partner)];
@@ -283,10 +337,7 @@ fn compare(sides: &[Side; 2], digests: &mut [Digests; 2], difference: &mut Diffe
             lines.push(Line::Removed(old.clone()));
             lines.push(Line::Added(sides[1].texts[partner].clone()));
         }
-    }
-    for added in next..sides[1].nodes.len() {
-        difference.added += 1;
-        lines.push(Line::Added(sides[1].texts[added].clone()));
+        lines.extend(added.remove(&Some(place)).unwrap_or_default());
     }
     lines
 }

@@ -10,6 +10,7 @@ mod diff;
 mod explain;
 mod inputs;
 mod output;
+mod quantise;
 mod rules;
 mod run;
 mod show;
@@ -57,6 +58,7 @@ enum Command {
     Bisect(bisect::Bisect),
     Diff(diff::Diff),
     Cut(cut::Cut),
+    Quantise(quantise::Quantise),
 }
 
 /// Reads the command line and does what it says.
@@ -72,6 +74,7 @@ pub fn main() -> Result<()> {
         Command::Bisect(command) => command.execute(),
         Command::Diff(command) => command.execute(),
         Command::Cut(command) => command.execute(),
+        Command::Quantise(command) => command.execute(),
     }
 }
 

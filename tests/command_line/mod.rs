@@ -54,7 +54,7 @@ fn help_teaches() {
     let folder = folder();
     assert_has(
         &prints(folder.path(), &["--help"]),
-        &["run", "compile", "show", "check", "bench", "explain", "bisect", "diff", "cut", "Start here:"],
+        &["run", "compile", "show", "check", "bench", "explain", "bisect", "diff", "cut", "quantise", "Start here:"],
     );
     for command in ["run", "compile", "show", "check", "bench", "explain", "bisect", "cut"] {
         assert_has(&prints(folder.path(), &[command, "--help"]), &["Example", "strang ", "MODEL", "--dim"]);
@@ -253,4 +253,21 @@ fn cut_writes_two_models_that_run_one_after_the_other() {
     assert_has(&fails(path, &["cut", "net.ncd", "--at", "k", "-o", "a.ncd", "b.ncd"]), &["no value or layer `k`", "h"]);
     assert_has(&fails(path, &["cut", "net.ncd", "--at", "h", "-o", "a.ncd", "a.json"]), &["different names"]);
     assert!(!path.join("a.ncd").exists());
+}
+
+#[test]
+fn quantise_writes_a_model_and_tells_its_bits() {
+    let folder = folder();
+    let path = folder.path();
+    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits/digits.onnx");
+    let digits = digits.to_str().unwrap();
+    let told = prints(path, &["quantise", digits, "--bits", "2", "--split", "-o", "split.ncd"]);
+    assert_has(&told, &["25 layers, 148096 weights, 4.02 bits each", "error", "layer"]);
+    let output = strang(path, &["diff", digits, "split.ncd"]);
+    assert_has(&String::from_utf8_lossy(&output.stdout), &["0 changed, 25 weights with other elements"]);
+    assert_has(
+        &fails(path, &["quantise", digits, "--bits", "5", "-o", "x.ncd"]),
+        &["codes of 5 bits", "2, 3, 4 and 8"],
+    );
+    assert_has(&fails(path, &["quantise", digits, "--bits", "4", "-o", "x.onnx"]), &[".ncd or .json"]);
 }

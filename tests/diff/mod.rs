@@ -105,3 +105,16 @@ fn every_example_differs_from_every_other_and_not_from_itself() {
         }
     }
 }
+
+#[test]
+fn the_order_of_independent_operations_is_no_difference() {
+    let both = |first: &str, second: &str| {
+        let source = format!(
+            "ncd 0.1 \"pair\"\naxis b = 2\nparam @v: f32[b] = [1, 2]   param @w: f32[b] = [3, 4]\n\
+             fn @f(%x: f32[b]) -> f32[b] {{\n{first}{second}  %y = map sub : %p[b], %q[b] -> [b]\n  return %y\n}}\n"
+        );
+        parse(&source)
+    };
+    let (p, q) = ("  %p = map mul : %x[b], @v[b] -> [b]\n", "  %q = map mul : %x[b], @w[b] -> [b]\n");
+    assert_eq!(diff(&both(p, q), &both(q, p)).to_string(), "the circuits are equal\n");
+}
