@@ -10,6 +10,7 @@ mod linear;
 mod merging;
 mod normalisation;
 mod parts;
+mod projections;
 mod splitting;
 mod views;
 
@@ -27,6 +28,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("convolution", convolution::RULES),
         ("normalisation", normalisation::RULES),
         ("attention", attention::RULES),
+        ("projections", projections::RULES),
         ("splitting", splitting::RULES),
         ("integers", integers::RULES),
     ];
