@@ -10,6 +10,7 @@ mod linear;
 mod merging;
 mod normalisation;
 mod parts;
+mod pooling;
 mod projections;
 mod splitting;
 mod views;
@@ -26,6 +27,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("linear", linear::RULES),
         ("merging", merging::RULES),
         ("convolution", convolution::RULES),
+        ("pooling", pooling::RULES),
         ("normalisation", normalisation::RULES),
         ("attention", attention::RULES),
         ("projections", projections::RULES),
