@@ -39,7 +39,7 @@ pub fn print(module: &Module) -> String {
     out
 }
 
-/// The statements of a function, as [`print`] writes them, with their nodes: all but inputs and parameters.
+/// The statements of a function, as [`print()`] writes them, with their nodes: all but inputs and parameters.
 pub fn statements(module: &Module, function: FunctionId) -> Vec<(NodeIndex, String)> {
     let names = Names::of(module);
     let printer = FunctionPrinter::new(module, &names, function.0 as usize);
