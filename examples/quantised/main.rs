@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for granularity in [Granularity::Tensor, Granularity::Channel] {
         for bits in [8, 4, 3, 2] {
             for split in [false, true] {
-                let scheme = Scheme { bits, affine: false, granularity, split, seed: 0 };
+                let scheme = Scheme { bits, affine: false, granularity, split };
                 row(&module, &scheme, &images, &labels)?;
             }
         }

@@ -34,9 +34,6 @@ pub struct Quantise {
     /// Which weights share a scale: those of a `tensor`, of an output `channel`, or so many of a channel
     #[arg(long, value_name = "WHICH", default_value = "tensor", value_parser = granularity)]
     granularity: Granularity,
-    /// Where clusters start from
-    #[arg(long, value_name = "SEED", default_value = "0")]
-    seed: u64,
     /// Where the model is written: .ncd or .json
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -54,8 +51,8 @@ impl Quantise {
     /// Does it.
     pub fn execute(self) -> Result<()> {
         let module = super::load_with_progress(&self.model)?;
-        let Quantise { bits, split, affine, granularity, seed, .. } = self;
-        let scheme = Scheme { bits, affine, granularity, split, seed };
+        let Quantise { bits, split, affine, granularity, .. } = self;
+        let scheme = Scheme { bits, affine, granularity, split };
         let (quantised, reports) = quantise(&module, &scheme).map_err(report)?;
         save(&quantised, &self.output).map_err(report)?;
         showln!("{:>10} {:>10} {:>8}  layer", "f32", "codes", "error");

@@ -13,7 +13,7 @@ fn right(bits: u32, split: bool) -> usize {
     let module = Compiler::new().load(folder.join("digits.onnx")).unwrap();
     let images = npy::read(&folder.join("inputs/input_0.npy"), None).unwrap();
     let labels = npy::read(&folder.join("labels.npy"), None).unwrap().to_vec::<i64>().unwrap();
-    let scheme = Scheme { bits, affine: false, granularity: Granularity::Tensor, split, seed: 0 };
+    let scheme = Scheme { bits, affine: false, granularity: Granularity::Tensor, split };
     let (quantised, layers) = quantise(&module, &scheme).unwrap();
     assert_eq!(layers.len(), 25);
     let outputs = Compiler::new().compile(quantised).unwrap().executable.run(&[images]).unwrap();

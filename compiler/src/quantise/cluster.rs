@@ -1,16 +1,9 @@
-//! k-means in one dimension: seeded by k-means++ (Arthur and Vassilvitskii 2007), then Lloyd's iterations on sorted numbers, where a cluster is
-//! a range and its mean comes from prefix sums.
-
-use strang_ir::generator::Random;
-
-/// Lloyd's iterations, at most; on sorted numbers they end much sooner.
-const ITERATIONS: usize = 100;
-/// Starts, of which the best counts.
-const STARTS: u64 = 4;
+//! k-means in one dimension, exactly: on sorted numbers a cluster is a range, and the best ranges follow from those of one
+//! cluster less (Wang and Song 2011). Where a last range begins never goes back as its end goes on, so each step takes `n log n`.
 
 /// Boundaries between at most `count` clusters of finite numbers, ascending, each midway between two centres. Fewer where there are fewer
-/// different numbers: then no cluster is empty.
-pub fn boundaries(values: &[f32], count: usize, seed: u64) -> Vec<f32> {
+/// different numbers, or where numbers are too far apart to tell others apart: then no cluster is empty.
+pub fn boundaries(values: &[f32], count: usize) -> Vec<f32> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f32::total_cmp);
     let mut different = sorted.clone();
@@ -19,13 +12,10 @@ pub fn boundaries(values: &[f32], count: usize, seed: u64) -> Vec<f32> {
         return different.windows(2).map(|pair| midway(pair[0].into(), pair[1].into())).collect();
     }
     let numbers = Sorted::new(sorted);
-    let runs = (0..STARTS).map(|start| numbers.clusters(count, seed.wrapping_add(start)));
-    let best = runs.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, centres)| centres).unwrap_or_default();
-    let between: Vec<f32> = best.windows(2).map(|pair| midway(pair[0], pair[1])).collect();
-    // Beside numbers that are very far away others fall together, and a cluster may be left empty.
+    let centres: Vec<f64> = numbers.ranges(count).windows(2).map(|range| numbers.mean(range[0], range[1])).collect();
     let mut kept = Vec::new();
     let mut from = 0;
-    for boundary in between {
+    for boundary in centres.windows(2).map(|pair| midway(pair[0], pair[1])) {
         let end = numbers.values.partition_point(|value| *value < boundary);
         if end > from && end < numbers.values.len() {
             kept.push(boundary);
@@ -48,76 +38,73 @@ struct Sorted {
 
 impl Sorted {
     fn new(values: Vec<f32>) -> Self {
-        let prefix = |of: fn(f64) -> f64| {
-            let mut sum = 0.;
-            let next = |value: &f32| {
-                sum += of(f64::from(*value));
-                sum
-            };
-            std::iter::once(0.).chain(values.iter().map(next).collect::<Vec<_>>()).collect::<Vec<f64>>()
-        };
-        let (sums, squares) = (prefix(|x| x), prefix(|x| x * x));
+        let (mut sums, mut squares) = (vec![0.], vec![0.]);
+        let (mut sum, mut square) = (0., 0.);
+        for value in values.iter().map(|value| f64::from(*value)) {
+            sum += value;
+            square += value * value;
+            sums.push(sum);
+            squares.push(square);
+        }
         Sorted { values, sums, squares }
     }
 
-    /// Sums of squared distances and ascending centres.
-    fn clusters(&self, count: usize, seed: u64) -> (f64, Vec<f64>) {
-        let mut centres = self.seeded(count, seed);
-        let mut ends = self.ends(&centres);
-        for _ in 0..ITERATIONS {
-            let mut from = 0;
-            for (centre, end) in centres.iter_mut().zip(&ends) {
-                if *end > from {
-                    *centre = (self.sums[*end] - self.sums[from]) / (*end - from) as f64;
-                }
-                from = *end;
-            }
-            centres.sort_by(f64::total_cmp);
-            let next = self.ends(&centres);
-            if next == ends {
-                break;
-            }
-            ends = next;
-        }
-        let mut from = 0;
-        let mut distance = 0.;
-        for (centre, end) in centres.iter().zip(&ends) {
-            let (sum, squares) = (self.sums[*end] - self.sums[from], self.squares[*end] - self.squares[from]);
-            distance += squares - 2. * centre * sum + centre * centre * (*end - from) as f64;
-            from = *end;
-        }
-        (distance, centres)
+    fn mean(&self, from: usize, to: usize) -> f64 {
+        (self.sums[to] - self.sums[from]) / (to - from).max(1) as f64
     }
 
-    /// Where the cluster of each centre ends.
-    fn ends(&self, centres: &[f64]) -> Vec<usize> {
-        let between = centres.windows(2).map(|pair| midway(pair[0], pair[1]));
-        let ends = between.map(|boundary| self.values.partition_point(|value| *value < boundary));
-        ends.chain([self.values.len()]).collect()
+    /// The sum of squared distances of a range's numbers from their mean.
+    fn spread(&self, from: usize, to: usize) -> f64 {
+        let sum = self.sums[to] - self.sums[from];
+        (self.squares[to] - self.squares[from] - sum * sum / (to - from).max(1) as f64).max(0.)
     }
 
-    /// Centres far from one another: each next with a chance that grows with the square of its distance.
-    fn seeded(&self, count: usize, seed: u64) -> Vec<f64> {
-        let mut random = Random::new(seed);
-        let mut centres = vec![f64::from(self.values[random.below(self.values.len())])];
-        while centres.len() < count {
-            let distance = |value: &f32| {
-                let far = centres.iter().map(|centre| (f64::from(*value) - centre).powi(2));
-                far.fold(f64::INFINITY, f64::min)
-            };
-            let distances: Vec<f64> = self.values.iter().map(distance).collect();
-            let mut left = random.unit() * distances.iter().sum::<f64>();
-            let chosen = distances.iter().position(|distance| {
-                left -= distance;
-                left < 0. && *distance > 0.
-            });
-            let far = chosen.unwrap_or_else(|| {
-                let most = |a: &usize, b: &usize| distances[*a].total_cmp(&distances[*b]);
-                (0..distances.len()).max_by(most).unwrap_or_default()
-            });
-            centres.push(self.values[far].into());
+    /// Where the best ranges begin, and the end of all.
+    fn ranges(&self, count: usize) -> Vec<usize> {
+        let end = self.values.len();
+        let mut best: Vec<f64> = (0..=end).map(|to| self.spread(0, to)).collect();
+        let mut starts: Vec<Vec<usize>> = Vec::new();
+        for number in 1..count {
+            let mut next =
+                Step { numbers: self, before: &best, best: vec![f64::INFINITY; end + 1], starts: vec![0; end + 1] };
+            next.fill((number + 1, end), (number, end));
+            starts.push(next.starts);
+            best = next.best;
         }
-        centres.sort_by(f64::total_cmp);
-        centres
+        let mut ranges = vec![end];
+        for starts in starts.iter().rev() {
+            ranges.push(starts[ranges[ranges.len() - 1]]);
+        }
+        ranges.push(0);
+        ranges.reverse();
+        ranges
+    }
+}
+
+/// The best ranges up to every end, with one cluster more than before.
+struct Step<'a> {
+    numbers: &'a Sorted,
+    before: &'a [f64],
+    best: Vec<f64>,
+    /// Where the last range begins.
+    starts: Vec<usize>,
+}
+
+impl Step<'_> {
+    /// For the ends of a range, whose last ranges begin in another: the middle end first, which bounds both halves.
+    fn fill(&mut self, ends: (usize, usize), starts: (usize, usize)) {
+        if ends.0 > ends.1 {
+            return;
+        }
+        let end = usize::midpoint(ends.0, ends.1);
+        for start in starts.0..=starts.1.min(end - 1) {
+            let spread = self.before[start] + self.numbers.spread(start, end);
+            if spread < self.best[end] {
+                (self.best[end], self.starts[end]) = (spread, start);
+            }
+        }
+        let middle = self.starts[end].max(starts.0);
+        self.fill((ends.0, end - 1), (starts.0, middle));
+        self.fill((end + 1, ends.1), (middle, starts.1));
     }
 }

@@ -25,8 +25,6 @@ pub struct Scheme {
     pub granularity: Granularity,
     /// Whether weights are split into clusters first. Parts are always affine, with an exact zero.
     pub split: bool,
-    /// Where the k-means of a split start.
-    pub seed: u64,
 }
 
 /// Which weights share a scale.

@@ -19,8 +19,8 @@ pub struct Split {
 
 impl Split {
     /// Splits finite numbers.
-    pub fn new(values: &[f32], bits: u32, seed: u64) -> Self {
-        let boundaries = boundaries(values, PARTS, seed);
+    pub fn new(values: &[f32], bits: u32) -> Self {
+        let boundaries = boundaries(values, PARTS);
         let part = |value: &f32| boundaries.iter().filter(|boundary| **boundary <= *value).count() as u8;
         let parts: Vec<u8> = values.iter().map(part).collect();
         let coding = |number: usize| {

@@ -114,7 +114,7 @@ fn rounded(data: &[f32], groups: &[usize], scheme: &Scheme) -> (Vec<f32>, usize)
         let values: Vec<f32> = positions.iter().map(|position| data[*position]).collect();
         let codes = values.len() * scheme.bits as usize;
         if scheme.split {
-            let split = Split::new(&values, scheme.bits, scheme.seed);
+            let split = Split::new(&values, scheme.bits);
             // The cluster and the code of a weight are one index.
             let indices = split.codings.len() << scheme.bits;
             let index = indices.next_power_of_two().trailing_zeros() as usize;

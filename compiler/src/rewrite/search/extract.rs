@@ -2,7 +2,7 @@
 //!
 //! For every class the best term so far is kept with the set of classes that its circuit needs and their costs. A term is
 //! better when the classes it needs cost less together, each counted once; a term that needs its own class is none. The
-//! sets grow cheaper until nothing changes. Terms are tried in a fixed order, those of the circuit before those of rules,
+//! sets grow cheaper until nothing changes; where choices that changed late close a circle, each term pays for all that it reads instead. Terms are tried in a fixed order, those of the circuit before those of rules,
 //! and replace another only when they are cheaper.
 
 use super::cost::{Target, cost};
@@ -73,7 +73,32 @@ pub fn extract(graph: &Graph, target: &Target, roots: &[Id], price: Price) -> Ch
             (choice, best, terms) = (together, other, with);
         }
     }
+    if !choice.is_acyclic(graph) {
+        // A term was changed after another relied on it. Costs that count what is shared every time cannot close a circle.
+        choice = chosen(graph, roots, &places, &trees(graph, &places, &terms), &real);
+    }
     choice
+}
+
+/// The best term of every class where each term pays for all that it reads: every cost is more than those of its operands,
+/// and falls strictly.
+fn trees(graph: &Graph, places: &FxHashMap<Id, usize>, terms: &Priced) -> Vec<Option<Best>> {
+    let mut best: Vec<Option<Best>> = (0..terms.len()).map(|_| None).collect();
+    let mut changed = true;
+    while std::mem::take(&mut changed) {
+        for place in 0..terms.len() {
+            for (term, own) in &terms[place] {
+                let operands =
+                    term.children().iter().map(|child| Some(best[places[&graph.find(*child)]].as_ref()?.total));
+                let Some(total) = operands.sum::<Option<f64>>().map(|operands| own + operands) else { continue };
+                if best[place].as_ref().is_none_or(|old| total < old.total * (1. - 1e-12)) {
+                    best[place] = Some(Best { term: term.clone(), own: *own, needs: Vec::new(), total });
+                    changed = true;
+                }
+            }
+        }
+    }
+    best
 }
 
 /// What a term counts by itself, whatever else is chosen.
