@@ -21,8 +21,8 @@ pub enum Op {
     /// One number, rank 0. No operands.
     Const(Literal),
     /// The product of all operands, summed over the contracted variables: one fused-multiply-add chain from +0 in the
-    /// node's order, skipping positions where an operand reads a zero fill. Operands share one type; the result has the
-    /// output's type, rounded once from the accumulator.
+    /// node's order, skipping positions where an operand reads a zero fill. Operands share one type, or are integers of any
+    /// types; the result has the output's type, rounded once from the accumulator.
     Dot {
         /// The type in which products are summed.
         accumulator: ElementType,

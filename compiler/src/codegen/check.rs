@@ -1,6 +1,6 @@
 //! What code generation relies on in a kernel, checked once before it, so that emitting code cannot fail.
 
-use crate::plan::kernel::{Block, Body, Fold, Instruction, Kernel, LoopVariable, Rows, Store};
+use crate::plan::kernel::{Block, Body, Fold, Gemm, Instruction, Kernel, LoopVariable, RightOperand, Rows, Store};
 use strang_ir::{Atom, ElementType, IndexExpr, op::Monoid};
 
 /// Every store of a body.
@@ -64,7 +64,9 @@ pub fn check(kernel: &Kernel) -> Result<(), String> {
         Body::Gemm(gemm) => {
             let variables = gemm.batch.iter().chain(&gemm.taps).chain([&gemm.rows, &gemm.columns, &gemm.depth]);
             check_loops(kernel, variables)?;
-            check_stores(kernel, &gemm.stores, &check_block(kernel, &gemm.finish, &f32s)?)
+            check_factors(kernel, gemm)?;
+            let sum = [gemm.sum(&kernel.accesses)];
+            check_stores(kernel, &gemm.stores, &check_block(kernel, &gemm.finish, &sum)?)
         }
         Body::Attention(attention) => {
             let (rows, keys) = (&attention.rows, &attention.keys);
@@ -98,6 +100,18 @@ fn check_loops<'a>(kernel: &Kernel, variables: impl Iterator<Item = &'a u32>) ->
         }
     }
     Ok(())
+}
+
+/// The factors of a product with two types of kernel.
+fn check_factors(kernel: &Kernel, gemm: &Gemm) -> Result<(), String> {
+    match (kernel.accesses.get(gemm.a as usize).map(|access| access.element), &gemm.b) {
+        (Some(ElementType::U8), RightOperand::Packed(b)) => match kernel.accesses.get(*b as usize) {
+            Some(access) if access.element == ElementType::I8 => Ok(()),
+            _ => Err("bytes are multiplied with something other than packed signed bytes".to_owned()),
+        },
+        (Some(ElementType::U8), RightOperand::Strided(_)) => Err("weights of bytes are not packed".to_owned()),
+        (_, RightOperand::Packed(b) | RightOperand::Strided(b)) => check_operands(kernel, [gemm.a, *b]),
+    }
 }
 
 /// The factors of a product.

@@ -95,12 +95,18 @@ pub fn recognise(
     Some(epilogue)
 }
 
-struct Chain<'c, 'f> {
-    emitter: &'c Emitter<'f>,
-    finish: &'c Block,
-    stores: &'c [Store],
-    tile: TileVariables,
-    repertoire: Repertoire,
+/// The finish of a kernel, followed from a value on.
+pub struct Chain<'c, 'f> {
+    /// The kernel.
+    pub emitter: &'c Emitter<'f>,
+    /// What is computed.
+    pub finish: &'c Block,
+    /// What is stored of it.
+    pub stores: &'c [Store],
+    /// The variables of a tile.
+    pub tile: TileVariables,
+    /// What the kernel can do.
+    pub repertoire: Repertoire,
 }
 
 impl Chain<'_, '_> {
@@ -149,7 +155,8 @@ impl Chain<'_, '_> {
         Some(next)
     }
 
-    fn users(&self, value: u32) -> Vec<u32> {
+    /// The instructions that read a value.
+    pub fn users(&self, value: u32) -> Vec<u32> {
         let users = self.finish.instructions.iter().enumerate();
         users
             .filter(|(_, instruction)| operands(instruction).contains(&value))
@@ -158,7 +165,7 @@ impl Chain<'_, '_> {
     }
 
     /// An activation of a value, with its parameters and the value it gives.
-    fn activation(&self, value: u32) -> Option<(Activation, [f32; 2], u32)> {
+    pub fn activation(&self, value: u32) -> Option<(Activation, [f32; 2], u32)> {
         let instructions = &self.finish.instructions;
         let users = self.users(value);
         if let [user] = users[..] {
@@ -214,13 +221,21 @@ impl Chain<'_, '_> {
 /// Whether an access is f32 without guard or checks, with contiguous columns and rows at one distance.
 pub fn is_plain(emitter: &Emitter<'_>, access: u32, tile: TileVariables) -> bool {
     let columns_are_one = emitter.extent(tile.columns).is(1) && emitter.has_stride(access, tile.columns);
-    emitter.is_plain(access)
-        && (columns_are_one || emitter.is_contiguous(access, tile.columns))
-        && emitter.has_stride(access, tile.rows)
+    emitter.is_plain(access) && is_tile(emitter, access, tile, columns_are_one)
+}
+
+/// Whether an access of any type is without guard or checks, with contiguous columns and rows at one distance.
+pub fn is_plain_of_any_type(emitter: &Emitter<'_>, access: u32, tile: TileVariables) -> bool {
+    let place = &emitter.kernel.accesses[access as usize];
+    emitter.guard_is_known(access) && place.checked.is_empty() && is_tile(emitter, access, tile, false)
+}
+
+fn is_tile(emitter: &Emitter<'_>, access: u32, tile: TileVariables, columns_are_one: bool) -> bool {
+    (columns_are_one || emitter.is_contiguous(access, tile.columns)) && emitter.has_stride(access, tile.rows)
 }
 
 /// The value of an f32 literal.
-fn single(instruction: &Instruction) -> Option<f32> {
+pub fn single(instruction: &Instruction) -> Option<f32> {
     match instruction {
         Instruction::Literal(Literal { element: ElementType::F32, bits }) => Some(f32::from_bits(*bits as u32)),
         _ => None,

@@ -141,8 +141,36 @@ impl KernelBuilder {
             return Err(MustStore(value));
         }
         let positions = variable_positions(node, value.port, &position);
-        let result = self.node_value(scope, block, value.node, &positions)?;
+        let result = match (&node.op, &guard) {
+            (Op::Map(expr), Some((conditions, _))) => {
+                let operands = self.guarded_operands(scope, block, value.node, &positions, conditions)?;
+                self.scalar(block, expr, &operands, &positions)
+            }
+            _ => self.node_value(scope, block, value.node, &positions)?,
+        };
         Ok(self.guarded(block, result, guard))
+    }
+
+    /// The operands of a map that is computed where it is read, at positions that may not exist: what they read there does
+    /// not matter, but must be somewhere.
+    fn guarded_operands(
+        &mut self,
+        scope: &Scope,
+        block: &mut Block,
+        index: NodeIndex,
+        positions: &[IndexExpr],
+        conditions: &[Condition],
+    ) -> Result<Vec<u32>, MustStore> {
+        let function = scope.function;
+        let mut values = Vec::new();
+        for (slot, operand) in function.operands(index).into_iter().enumerate() {
+            let zero = Literal::zero(function.element_of(operand));
+            let outer = scope.literal(operand).is_none().then(|| (conditions.to_vec(), zero));
+            let map = &function.graph[index].maps[slot];
+            let trace = through_map(function, map, operand, positions, outer, &|v| self.size_of(v));
+            values.push(self.read(scope, block, trace)?);
+        }
+        Ok(values)
     }
 
     /// A value where a guard holds, else the fill.

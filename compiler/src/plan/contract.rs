@@ -4,7 +4,7 @@
 use super::{
     PlanError,
     build::{KernelBuilder, MustStore, frame_positions},
-    group::Group,
+    group::{Group, Product, matrix_product},
     kernel::{Block, Body, Depthwise, Gemm, Instruction, Kernel, LoopVariable, RightOperand},
     layout::Halo,
     lower::{Planner, estimate, finish, order_for_readers, padding_halo, wanted_halos},
@@ -98,6 +98,14 @@ impl Planner<'_> {
             Err(must_store) => return Ok(Err(must_store)),
         };
         let is_weight = self.is_weight_access(&kernel, b);
+        if matrix_product(scope.function, root) == Some(Product::Bytes) {
+            // Their kernel reads contiguous depths and packed weights, and has no form for channels alone.
+            let contiguous = kernel.accesses[a as usize].address.coefficient(inner).is(1);
+            let unsigned = kernel.accesses[a as usize].element == ElementType::U8;
+            if depthwise || !is_weight || !contiguous || !unsigned {
+                return Ok(self.lower_fold(scope, group));
+            }
+        }
         // Columns that are one axis of the weights lie side by side in the result too.
         let address = kernel.accesses[b as usize].address.clone();
         roles.columns.sort_by_key(|v| std::cmp::Reverse(estimate(&address.coefficient(*v))));
@@ -155,6 +163,9 @@ impl Planner<'_> {
         let depth = taps.pop().expect("a product contracts");
         let right = match is_weight.then(|| self.pack_right(&mut kernel, b, &batch, &taps, depth, columns)).flatten() {
             Some(packed) => RightOperand::Packed(packed),
+            None if kernel.accesses[b as usize].element != ElementType::F32 => {
+                return Ok(self.lower_fold(scope, group));
+            }
             None => RightOperand::Strided(b),
         };
         let body = Gemm { batch, rows, columns, taps, depth, a, b: right, finish: block, stores };
@@ -231,7 +242,7 @@ impl Planner<'_> {
             order.retain(|other| *other != axis);
             order.push(axis);
         }
-        let layout = self.array(ElementType::F32, &shape, &order, &halos);
+        let layout = self.array(scope.function.element_of(value), &shape, &order, &halos);
         self.copy_to(scope, value, &layout, steps)?;
         scope.arrays.insert(value, layout);
         scope.halos.insert(value, halos);
@@ -253,7 +264,8 @@ impl Planner<'_> {
         variables.sort_by_key(|v| *v == inner);
         let shape: Vec<Size> = variables.iter().map(|v| node.size_of(*v)).collect();
         let order: Vec<usize> = (0..shape.len()).collect();
-        let layout = self.array(ElementType::F32, &shape, &order, &[]);
+        let element = scope.function.element_of(scope.function.operands(root)[slot]);
+        let layout = self.array(element, &shape, &order, &[]);
         self.copy_operand(scope, root, slot, &variables, &layout, steps)?;
         scope.copies.insert((root, slot), (layout, variables));
         Ok(())

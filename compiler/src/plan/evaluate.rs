@@ -278,14 +278,15 @@ impl Machine<'_> {
     }
 
     fn gemm(&mut self, gemm: &Gemm) -> Outcome {
-        let elements = gemm.finish.elements(&self.kernel.accesses, &[ElementType::F32]);
+        let element = gemm.sum(&self.kernel.accesses);
+        let elements = gemm.finish.elements(&self.kernel.accesses, &[element]);
         let space: Vec<u32> = gemm.batch.iter().copied().chain([gemm.rows, gemm.columns]).collect();
         let contracted: Vec<u32> = gemm.taps.iter().copied().chain([gemm.depth]).collect();
         self.for_each(&space, &mut |machine| {
-            let mut sum = number(ElementType::F32, 0);
+            let mut sum = number(element, 0);
             machine.for_each(&contracted, &mut |machine| {
                 let (a, b) = (machine.load(gemm.a)?, machine.right(gemm)?);
-                sum = multiply_add(ElementType::F32, a, b, sum);
+                sum = multiply_add(element, a, b, sum);
                 Ok(())
             })?;
             let values = machine.block(&gemm.finish, &elements, &[sum])?;
@@ -303,10 +304,14 @@ impl Machine<'_> {
             return Ok(Number::Float(0.));
         };
         let (k, column) = (self.variables[gemm.depth as usize], self.variables[gemm.columns as usize]);
-        let within = column / 16 * 16 * self.size(depth)? + 16 * k + column % 16;
+        let (depth, element) = (self.size(depth)?, access.element);
+        let within = match element {
+            ElementType::F32 => column / 16 * 16 * depth + 16 * k + column % 16,
+            _ => column / 16 * 16 * ((depth + 3) / 4 * 4) + k / 4 * 64 + column % 16 * 4 + k % 4,
+        };
         let (buffer, bit) = self.place(access)?;
-        let bit = bit + within as usize * 32;
-        Ok(number(ElementType::F32, read_bits(&self.memory[buffer], ElementType::F32, bit)))
+        let bit = bit + within as usize * element.bits() as usize;
+        Ok(number(element, read_bits(&self.memory[buffer], element, bit)))
     }
 
     fn rows(&mut self, rows: &Rows) -> Outcome {

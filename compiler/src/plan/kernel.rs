@@ -307,7 +307,7 @@ pub enum RowOperation {
     },
 }
 
-/// A contraction in f32: for every position of `batch`, a matrix product over `taps` (outer) and `depth` (inner), in this
+/// A contraction of f32, or of unsigned with signed bytes summed in i32: for every position of `batch`, a matrix product over `taps` (outer) and `depth` (inner), in this
 /// order. All accesses are without guards: padding is memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gemm {
@@ -331,11 +331,22 @@ pub struct Gemm {
     pub stores: Vec<Store>,
 }
 
+impl Gemm {
+    /// The type of its sums, which the type of its left operand decides.
+    pub fn sum(&self, accesses: &[Access]) -> ElementType {
+        match accesses.get(self.a as usize).map(|access| access.element) {
+            Some(ElementType::U8) => ElementType::I32,
+            _ => ElementType::F32,
+        }
+    }
+}
+
 /// The right operand of a contraction.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RightOperand {
     /// Packed when the model was compiled: at the address (over batch and taps) lie `ceil(columns/16)` panels of
-    /// `depth * 16` elements, zero-padded columns included.
+    /// `depth * 16` elements, zero-padded columns included. Bytes have the depth padded to groups of four, which lie side
+    /// by side; products of bytes are always packed.
     Packed(u32),
     /// As it lies in memory: affine in batch, taps, depth and columns. The code generator reads it in place when its
     /// columns are contiguous, else packs it into scratch.

@@ -419,7 +419,7 @@ fn collect_halos(scope: &Scope, value: Value, halos: &mut [Halo]) {
 fn product_readers(scope: &Scope, value: Value) -> Vec<(NodeIndex, u32)> {
     let mut found = Vec::new();
     for (reader, slot) in scope.function.readers(value) {
-        if super::group::is_float_product(scope.function, reader) {
+        if super::group::matrix_product(scope.function, reader).is_some() {
             found.push((reader, slot));
         } else if matches!(scope.op(reader), Op::View) && scope.is_virtual(reader.into()) {
             found.extend(product_readers(scope, reader.into()));

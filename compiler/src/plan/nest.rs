@@ -49,8 +49,12 @@ impl Planner<'_> {
         let (fold, folded) = match &node.op {
             Op::Dot { accumulator } => {
                 let when = zero_guards(&kernel, &mut body, &operands);
-                let factors: Vec<u32> =
-                    operands.iter().map(|value| cast(&mut body, *value, element, *accumulator)).collect();
+                let elements = scope.function.operands(root).into_iter().map(|value| scope.function.element_of(value));
+                let factors: Vec<u32> = operands
+                    .iter()
+                    .zip(elements)
+                    .map(|(value, element)| cast(&mut body, *value, element, *accumulator))
+                    .collect();
                 let one = body.push(Instruction::Literal(Literal::one(*accumulator)));
                 let (b, firsts) = match factors.as_slice() {
                     [] | [_] => (one, factors.as_slice()),

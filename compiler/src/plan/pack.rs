@@ -8,7 +8,7 @@ use super::{
 use rayon::prelude::*;
 use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
-    kernels::pack,
+    kernels::{bytes, pack},
     program::{Address, Base},
 };
 
@@ -38,7 +38,13 @@ impl Planner<'_> {
         let (rows, width) = (constant(kernel.size_of(depth))?, constant(kernel.size_of(columns))?);
         let strides = [constant(address.coefficient(depth))?, constant(address.coefficient(columns))?];
         let key = format!("{source} {:?} {} {rows} {width} {strides:?}", block.outer, block.start);
-        let each = if rows == 0 || width == 0 { 0 } else { pack::packed_len(rows, width) };
+        let empty = rows == 0 || width == 0;
+        if kernel.accesses[access as usize].element == ElementType::I8 {
+            let each = if empty { 0 } else { bytes::packed_len(rows, width) };
+            let buffer = self.pack_bytes(source, &block, key, strides, [rows, width, each])?;
+            return Some(block.access(kernel, buffer, each, ElementType::I8));
+        }
+        let each = if empty { 0 } else { pack::packed_len(rows, width) };
         let packed = match self.packed.get(&key) {
             Some(buffer) => *buffer,
             None => {
@@ -59,7 +65,36 @@ impl Planner<'_> {
                 buffer
             }
         };
-        Some(block.access(kernel, packed, each))
+        Some(block.access(kernel, packed, each, ElementType::F32))
+    }
+
+    /// Packs matrices of bytes, `each` bytes of a packed one.
+    fn pack_bytes(
+        &mut self,
+        source: u32,
+        block: &Block,
+        key: String,
+        strides: [usize; 2],
+        [depth, columns, each]: [usize; 3],
+    ) -> Option<u32> {
+        if let Some(buffer) = self.packed.get(&key) {
+            return Some(*buffer);
+        }
+        let data = self.plan.weights[source as usize].clone();
+        let values: &[i8] = data.as_slice::<i8>().ok()?;
+        let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
+        let mut tensor = Tensor::zeros(ElementType::I8, &[count, each]).ok()?;
+        let target = tensor.as_mut_slice::<i8>().ok()?;
+        if each > 0 {
+            target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
+                let start = block.start + block.offset(position);
+                bytes::pack(values.get(start..)?, strides, depth, columns, chunk).ok()
+            })?;
+        }
+        data.release();
+        let buffer = self.weights(tensor);
+        self.packed.insert(key, buffer);
+        Some(buffer)
     }
 
     /// Replaces an access to depthwise weights by one to packed taps: for every position of `taps`, the channels, padded
@@ -85,7 +120,7 @@ impl Planner<'_> {
         }
         self.plan.weights[source as usize].release();
         let buffer = self.weights(tensor);
-        let packed = block.access(kernel, buffer, width);
+        let packed = block.access(kernel, buffer, width, ElementType::F32);
         let place = &mut kernel.accesses[packed as usize];
         place.address = place.address.plus(&IndexExpr::variable(channels));
         Some(packed)
@@ -96,7 +131,7 @@ impl Planner<'_> {
         let access = &kernel.accesses[access as usize];
         let pointer = &kernel.pointers[access.pointer as usize];
         let Base::Weights(source) = self.plan.buffers[pointer.buffer as usize].base else { return None };
-        let offset = usize::try_from(pointer.offset.as_constant()?).ok()? / 4;
+        let offset = usize::try_from(pointer.offset.as_constant()?).ok()? * 8 / access.element.bits() as usize;
         let start = offset.checked_add_signed(isize::try_from(access.address.offset().as_constant()?).ok()?)?;
         let mut outer = Vec::new();
         for variable in moving {
@@ -123,7 +158,7 @@ impl Block {
     }
 
     /// The access to matrix `position` of packed data, each of `length` elements.
-    fn access(&self, kernel: &mut KernelBuilder, buffer: u32, length: usize) -> u32 {
+    fn access(&self, kernel: &mut KernelBuilder, buffer: u32, length: usize, element: ElementType) -> u32 {
         let mut stride = length as i64;
         let mut terms = Vec::new();
         for (variable, size, _) in self.outer.iter().rev() {
@@ -133,7 +168,7 @@ impl Block {
         kernel.pointers.push(Address { buffer, offset: Size::ZERO });
         kernel.accesses.push(Access {
             pointer: kernel.pointers.len() as u32 - 1,
-            element: ElementType::F32,
+            element,
             address: IndexExpr::new(terms, Size::ZERO),
             guard: None,
             checked: Vec::new(),

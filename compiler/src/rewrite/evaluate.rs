@@ -1,19 +1,24 @@
-//! Arithmetic on weights when a model is compiled, fast: f32 maps (of integers converted to f32 too), f32 products and
-//! concatenations whose operands are read at affine positions. The interpreter computes everything else, and is what this is tested against: the bits are equal.
+//! Arithmetic on weights when a model is compiled, fast: f32 maps (of integers converted to f32 too), f32 products, sums of
+//! integers and concatenations whose operands are read at affine positions. The interpreter computes everything else, and is
+//! what this is tested against: the bits are equal.
 
 use rayon::prelude::*;
 use std::borrow::Cow;
 use strang_ir::{
     ElementType, IndexMap, Node, Op, ScalarExpr, Tensor,
+    op::Monoid,
     scalar::{Binary, Unary},
 };
+use strang_runtime::tensor::Element;
 
 /// The result of a node of known sizes, if this can compute it.
 pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     match &node.op {
         Op::Concat { along, .. } => concatenated(node, *along as usize, operands),
         Op::Map(expression) if is_supported(expression, operands) => mapped(node, expression, operands),
+        Op::Map(expression) if is_widening(expression, node) => widened(node, &operands[0]),
         Op::Dot { accumulator: ElementType::F32 } if operands.len() == 2 => product(node, operands),
+        Op::Reduce(Monoid::Sum) => summed(node, &operands[0]),
         _ => None,
     }
 }
@@ -22,25 +27,29 @@ fn sizes(node: &Node) -> Option<Vec<usize>> {
     node.variables.iter().map(|v| v.size().as_constant().and_then(|size| usize::try_from(size).ok())).collect()
 }
 
-/// An f32 array and how far apart the elements that a variable tells apart are.
-struct Strided<'a> {
-    data: Cow<'a, [f32]>,
+/// An array and how far apart the elements that a variable tells apart are.
+struct Strided<'a, T: Clone> {
+    data: Cow<'a, [T]>,
     start: usize,
     strides: Vec<i64>,
 }
 
-impl Strided<'_> {
-    fn at(&self, offset: i64) -> f32 {
+impl<T: Copy> Strided<'_, T> {
+    fn at(&self, offset: i64) -> T {
         self.data[(self.start as i64 + offset) as usize]
     }
 }
 
 /// An operand read at an affine position that never lies outside.
-fn strided<'a>(map: &IndexMap, sizes: &[usize], tensor: &'a Tensor) -> Option<Strided<'a>> {
+fn strided<'a, T: Copy>(
+    map: &IndexMap,
+    sizes: &[usize],
+    tensor: &Tensor,
+    data: Cow<'a, [T]>,
+) -> Option<Strided<'a, T>> {
     if map.fill.is_some() {
         return None;
     }
-    let data = floats(tensor)?;
     let mut strides = vec![0i64; sizes.len()];
     let (mut start, mut unit) = (0i64, 1i64);
     for (expression, extent) in map.exprs.iter().zip(tensor.shape()).rev() {
@@ -82,6 +91,24 @@ fn floats(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
     })
 }
 
+/// The elements of an integer tensor.
+fn integers(tensor: &Tensor) -> Option<Cow<'_, [i32]>> {
+    Some(match tensor.element() {
+        ElementType::I8 => Cow::Owned(tensor.to_vec::<i8>().ok()?.into_iter().map(i32::from).collect()),
+        ElementType::U8 => Cow::Owned(tensor.to_vec::<u8>().ok()?.into_iter().map(i32::from).collect()),
+        ElementType::I32 => match tensor.as_slice::<i32>() {
+            Ok(values) => Cow::Borrowed(values),
+            Err(_) => Cow::Owned(tensor.to_vec().ok()?),
+        },
+        _ => return None,
+    })
+}
+
+/// Whether a map makes its operand an i32 and does nothing else.
+fn is_widening(expression: &ScalarExpr, node: &Node) -> bool {
+    node.maps.len() == 1 && matches!(expression, ScalarExpr::Cast(ElementType::I32, a) if **a == ScalarExpr::Operand(0))
+}
+
 /// Whether an expression is of f32 alone, operands of other types being converted where they are read.
 fn is_supported(expression: &ScalarExpr, operands: &[Tensor]) -> bool {
     let is_float = |slot: &u32| operands.get(*slot as usize).is_some_and(|tensor| tensor.element() == ElementType::F32);
@@ -100,16 +127,16 @@ fn is_supported(expression: &ScalarExpr, operands: &[Tensor]) -> bool {
 }
 
 /// Rows of the result along the last of its variables, in parallel. `sizes` and `output` may have trailing axes as one.
-fn by_rows(
+fn by_rows<T: Element + Send>(
     result: &[usize],
     sizes: &[usize],
     output: &[u32],
-    row: impl Fn(&[usize], &mut [f32]) + Sync,
+    row: impl Fn(&[usize], &mut [T]) + Sync,
 ) -> Option<Tensor> {
     let shape: Vec<usize> = output.iter().map(|v| sizes[*v as usize]).collect();
-    let mut result = Tensor::zeros(ElementType::F32, result).ok()?;
+    let mut result = Tensor::zeros(T::TYPE, result).ok()?;
     let width = shape.last().copied().unwrap_or(1);
-    let values = result.as_mut_slice::<f32>().ok()?;
+    let values = result.as_mut_slice::<T>().ok()?;
     values.par_chunks_mut(width.max(1)).with_min_len(1 + 4096 / width.max(1)).enumerate().for_each(
         |(number, values)| {
             let (mut rest, mut position) = (number, vec![0; sizes.len()]);
@@ -133,14 +160,18 @@ fn shape_of(node: &Node, sizes: &[usize]) -> Vec<usize> {
 
 fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Option<Tensor> {
     let mut sizes = sizes(node)?;
-    let mut operands: Vec<Strided> =
-        node.maps.iter().zip(operands).map(|(map, tensor)| strided(map, &sizes, tensor)).collect::<Option<_>>()?;
+    let mut operands: Vec<Strided<f32>> = node
+        .maps
+        .iter()
+        .zip(operands)
+        .map(|(map, tensor)| strided(map, &sizes, tensor, floats(tensor)?))
+        .collect::<Option<_>>()?;
     let shape = shape_of(node, &sizes);
     let mut output = node.outputs[0].variables.clone();
     // Short last axes, as those of a convolution's weights, go with those before them.
     while let [.., before, last] = output[..] {
         let (before, last) = (before as usize, last as usize);
-        let together = |operand: &Strided| operand.strides[before] == operand.strides[last] * sizes[last] as i64;
+        let together = |operand: &Strided<f32>| operand.strides[before] == operand.strides[last] * sizes[last] as i64;
         if sizes[last] != 1 && !operands.iter().all(together) {
             break;
         }
@@ -152,7 +183,7 @@ fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Option<T
         output.pop();
     }
     let last = output.last().copied();
-    by_rows(&shape, &sizes, &output, |position, values| {
+    by_rows::<f32>(&shape, &sizes, &output, |position, values| {
         let row = Row { operands: &operands, position, last };
         values.copy_from_slice(&row.value(expression, values.len()));
     })
@@ -160,7 +191,7 @@ fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Option<T
 
 /// A row of a map.
 struct Row<'a> {
-    operands: &'a [Strided<'a>],
+    operands: &'a [Strided<'a, f32>],
     position: &'a [usize],
     last: Option<u32>,
 }
@@ -214,13 +245,14 @@ fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     if node.outputs[0].element != ElementType::F32 || !operands.iter().all(is_float) {
         return None;
     }
-    let (a, b) = (strided(&node.maps[0], &sizes, &operands[0])?, strided(&node.maps[1], &sizes, &operands[1])?);
+    let operand = |slot: usize| strided(&node.maps[slot], &sizes, &operands[slot], floats(&operands[slot])?);
+    let (a, b) = (operand(0)?, operand(1)?);
     let contracted = node.contracted();
     let last = node.outputs[0].variables.last().copied();
     let count: usize = contracted.iter().map(|v| sizes[*v as usize]).product();
-    by_rows(&shape_of(node, &sizes), &sizes, &node.outputs[0].variables, |position, values| {
+    by_rows::<f32>(&shape_of(node, &sizes), &sizes, &node.outputs[0].variables, |position, values| {
         values.fill(0.);
-        let column = |operand: &Strided| last.map_or(0, |last| operand.strides[last as usize]);
+        let column = |operand: &Strided<f32>| last.map_or(0, |last| operand.strides[last as usize]);
         let (a_column, b_column) = (column(&a), column(&b));
         let mut position = position.to_vec();
         for number in 0..count {
@@ -233,6 +265,46 @@ fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
             for (column, value) in values.iter_mut().enumerate() {
                 let column = column as i64;
                 *value = a.at(a_start + a_column * column).mul_add(b.at(b_start + b_column * column), *value);
+            }
+        }
+    })
+}
+
+/// Integers as i32.
+fn widened(node: &Node, operand: &Tensor) -> Option<Tensor> {
+    let sizes = sizes(node)?;
+    let operand = strided(&node.maps[0], &sizes, operand, integers(operand)?)?;
+    let output = &node.outputs[0].variables;
+    let stride = output.last().map_or(0, |last| operand.strides[*last as usize]);
+    by_rows::<i32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+        let start = offset(&operand.strides, position);
+        for (column, value) in values.iter_mut().enumerate() {
+            *value = operand.at(start + stride * column as i64);
+        }
+    })
+}
+
+/// Sums of i32, which wrap.
+fn summed(node: &Node, operand: &Tensor) -> Option<Tensor> {
+    if node.outputs[0].element != ElementType::I32 || operand.element() != ElementType::I32 {
+        return None;
+    }
+    let sizes = sizes(node)?;
+    let operand = strided(&node.maps[0], &sizes, operand, integers(operand)?)?;
+    let (output, contracted) = (&node.outputs[0].variables, node.contracted());
+    let stride = output.last().map_or(0, |last| operand.strides[*last as usize]);
+    let count: usize = contracted.iter().map(|v| sizes[*v as usize]).product();
+    by_rows::<i32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+        let mut position = position.to_vec();
+        for number in 0..count {
+            let mut rest = number;
+            for variable in contracted.iter().rev() {
+                position[*variable as usize] = rest % sizes[*variable as usize];
+                rest /= sizes[*variable as usize];
+            }
+            let start = offset(&operand.strides, &position);
+            for (column, value) in values.iter_mut().enumerate() {
+                *value = value.wrapping_add(operand.at(start + stride * column as i64));
             }
         }
     })

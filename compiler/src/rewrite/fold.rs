@@ -11,7 +11,7 @@ use strang_ir::{
 };
 use strang_runtime::size::SizeError;
 
-/// Results up to this size are stored however small their operands are.
+/// Results up to this size are stored however small their operands are; before rewriting not what is made of bytes.
 const SMALL: usize = 1 << 14;
 /// How many times larger than its operands a result may be before rewriting: what is narrow tells rules where values lie.
 pub const NARROW: usize = 2;
@@ -65,7 +65,9 @@ fn constant_operands(module: &Module, position: usize, index: NodeIndex, larger:
     }
     let bytes = bytes_of(node)?;
     let read: usize = operands.iter().map(|operand| operand.bytes().len()).sum();
-    (!operands.is_empty() && bytes <= read.saturating_mul(larger).max(SMALL)).then_some(operands)
+    let narrow = |operand: &Tensor| operand.element().bits() <= 8 && !operand.shape().is_empty();
+    let small = if larger == NARROW && operands.iter().any(narrow) { 0 } else { SMALL };
+    (!operands.is_empty() && bytes <= read.saturating_mul(larger).max(small)).then_some(operands)
 }
 
 /// The bytes of a node's first output, when its sizes are fixed and memory can hold it.

@@ -2,7 +2,7 @@
 
 use strang_compiler::rewrite::rule::Class;
 use strang_ir::{
-    Module, Op, ScalarExpr, Tensor,
+    ElementType, Module, Op, ScalarExpr, Tensor,
     interpret::{Arithmetic, interpret},
     scalar::{Binary, Unary},
 };
@@ -98,7 +98,8 @@ fn absolute_expression(expression: &ScalarExpr) -> ScalarExpr {
 
 fn absolute_tensor(tensor: &Tensor) -> Tensor {
     let mut positive = tensor.clone();
-    if tensor.element().is_float() {
+    // Signed bytes are quantised numbers; wider integers may be positions.
+    if tensor.element().is_float() || tensor.element() == ElementType::I8 {
         for (position, value) in tensor.to_f64().into_iter().enumerate() {
             positive.set_bits(position, strang_ir::Literal::from_f64(tensor.element(), value.abs()).bits);
         }

@@ -25,9 +25,11 @@ pub fn infer_element(op: &Op, operands: &[ElementType]) -> Result<ElementType, S
     match op {
         Op::Const(literal) => Ok(literal.element),
         Op::Dot { accumulator } => {
-            first()?;
-            let element = all_alike(operands)?;
-            accumulates(element, *accumulator)?;
+            let element = first()?;
+            if !operands.iter().all(|element| element.is_integer()) {
+                all_alike(operands)?;
+            }
+            operands.iter().try_for_each(|element| accumulates(*element, *accumulator))?;
             Ok(if element.is_float() { element } else { *accumulator })
         }
         Op::Map(expression) => expression.element(operands),

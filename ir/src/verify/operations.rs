@@ -1,10 +1,6 @@
 //! Each operation: how many operands and outputs, which element types, which variables, and that reads stay in range.
 
-use super::{
-    Place, Verifier,
-    infer::{accumulates, infer_element},
-    range::Target,
-};
+use super::{Place, Verifier, infer::infer_element, range::Target};
 use crate::{CircuitError, ElementType, Op, Size, error::Mistake, op::Norm};
 
 impl Verifier<'_> {
@@ -56,7 +52,6 @@ impl Verifier<'_> {
             Op::Dot { accumulator } => {
                 infer_element(&node.op, &operands).map_err(|text| place.types(text))?;
                 let kind = |element: ElementType| (element.is_float(), element.is_integer());
-                accumulates(operands[0], *accumulator).map_err(|text| place.types(text))?;
                 if kind(found) != kind(*accumulator) {
                     return Err(place.types(format!("a sum in {accumulator} does not become {found}")));
                 }

@@ -9,6 +9,7 @@
 
 pub mod attention;
 pub mod builtin;
+pub mod bytes;
 pub mod depthwise;
 pub mod fma;
 pub mod gemm;

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::attention::{self, AttentionBlock};
+use super::bytes::{self, ByteBlock};
 use super::depthwise::{self, DepthwiseBlock};
 use super::fma;
 use super::gemm::{self, GemmBlock};
@@ -157,6 +158,8 @@ kernel_table! {
     levels {
         /// One block of a matrix product, [`GemmBlock`].
         gemm_f32, GemmF32: fn(*const GemmBlock) = gemm::gemm_f32;
+        /// One block of a matrix product of bytes, [`ByteBlock`].
+        gemm_bytes, GemmBytes: fn(*const ByteBlock) = bytes::gemm_bytes;
         /// `(source, k_stride, n_stride, depth, columns, packed)`: the panels of a matrix, [`pack`].
         pack_b, PackB: fn(*const f32, i64, i64, u64, u64, *mut f32) = pack::pack_b;
         /// Some query rows of one attention head, [`AttentionBlock`].

@@ -6,6 +6,8 @@
 //! the whole finish, it leaves the block in scratch memory and generated code goes on from there.
 
 mod blocking;
+mod bytes;
+mod requantise;
 
 use super::{
     emit::{Emitter, PLAIN},
@@ -70,6 +72,13 @@ struct Memory {
 
 /// Emits a contraction; says the number of tiles and the kind of kernel.
 pub fn emit(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
+    match gemm.sum(&emitter.kernel.accesses) {
+        ElementType::I32 => bytes::emit(emitter, gemm),
+        _ => emit_floats(emitter, gemm),
+    }
+}
+
+fn emit_floats(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
     let plan = Plan::new(emitter, gemm);
     let taps: Size = gemm.taps.iter().map(|tap| emitter.extent(*tap)).product();
     let memory = Memory {
@@ -85,11 +94,25 @@ pub fn emit(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
         },
     };
     plan.fixed_fields(emitter, &memory, &taps);
+    let grid =
+        grid(emitter, gemm, plan.b, plan.blocking, |emitter, rows, columns| plan.tile(emitter, &memory, rows, columns));
+    let kind = if emitter.extent(gemm.rows).is(1) { "gemv" } else { "gemm" };
+    (grid, kind)
+}
+
+/// The tiles of a product, each with its range of rows and of columns; says how many there are.
+fn grid(
+    emitter: &mut Emitter<'_>,
+    gemm: &Gemm,
+    b: u32,
+    blocking: Blocking,
+    block: impl FnOnce(&mut Emitter<'_>, (Value, Value), (Value, Value)),
+) -> Size {
     // B is the same for the batch positions that it does not depend on: they come after the blocks of columns.
-    let b = &emitter.kernel.accesses[plan.b as usize].address;
+    let b = &emitter.kernel.accesses[b as usize].address;
     let (own, others): (Vec<u32>, Vec<u32>) = gemm.batch.iter().partition(|variable| b.mentions(**variable));
-    let column_blocks = emitter.extent(gemm.columns).ceil_div(&Size::from(plan.blocking.columns));
-    let row_blocks = emitter.extent(gemm.rows).ceil_div(&Size::from(plan.blocking.rows));
+    let column_blocks = emitter.extent(gemm.columns).ceil_div(&Size::from(blocking.columns));
+    let row_blocks = emitter.extent(gemm.rows).ceil_div(&Size::from(blocking.rows));
     let mut extents: Vec<Size> = own.iter().map(|variable| emitter.extent(*variable)).collect();
     extents.push(column_blocks);
     extents.extend(others.iter().map(|variable| emitter.extent(*variable)));
@@ -104,13 +127,21 @@ pub fn emit(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
         for (variable, value) in batch {
             emitter.bind(*variable, *value);
         }
-        let columns = plan.range(emitter, gemm.columns, column_block, plan.blocking.columns);
-        let rows = plan.range(emitter, gemm.rows, row_block, plan.blocking.rows);
-        plan.tile(emitter, &memory, rows, columns);
+        let columns = range(emitter, gemm.columns, column_block, blocking.columns);
+        let rows = range(emitter, gemm.rows, row_block, blocking.rows);
+        block(emitter, rows, columns);
         gemm.batch.iter().for_each(|variable| emitter.unbind(*variable));
     });
-    let kind = if emitter.extent(gemm.rows).is(1) { "gemv" } else { "gemm" };
-    (grid, kind)
+    grid
+}
+
+/// The part of a variable that a block covers.
+fn range(emitter: &mut Emitter<'_>, variable: u32, block: Value, length: i64) -> (Value, Value) {
+    let low = emitter.builder.ins().imul_imm_s(block, length);
+    let end = emitter.builder.ins().iadd_imm_s(low, length);
+    let extent = emitter.extent(variable);
+    let extent = emitter.size(&extent);
+    (low, emitter.smaller(end, extent))
 }
 
 impl<'g> Plan<'g> {
@@ -148,15 +179,6 @@ impl<'g> Plan<'g> {
         };
         let epilogue = epilogue.unwrap_or_else(|| Epilogue::none(0));
         Plan { gemm, b, right, blocking, epilogue, given, direct, call_rows }
-    }
-
-    /// The part of a variable that a block covers.
-    fn range(&self, emitter: &mut Emitter<'_>, variable: u32, block: Value, length: i64) -> (Value, Value) {
-        let low = emitter.builder.ins().imul_imm_s(block, length);
-        let end = emitter.builder.ins().iadd_imm_s(low, length);
-        let extent = emitter.extent(variable);
-        let extent = emitter.size(&extent);
-        (low, emitter.smaller(end, extent))
     }
 
     /// Writes the fields that are the same for all calls.

@@ -1,6 +1,6 @@
 //! Attention: two contractions with a softmax between become one group.
 
-use super::{Builder, Group, Kind, is_float_product};
+use super::{Builder, Group, Kind, Product, matrix_product};
 use crate::plan::trace::distinct_variables;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::FxHashMap;
@@ -9,7 +9,7 @@ use strang_ir::{Function, Op};
 impl Builder<'_> {
     /// The group of a contraction that multiplies a softmax of scores with values, if it is one.
     pub(super) fn attention(&mut self, index: NodeIndex) -> Option<Group> {
-        if !is_float_product(self.function, index) {
+        if matrix_product(self.function, index) != Some(Product::Floats) {
             return None;
         }
         let node = self.node(index);

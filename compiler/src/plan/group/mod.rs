@@ -9,7 +9,7 @@ mod attention;
 
 pub use attention::row_variable;
 
-use super::trace::{Trace, distinct_variables, operand_trace, through_views};
+use super::trace::{Trace, distinct_variables, operand_trace, through_map, through_views, variable_positions};
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use strang_ir::{ElementType, Function, IndexExpr, Literal, Node, Op, Size, Value, op::Norm};
@@ -119,7 +119,7 @@ impl Builder<'_> {
                 self.virtuals.insert(index);
                 return;
             }
-            Op::Map(_) if self.is_index_only(index) => {
+            Op::Map(_) if self.is_index_only(index) || self.is_widening(index) => {
                 self.virtuals.insert(index);
                 return;
             }
@@ -135,7 +135,7 @@ impl Builder<'_> {
                     self.add(attention);
                     return;
                 }
-                if is_float_product(self.function, index) { Kind::Contraction } else { Kind::Fold }
+                if matrix_product(self.function, index).is_some() { Kind::Contraction } else { Kind::Fold }
             }
             Op::Reduce(_) | Op::ArgReduce { .. } => Kind::Fold,
             Op::Softmax { .. } | Op::Norm { .. } => Kind::Rows,
@@ -184,6 +184,33 @@ impl Builder<'_> {
             Op::Map(_) | Op::View => self.virtuals.contains(&operand.node) && self.is_index_only(operand.node),
             _ => false,
         })
+    }
+
+    /// Whether a map makes few bits into many at a small cost, as dequantisation does, for readers that may compute it
+    /// themselves: they read fewer bytes then, and nothing stores the many.
+    fn is_widening(&self, index: NodeIndex) -> bool {
+        let node = self.node(index);
+        let Op::Map(function) = &node.op else { return false };
+        let mut parts = 0;
+        function.visit(&mut |_| parts += 1);
+        let is_short = parts <= 6 && node.maps.iter().all(|map| map.fill.is_none());
+        let narrow = |value: Value| self.function.element_of(value).bits() <= 8;
+        let is_number = |value: Value| self.function.shape_of(value).is_empty();
+        let mut arrays = self.function.operands(index).into_iter().filter(|value| !is_number(*value));
+        let (Some(array), None) = (arrays.next(), arrays.next()) else { return false };
+        is_short && narrow(array) && node.outputs[0].element == ElementType::F32 && self.is_read_by_maps(index)
+    }
+
+    /// Whether all that reads a value, through views too, computes on elements.
+    fn is_read_by_maps(&self, index: NodeIndex) -> bool {
+        let value = Value::from(index);
+        let mut readers = self.function.readers(value).into_iter();
+        !self.function.outputs.contains(&value)
+            && readers.all(|(reader, _)| match self.node(reader).op {
+                Op::Map(_) | Op::Reduce(_) => true,
+                Op::View => self.is_read_by_maps(reader),
+                _ => false,
+            })
     }
 
     fn trace(&self, node: NodeIndex, slot: usize, operand: Value) -> Trace {
@@ -240,13 +267,43 @@ impl Builder<'_> {
             if !self.reads_group(*operand, home) {
                 continue;
             }
-            let found = self.frame_of(group, self.node(index), &self.trace(index, slot, *operand))?;
-            if frame.as_ref().is_some_and(|frame| *frame != found) {
-                return None;
+            for trace in self.traces_into(home, index, self.trace(index, slot, *operand))? {
+                let found = self.frame_of(group, self.node(index), &trace)?;
+                if frame.as_ref().is_some_and(|frame| *frame != found) {
+                    return None;
+                }
+                frame = Some(found);
             }
-            frame = Some(found);
         }
         frame
+    }
+
+    /// Where values of a group are read by what a trace leads to, through maps that are computed where they are read.
+    /// `None` where one of them is read with a guard.
+    fn traces_into(&self, home: usize, reader: NodeIndex, trace: Trace) -> Option<Vec<Trace>> {
+        let source = trace.value;
+        if !self.virtuals.contains(&source.node) {
+            return Some(vec![trace]);
+        }
+        if trace.guard.is_some() {
+            return None;
+        }
+        let node = self.node(source.node);
+        let positions = variable_positions(node, source.port, &trace.position);
+        let size_of = |v: u32| self.node(reader).size_of(v);
+        let mut found = Vec::new();
+        for (slot, operand) in self.function.operands(source.node).into_iter().enumerate() {
+            if self.reads_group(operand, home) {
+                let inner = through_map(self.function, &node.maps[slot], operand, &positions, None, &size_of);
+                let inner = through_views(self.function, inner, &|value| self.is_virtual_view(value), &size_of);
+                found.extend(self.traces_into(home, reader, inner)?);
+            }
+        }
+        Some(found)
+    }
+
+    fn is_virtual_view(&self, value: Value) -> bool {
+        self.virtuals.contains(&value.node) && matches!(self.node(value.node).op, Op::View)
     }
 
     fn reads_group(&self, operand: Value, home: usize) -> bool {
@@ -407,14 +464,40 @@ pub fn scattered_variables(node: &Node, target: &[IndexExpr]) -> Vec<u32> {
     (0..node.variables.len() as u32).filter(mentioned).collect()
 }
 
-/// Whether a `dot` is a product of two f32 arrays that a matrix kernel can do.
-pub fn is_float_product(function: &Function, index: NodeIndex) -> bool {
+/// Products that matrix kernels do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// Of two f32 arrays.
+    Floats,
+    /// Of unsigned bytes with weights of signed bytes, summed in i32.
+    Bytes,
+}
+
+/// Which matrix kernel does a `dot`, if one does.
+pub fn matrix_product(function: &Function, index: NodeIndex) -> Option<Product> {
     let node = &function.graph[index];
-    let Op::Dot { accumulator: ElementType::F32 } = node.op else { return false };
+    let Op::Dot { accumulator } = node.op else { return None };
     let operands = function.operands(index);
-    operands.len() == 2
-        && node.outputs[0].element == ElementType::F32
-        && operands.iter().all(|operand| function.element_of(*operand) == ElementType::F32)
-        && node.maps.iter().all(|map| map.fill.is_none_or(|fill| fill.is(0.)))
-        && !node.contracted().is_empty()
+    let [a, b] = operands[..] else { return None };
+    if node.outputs[0].element != accumulator || node.contracted().is_empty() {
+        return None;
+    }
+    let elements = [function.element_of(a), function.element_of(b)];
+    match (accumulator, elements) {
+        (ElementType::F32, [ElementType::F32, ElementType::F32]) => {
+            node.maps.iter().all(|map| map.fill.is_none_or(|fill| fill.is(0.))).then_some(Product::Floats)
+        }
+        (ElementType::I32, [ElementType::U8, ElementType::I8]) => is_weight(function, b).then_some(Product::Bytes),
+        (ElementType::I32, [ElementType::I8, ElementType::U8]) => is_weight(function, a).then_some(Product::Bytes),
+        _ => None,
+    }
+}
+
+/// Whether a value is a parameter, seen through views.
+fn is_weight(function: &Function, value: Value) -> bool {
+    match &function.graph[value.node].op {
+        Op::Param(_) => true,
+        Op::View => is_weight(function, function.operands(value.node)[0]),
+        _ => false,
+    }
 }

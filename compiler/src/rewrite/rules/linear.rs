@@ -269,6 +269,10 @@ fn @f(%x: f32[a, b], %y: f32[a, b]) -> f32[a, c] {
                 return None;
             }
             let (d, e) = (m.node("d"), m.node("e"));
+            // Products of narrow integers have a kernel; those of their sums have none.
+            if d.op != e.op || e.outputs[0].element != m.facts("x").element() {
+                return None;
+            }
             // Where the inner product's output variables stand among the outer's.
             let read = distinct(&d.maps[0])?;
             let outer = d.variables.len() as u32;
@@ -323,11 +327,15 @@ fn @f(%x: f32[a, b], %y: f32[a, b]) -> f32[a, c] {
             Some(build::add(m.graph, &node, reads.into()))
         }),
         guard: &[Conjunct {
-            text: "the elements are of one type",
-            holds: |m| m.node("e").op == m.node("d").op && m.node("e").outputs[0].element == m.facts("x").element(),
-            counterexample: "param @v: i8[b, c] param @w: i32[c, d]
+            text: "the inner product is of floats, or of the type in which the outer one is summed: a narrower one would wrap before",
+            holds: |m| {
+                let inner = m.node("e").outputs[0].element;
+                inner.is_float() || m.node("d").op == Op::Dot { accumulator: inner }
+            },
+            counterexample: "param @v: i8[b, c] param @w: i8[c, d]
 fn @f(%x: i8[a, b]) -> i32[a, d] {
-  %p = dot %x[a, {b}], @v[{b}, c] -> [a, c]
+  %q = map $0 * 25 : %x[a, b] -> [a, b]
+  %p = dot %q[a, {b}], @v[{b}, c] -> i8[a, c]
   %r = dot %p[a, {c}], @w[{c}, d] -> [a, d]
   return %r
 }",
@@ -361,6 +369,34 @@ fn @f(%x: f32[a, b]) -> f32[a, d] {
 fn @f(%x: f32[a, b]) -> f32[a, b] {
   %p = map add : %x[a, b], @b[b] -> [a, b]
   %r = map $0 * 0.3 : %p[a, b] -> [a, b]
+  return %r
+}"],
+    },
+    Rule {
+        name: "scales-together",
+        class: Class::Real,
+        law: "(x a) b = x (a b), for constants a and b",
+        source: "associativity",
+        find: Find::Patterns(&["(mul ?s (mul ?t ?x ?a) ?b)"], |m| {
+            let is_number = |name: &str| m.literal(name).is_some();
+            if !m.facts("a").constant || !m.facts("b").constant || m.facts("x").constant {
+                return None;
+            }
+            // Two numbers have a rule of their own; elements of integers wrap alike, but have no kernel to gain.
+            if is_number("a") && is_number("b") || !is_float(m, "x") {
+                return None;
+            }
+            let (x, a) = (m.through(&[("s", 0), ("t", 0)], "x")?, m.through(&[("s", 0), ("t", 1)], "a")?);
+            let b = m.read("s", 1, "b");
+            let s = m.node("s");
+            let both = over_own_variables(m.graph, &s, Binary::Multiply, a, b);
+            Some(m.binary("s", Binary::Multiply, x, both))
+        }),
+        guard: &[],
+        examples: &["param @a: f32[b]
+fn @f(%x: f32[a, b]) -> f32[a, b] {
+  %p = map $0 * 0.3 : %x[a, b] -> [a, b]
+  %r = map mul : %p[a, b], @a[b] -> [a, b]
   return %r
 }"],
     },

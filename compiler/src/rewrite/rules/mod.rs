@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod broadcast;
+mod codes;
 mod convolution;
 mod elementwise;
 mod integers;
@@ -12,6 +13,7 @@ mod normalisation;
 mod parts;
 mod pooling;
 mod projections;
+mod quantised;
 mod splitting;
 mod views;
 
@@ -33,6 +35,8 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("projections", projections::RULES),
         ("splitting", splitting::RULES),
         ("integers", integers::RULES),
+        ("quantised", quantised::RULES),
+        ("codes", codes::RULES),
     ];
     families.iter().flat_map(|(family, rules)| rules.iter().map(|rule| (*family, rule))).collect()
 });

@@ -9,7 +9,7 @@ use crate::rewrite::egraph::{
     signature::{hash_shape, same_shape},
 };
 use petgraph::stable_graph::NodeIndex;
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use std::hash::Hasher;
 use strang_ir::{Function, Literal, Module, Node, Op, Value, op::Norm};
 
@@ -21,8 +21,7 @@ const LAST: usize = 64;
 
 /// The windows of a function, in order; inputs, parameters and constants stand in none.
 pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
-    let is_leaf = |node: &NodeIndex| is_leaf(&function.graph[*node]);
-    let order: Vec<NodeIndex> = function.order().into_iter().filter(|node| !is_leaf(node)).collect();
+    let order = order(function);
     let crossing = crossing(function, &order);
     let mut windows = Vec::new();
     let mut start = 0;
@@ -32,10 +31,10 @@ pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
             order.len()
         } else {
             let badness = |end: &usize| {
-                let (before, after) = (&function.graph[order[*end - 1]].op, &function.graph[order[*end]].op);
+                let (before, after) = (order[*end - 1], order[*end]);
                 2 * crossing[*end]
-                    + usize::from(belongs_to_what_follows(before))
-                    + usize::from(belongs_to_others(after))
+                    + usize::from(belongs_to_what_follows(function, before))
+                    + usize::from(belongs_to_others(function, after))
             };
             let ends = start + FEWEST..(start + MOST).min(order.len());
             ends.min_by_key(badness).unwrap_or(order.len())
@@ -46,18 +45,74 @@ pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
     windows
 }
 
+/// The nodes but leaves, operands before readers; what is made of weights alone comes right before what reads it first, so
+/// that rules see both.
+fn order(function: &Function) -> Vec<NodeIndex> {
+    let all = function.order();
+    let mut constant: FxHashSet<NodeIndex> = FxHashSet::default();
+    for node in &all {
+        let operands = function.operands(*node);
+        let is_constant = |value: &Value| match function.graph[value.node].op {
+            Op::Param(_) | Op::Const(_) => true,
+            _ => constant.contains(&value.node),
+        };
+        if !is_leaf(&function.graph[*node]) && !operands.is_empty() && operands.iter().all(is_constant) {
+            constant.insert(*node);
+        }
+    }
+    let (mut order, mut placed) = (Vec::with_capacity(all.len()), FxHashSet::default());
+    let later = all.iter().filter(|node| constant.contains(node));
+    for node in all.iter().filter(|node| !constant.contains(node)).chain(later) {
+        place(function, *node, &constant, &mut placed, &mut order);
+    }
+    order
+}
+
+/// Places a node after the constant ones that it reads.
+fn place(
+    function: &Function,
+    node: NodeIndex,
+    constant: &FxHashSet<NodeIndex>,
+    placed: &mut FxHashSet<NodeIndex>,
+    order: &mut Vec<NodeIndex>,
+) {
+    if is_leaf(&function.graph[node]) || !placed.insert(node) {
+        return;
+    }
+    for operand in function.operands(node) {
+        if constant.contains(&operand.node) {
+            place(function, operand.node, constant, placed, order);
+        }
+    }
+    order.push(node);
+}
+
 fn is_leaf(node: &Node) -> bool {
     matches!(node.op, Op::Input(_) | Op::Param(_) | Op::Const(_))
 }
 
 /// Operations that rules join to what reads them.
-fn belongs_to_what_follows(op: &Op) -> bool {
-    matches!(op, Op::Norm { .. } | Op::View | Op::Reduce(_) | Op::Dot { .. } | Op::Softmax { .. })
+fn belongs_to_what_follows(function: &Function, node: NodeIndex) -> bool {
+    matches!(function.graph[node].op, Op::Norm { .. } | Op::View | Op::Reduce(_) | Op::Dot { .. } | Op::Softmax { .. })
+        || is_widening(function, node)
 }
 
 /// Operations that rules join to what they read.
-fn belongs_to_others(op: &Op) -> bool {
-    matches!(op, Op::Map(_) | Op::View | Op::Softmax { .. } | Op::Norm { kind: Norm::Batch, .. })
+fn belongs_to_others(function: &Function, node: NodeIndex) -> bool {
+    match function.graph[node].op {
+        Op::Map(_) => !is_widening(function, node),
+        Op::View | Op::Softmax { .. } | Op::Norm { kind: Norm::Batch, .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether a map makes floats of bytes: products read it as bytes.
+fn is_widening(function: &Function, node: NodeIndex) -> bool {
+    let is_map = matches!(function.graph[node].op, Op::Map(_));
+    let first = function.operands(node).first().map(|value| function.element_of(*value));
+    is_map
+        && function.graph[node].outputs[0].element.is_float()
+        && first.is_some_and(|element| element.is_integer() && element.bits() <= 8)
 }
 
 /// How many values are alive before each position.

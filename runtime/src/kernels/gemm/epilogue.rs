@@ -4,6 +4,7 @@
 //! activations exist once for each level and work on the tile as it lies on the stack, in L1.
 
 use super::block::{Activation, GemmBlock};
+use super::curve::{self, Curve};
 use super::tile::Edge;
 use crate::kernels::lanes::{Lanes, WIDTH};
 use crate::kernels::math;
@@ -147,12 +148,12 @@ pub(super) unsafe fn finish<V: Lanes>(tile: &Unfinished<V>) {
     // SAFETY: the caller vouches for the tile and the arrays.
     unsafe {
         match tile.block.activation {
-            SIGMOID => finish_with(tile, math::sigmoid),
-            TANH => finish_with(tile, math::tanh),
-            SILU => finish_with(tile, math::silu),
-            GELU => finish_with(tile, math::gelu),
-            GELU_TANH => finish_with(tile, math::gelu_tanh),
-            _ => finish_with(tile, |x| x),
+            SIGMOID => finish_with(tile, curve::Sigmoid),
+            TANH => finish_with(tile, curve::Tanh),
+            SILU => finish_with(tile, curve::Silu),
+            GELU => finish_with(tile, curve::Gelu),
+            GELU_TANH => finish_with(tile, curve::GeluTanh),
+            _ => finish_with(tile, curve::Identity),
         }
     }
 }
@@ -160,13 +161,13 @@ pub(super) unsafe fn finish<V: Lanes>(tile: &Unfinished<V>) {
 /// # Safety
 /// As for [`FinishFunction`].
 #[inline(always)]
-unsafe fn finish_with<V: Lanes>(tile: &Unfinished<V>, activation: impl Fn(V) -> V) {
+unsafe fn finish_with<V: Lanes>(tile: &Unfinished<V>, activation: impl Curve) {
     let block = tile.block;
     let has_residual = !block.residual.is_null() && block.residual_before_activation == 0;
     for (index, &sum) in tile.sums.iter().enumerate() {
         let (row, column) = (tile.row + index / tile.panels, tile.column + index % tile.panels * WIDTH);
         let mask = V::mask((block.columns as usize - column).min(WIDTH));
-        let mut result = activation(sum);
+        let mut result = activation.of(sum);
         // SAFETY: the panel's columns in the mask are in the block, as are those of the residual.
         unsafe {
             if has_residual {

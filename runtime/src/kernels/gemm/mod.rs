@@ -12,6 +12,7 @@
 //! to three rows run at the speed of reading B if it is packed; in place they want B in cache.
 
 mod block;
+pub(crate) mod curve;
 mod epilogue;
 mod tile;
 

@@ -236,3 +236,17 @@ fn unordered(a: Avx2, b: Avx2) -> (__m256, __m256) {
     // SAFETY: as for the implementation above.
     unsafe { (_mm256_cmp_ps::<_CMP_UNORD_Q>(a.0, b.0), _mm256_cmp_ps::<_CMP_UNORD_Q>(a.1, b.1)) }
 }
+
+impl Avx2 {
+    /// The lanes in two registers.
+    #[inline(always)]
+    pub(crate) fn of(low: __m256, high: __m256) -> Self {
+        Avx2(low, high)
+    }
+
+    /// Both registers.
+    #[inline(always)]
+    pub(crate) fn halves(self) -> (__m256, __m256) {
+        (self.0, self.1)
+    }
+}

@@ -170,3 +170,17 @@ impl Lanes for Avx512 {
         })
     }
 }
+
+impl Avx512 {
+    /// The lanes in a register.
+    #[inline(always)]
+    pub(crate) fn of(register: __m512) -> Self {
+        Avx512(register)
+    }
+
+    /// The register.
+    #[inline(always)]
+    pub(crate) fn register(self) -> __m512 {
+        self.0
+    }
+}

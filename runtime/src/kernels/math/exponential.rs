@@ -9,6 +9,8 @@ use crate::kernels::lanes::Lanes;
 
 /// Below, `exp` and the product of any function here with it are 0.
 const LEAST: f32 = -150.0;
+/// Below, a term of a sum counts for nothing beside 1: it is less than `2^-115`.
+const NEGLIGIBLE: f32 = -80.0;
 /// Above, `exp` is infinite.
 const GREATEST: f32 = 89.0;
 
@@ -57,6 +59,13 @@ pub(super) fn exp_of_sum<V: Lanes>(high: V, low: V) -> V {
 pub(crate) fn exp<V: Lanes>(x: V) -> V {
     let (m, k) = parts(limit(x, LEAST, GREATEST));
     m.scale(k)
+}
+
+/// `e^x` for a term of a sum with a term of 1, 0 below [`NEGLIGIBLE`]: the sum does not notice, and CPUs take a hundred
+/// times as long over the subnormal numbers that the terms, or their quotients by the sum, would be otherwise.
+#[inline(always)]
+pub(crate) fn exp_or_zero<V: Lanes>(x: V) -> V {
+    V::select(x.is_less(V::splat(NEGLIGIBLE)), V::splat(0.0), exp(V::splat(NEGLIGIBLE).greater(x)))
 }
 
 /// `e^x - 1`, within 2 ulp.

@@ -1,0 +1,300 @@
+//! What a tile of bytes does to its sums before it stores them, recognised in the finish of a contraction.
+//!
+//! The chain from the sum on is followed as far as the kernel knows it, in the order in which it applies its steps; see
+//! [`strang_runtime::kernels::bytes::ByteBlock`].
+
+use crate::codegen::{
+    emit::Emitter,
+    epilogue::{Chain, Repertoire, TileVariables, is_plain_of_any_type, single},
+};
+use crate::plan::kernel::{Gemm, Instruction};
+use strang_ir::{
+    ElementType,
+    scalar::{Binary, Unary},
+};
+use strang_runtime::kernels::{bytes::Stored, gemm::Activation};
+
+/// How numbers stand for others: `x = (q - zero) * step`, `q = round(x * scale) + zero`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Codes {
+    /// The type of `q`.
+    pub stored: Stored,
+    /// What a number is multiplied with before it is rounded.
+    pub scale: f32,
+    /// What stands for zero.
+    pub zero: f32,
+    /// What a whole number is multiplied with when it is read.
+    pub step: f32,
+}
+
+impl Codes {
+    /// Numbers as they are.
+    pub const FLOATS: Codes = Codes { stored: Stored::F32, scale: 1., zero: 0., step: 1. };
+    /// Sums as they are.
+    const SUMS: Codes = Codes { stored: Stored::I32, ..Codes::FLOATS };
+}
+
+/// What the tile is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requantisation {
+    /// An access with what is taken from each column.
+    pub offset: Option<u32>,
+    /// A factor for all sums.
+    pub scale: f32,
+    /// An access with a factor for each column.
+    pub column_scale: Option<u32>,
+    /// An access with a summand for each column.
+    pub column_bias: Option<u32>,
+    /// What the result goes through before the residual is added.
+    pub snap: Codes,
+    /// An access to an array that is added, and what it stands for.
+    pub residual: Option<(u32, Codes)>,
+    /// The activation.
+    pub activation: Activation,
+    /// Its parameters.
+    pub parameters: [f32; 2],
+    /// How results are stored.
+    pub output: Codes,
+    /// The value of the finish that the tile computes.
+    pub result: u32,
+    /// Its type.
+    pub element: ElementType,
+}
+
+/// How far along the chain is: each step comes after all that are less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Sum,
+    Offset,
+    Float,
+    Scaled,
+    ColumnScaled,
+    Biased,
+    Snapped,
+    Added,
+    Activated,
+    Done,
+}
+
+/// Follows the chain from the sum, up to bytes if the tile may store `bytes`. `None` when the finish does not read the sum.
+pub fn recognise(emitter: &Emitter<'_>, gemm: &Gemm, bytes: bool) -> Option<Requantisation> {
+    let sum = gemm.finish.instructions.iter().position(|instruction| matches!(instruction, Instruction::Folded(_)))?;
+    let tile = TileVariables { rows: gemm.rows, columns: gemm.columns };
+    let repertoire = Repertoire::All;
+    let chain = Chain { emitter, finish: &gemm.finish, stores: &gemm.stores, tile, repertoire };
+    let follower = Follower { chain, bytes };
+    let mut found = Requantisation {
+        offset: None,
+        scale: 1.,
+        column_scale: None,
+        column_bias: None,
+        snap: Codes::FLOATS,
+        residual: None,
+        activation: Activation::None,
+        parameters: [0.; 2],
+        output: Codes::SUMS,
+        result: sum as u32,
+        element: ElementType::I32,
+    };
+    let mut stage = Stage::Sum;
+    while let Some(next) = follower.step(&mut found, stage) {
+        stage = next;
+    }
+    Some(found)
+}
+
+struct Follower<'c, 'f> {
+    chain: Chain<'c, 'f>,
+    /// Whether the tile may store bytes.
+    bytes: bool,
+}
+
+impl Follower<'_, '_> {
+    fn instruction(&self, value: u32) -> &Instruction {
+        &self.chain.finish.instructions[value as usize]
+    }
+
+    fn is_stored(&self, value: u32) -> bool {
+        self.chain.stores.iter().any(|store| store.value == value)
+    }
+
+    /// The only instruction that reads a value, which is not stored.
+    fn user(&self, value: u32) -> Option<u32> {
+        let [user] = self.chain.users(value)[..] else { return None };
+        (!self.is_stored(value)).then_some(user)
+    }
+
+    /// What a value is combined with by an instruction, if it is one of both operands.
+    fn other(&self, user: u32, function: Binary, value: u32) -> Option<u32> {
+        match *self.instruction(user) {
+            Instruction::Binary(found, a, b) if found == function && a != b => {
+                let commutes = matches!(function, Binary::Add | Binary::Multiply);
+                if a == value { Some(b) } else { commutes.then_some(a) }
+            }
+            _ => None,
+        }
+    }
+
+    /// A number, written as it is or as a byte that is made a float.
+    fn number(&self, value: u32) -> Option<f32> {
+        match *self.instruction(value) {
+            Instruction::Cast(ElementType::F32, inner) => match *self.instruction(inner) {
+                Instruction::Literal(literal) if literal.element.is_integer() => Some(literal.to_f64() as f32),
+                _ => None,
+            },
+            _ => single(self.instruction(value)),
+        }
+    }
+
+    /// An access to one contiguous vector over the columns, the same for all rows.
+    fn column(&self, value: u32, element: ElementType) -> Option<u32> {
+        let Instruction::Load(access) = *self.instruction(value) else { return None };
+        let (emitter, tile) = (self.chain.emitter, self.chain.tile);
+        let place = &emitter.kernel.accesses[access as usize];
+        let is_column = place.element == element
+            && is_plain_of_any_type(emitter, access, tile)
+            && place.address.coefficient(tile.rows).is(0);
+        is_column.then_some(access)
+    }
+
+    /// Takes one more step; says the stage after it.
+    fn step(&self, found: &mut Requantisation, stage: Stage) -> Option<Stage> {
+        let value = found.result;
+        if self.is_stored(value) {
+            return None;
+        }
+        if (Stage::Float..Stage::Activated).contains(&stage)
+            && let Some((activation, parameters, result)) = self.chain.activation(value)
+        {
+            (found.activation, found.parameters, found.result) = (activation, parameters, result);
+            return Some(Stage::Activated);
+        }
+        if (Stage::Float..Stage::Done).contains(&stage)
+            && let Some((codes, whole)) = self.quantised(value)
+        {
+            if stage < Stage::Snapped
+                && let Some((zero, step, result)) = self.dequantised(whole, codes.zero)
+            {
+                found.snap = Codes { zero, step, ..codes };
+                found.result = result;
+                return Some(Stage::Snapped);
+            }
+            if !self.bytes {
+                return None;
+            }
+            (found.output, found.result) = (codes, whole);
+            found.element = if codes.stored == Stored::I8 { ElementType::I8 } else { ElementType::U8 };
+            return Some(Stage::Done);
+        }
+        let user = self.user(value)?;
+        let next = match *self.instruction(user) {
+            Instruction::Binary(Binary::Subtract, ..) if stage < Stage::Offset => {
+                found.offset = Some(self.column(self.other(user, Binary::Subtract, value)?, ElementType::I32)?);
+                Stage::Offset
+            }
+            Instruction::Cast(ElementType::F32, _) if stage < Stage::Float => {
+                (found.element, found.output) = (ElementType::F32, Codes::FLOATS);
+                Stage::Float
+            }
+            Instruction::Binary(Binary::Multiply, ..) if stage >= Stage::Float && stage < Stage::ColumnScaled => {
+                let other = self.other(user, Binary::Multiply, value)?;
+                match (single(self.instruction(other)), self.column(other, ElementType::F32)) {
+                    (Some(scale), _) if stage < Stage::Scaled => {
+                        found.scale = scale;
+                        Stage::Scaled
+                    }
+                    (None, Some(access)) => {
+                        found.column_scale = Some(access);
+                        Stage::ColumnScaled
+                    }
+                    _ => return None,
+                }
+            }
+            Instruction::Binary(Binary::Add, ..) if stage >= Stage::Float && stage < Stage::Added => {
+                let other = self.other(user, Binary::Add, value)?;
+                match (self.column(other, ElementType::F32), self.residual(other)) {
+                    (Some(access), _) if stage < Stage::Biased => {
+                        found.column_bias = Some(access);
+                        Stage::Biased
+                    }
+                    (None, Some(residual)) => {
+                        found.residual = Some(residual);
+                        Stage::Added
+                    }
+                    _ => return None,
+                }
+            }
+            _ => return None,
+        };
+        found.result = user;
+        Some(next)
+    }
+
+    /// The byte that a value becomes, with its codes.
+    fn quantised(&self, value: u32) -> Option<(Codes, u32)> {
+        let (mut codes, mut value) = (Codes::FLOATS, value);
+        let mut user = self.user(value)?;
+        if let Some(scale) = self.other(user, Binary::Multiply, value).and_then(|other| self.number(other)) {
+            codes.scale = scale;
+            (value, user) = (user, self.user(user)?);
+        }
+        if *self.instruction(user) != Instruction::Unary(Unary::Round, value) {
+            return None;
+        }
+        (value, user) = (user, self.user(user)?);
+        if let Some(zero) = self.other(user, Binary::Add, value).and_then(|other| self.number(other)) {
+            codes.zero = zero;
+            user = self.user(user)?;
+        }
+        codes.stored = match self.instruction(user) {
+            Instruction::Cast(ElementType::U8, _) => Stored::U8,
+            Instruction::Cast(ElementType::I8, _) => Stored::I8,
+            _ => return None,
+        };
+        Some((codes, user))
+    }
+
+    /// The float that a byte becomes: its zero, its step and the value. The zero must be the one it was made with.
+    fn dequantised(&self, whole: u32, expected: f32) -> Option<(f32, f32, u32)> {
+        let mut value = self.user(whole)?;
+        if !matches!(self.instruction(value), Instruction::Cast(ElementType::F32, _)) {
+            return None;
+        }
+        let (mut zero, mut step) = (0., 1.);
+        if let Some(user) = self.user(value)
+            && let Some(found) = self.other(user, Binary::Subtract, value).and_then(|other| self.number(other))
+        {
+            (zero, value) = (found, user);
+        }
+        if let Some(user) = self.user(value)
+            && let Some(found) = self.other(user, Binary::Multiply, value).and_then(|other| self.number(other))
+        {
+            (step, value) = (found, user);
+        }
+        (zero == expected).then_some((zero, step, value))
+    }
+
+    /// An array that is added: floats, or bytes with what they stand for.
+    fn residual(&self, value: u32) -> Option<(u32, Codes)> {
+        let (mut codes, mut value) = (Codes::FLOATS, value);
+        if let Instruction::Binary(Binary::Multiply, a, b) = *self.instruction(value) {
+            (codes.step, value) = (self.number(b)?, a);
+        }
+        if let Instruction::Binary(Binary::Subtract, a, b) = *self.instruction(value) {
+            (codes.zero, value) = (self.number(b)?, a);
+        }
+        let is_byte = matches!(self.instruction(value), Instruction::Cast(ElementType::F32, _));
+        if let Instruction::Cast(ElementType::F32, inner) = *self.instruction(value) {
+            value = inner;
+        }
+        let Instruction::Load(access) = *self.instruction(value) else { return None };
+        let (emitter, tile) = (self.chain.emitter, self.chain.tile);
+        codes.stored = match (emitter.kernel.accesses[access as usize].element, is_byte) {
+            (ElementType::F32, false) if codes == Codes::FLOATS => Stored::F32,
+            (ElementType::U8, true) => Stored::U8,
+            (ElementType::I8, true) => Stored::I8,
+            _ => return None,
+        };
+        is_plain_of_any_type(emitter, access, tile).then_some((access, codes))
+    }
+}

@@ -1,0 +1,131 @@
+//! 16 lanes of 32-bit integers that sum products of bytes, and their way to floats and back.
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512, Vnni};
+
+use crate::kernels::lanes::{self, Lanes, WIDTH};
+
+/// 16 sums. Implementations for x86 levels may only be used in code compiled for that level.
+pub(crate) trait Sums: Copy {
+    /// The floats of the level.
+    type Floats: Lanes;
+    /// 16 columns of four depths of B.
+    type Panel: Copy;
+    /// Four depths of a row of A, for all columns.
+    type Factor: Copy;
+
+    fn splat(value: i32) -> Self;
+    /// # Safety
+    /// 64 bytes can be read.
+    unsafe fn panel(from: *const i8) -> Self::Panel;
+    fn factor(bytes: u32) -> Self::Factor;
+    /// The sums plus the products of four depths.
+    fn dot(self, factor: Self::Factor, panel: Self::Panel) -> Self;
+
+    fn sub(self, offset: Self) -> Self;
+    fn to_floats(self) -> Self::Floats;
+    /// The nearest integer, ties to even.
+    fn round(floats: Self::Floats) -> Self::Floats;
+    /// Of floats that are integers of 32 bits.
+    fn from_floats(floats: Self::Floats) -> Self;
+    /// # Safety
+    /// `lanes` elements can be read.
+    unsafe fn load(from: *const i32, lanes: usize) -> Self;
+    /// # Safety
+    /// `lanes` elements can be written.
+    unsafe fn store(self, to: *mut i32, lanes: usize);
+    /// Signed or unsigned bytes.
+    /// # Safety
+    /// `lanes` bytes can be read.
+    unsafe fn load_bytes(from: *const u8, lanes: usize, signed: bool) -> Self;
+    /// The low bytes.
+    /// # Safety
+    /// `lanes` bytes can be written.
+    unsafe fn store_bytes(self, to: *mut u8, lanes: usize);
+}
+
+/// For any CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([i32; WIDTH]);
+
+impl Sums for Portable {
+    type Floats = lanes::Portable;
+    type Panel = [i8; 4 * WIDTH];
+    type Factor = [u8; 4];
+
+    #[inline(always)]
+    fn splat(value: i32) -> Self {
+        Portable([value; WIDTH])
+    }
+    #[inline(always)]
+    unsafe fn panel(from: *const i8) -> Self::Panel {
+        // SAFETY: the caller vouches for 64 bytes.
+        unsafe { from.cast::<Self::Panel>().read() }
+    }
+    #[inline(always)]
+    fn factor(bytes: u32) -> [u8; 4] {
+        bytes.to_le_bytes()
+    }
+    #[inline(always)]
+    fn dot(self, factor: [u8; 4], panel: Self::Panel) -> Self {
+        Portable(std::array::from_fn(|lane| {
+            let products = (0..4).map(|k| i32::from(factor[k]) * i32::from(panel[4 * lane + k]));
+            products.fold(self.0[lane], i32::wrapping_add)
+        }))
+    }
+    #[inline(always)]
+    fn sub(self, offset: Self) -> Self {
+        Portable(std::array::from_fn(|lane| self.0[lane].wrapping_sub(offset.0[lane])))
+    }
+    #[inline(always)]
+    fn to_floats(self) -> lanes::Portable {
+        let floats = self.0.map(|value| value as f32);
+        // SAFETY: the array has 16 elements.
+        unsafe { lanes::Portable::load(floats.as_ptr()) }
+    }
+    #[inline(always)]
+    fn round(floats: lanes::Portable) -> lanes::Portable {
+        let rounded = values(floats).map(f32::round_ties_even);
+        // SAFETY: the array has 16 elements.
+        unsafe { lanes::Portable::load(rounded.as_ptr()) }
+    }
+    #[inline(always)]
+    fn from_floats(floats: lanes::Portable) -> Self {
+        Portable(values(floats).map(|value| value as i32))
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const i32, lanes: usize) -> Self {
+        // SAFETY: only lanes that the caller vouches for are read.
+        let read = |lane: usize| if lane < lanes { unsafe { from.add(lane).read() } } else { 0 };
+        Portable(std::array::from_fn(read))
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut i32, lanes: usize) {
+        // SAFETY: only lanes that the caller vouches for are written.
+        self.0.iter().take(lanes).enumerate().for_each(|(lane, value)| unsafe { to.add(lane).write(*value) });
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8, lanes: usize, signed: bool) -> Self {
+        Portable(std::array::from_fn(|lane| {
+            // SAFETY: only lanes that the caller vouches for are read.
+            let byte = if lane < lanes { unsafe { from.add(lane).read() } } else { 0 };
+            if signed { i32::from(byte as i8) } else { i32::from(byte) }
+        }))
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, lanes: usize) {
+        // SAFETY: only lanes that the caller vouches for are written.
+        self.0.iter().take(lanes).enumerate().for_each(|(lane, value)| unsafe { to.add(lane).write(*value as u8) });
+    }
+}
+
+/// The elements of portable lanes.
+#[inline(always)]
+fn values(floats: lanes::Portable) -> [f32; WIDTH] {
+    let mut values = [0.; WIDTH];
+    // SAFETY: the array has 16 elements.
+    unsafe { floats.store(values.as_mut_ptr()) };
+    values
+}

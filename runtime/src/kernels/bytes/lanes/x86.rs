@@ -1,0 +1,264 @@
+//! The sums of AVX2, AVX-512 and AVX-512 VNNI.
+
+use super::Sums;
+use crate::kernels::lanes;
+use core::arch::x86_64::*;
+
+/// 16 sums for CPUs of [`Level::Avx2`](crate::kernels::Level::Avx2).
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(__m256i, __m256i);
+
+/// Even and odd depths of bytes, as 16-bit numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs<V> {
+    even: V,
+    odd: V,
+}
+
+// SAFETY, for every block here: the instruction exists because these types are used in code of their level alone, and
+// pointers are as the caller of the method vouches for.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Avx2 {
+    #[inline(always)]
+    fn widened(bytes: __m256i) -> Pairs<__m256i> {
+        unsafe {
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
+            Pairs { even, odd: _mm256_srai_epi16::<8>(bytes) }
+        }
+    }
+
+    #[inline(always)]
+    fn dot_half(sum: __m256i, factor: Pairs<__m256i>, panel: Pairs<__m256i>) -> __m256i {
+        unsafe {
+            let products = _mm256_madd_epi16(factor.even, panel.even);
+            let products = _mm256_add_epi32(products, _mm256_madd_epi16(factor.odd, panel.odd));
+            _mm256_add_epi32(sum, products)
+        }
+    }
+
+    /// All bits of the first lanes of both halves.
+    #[inline(always)]
+    fn mask(count: usize) -> (__m256i, __m256i) {
+        unsafe {
+            let count = _mm256_set1_epi32(count as i32);
+            let low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let high = _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15);
+            (_mm256_cmpgt_epi32(count, low), _mm256_cmpgt_epi32(count, high))
+        }
+    }
+}
+
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Sums for Avx2 {
+    type Floats = lanes::Avx2;
+    type Panel = (Pairs<__m256i>, Pairs<__m256i>);
+    type Factor = Pairs<__m256i>;
+
+    #[inline(always)]
+    fn splat(value: i32) -> Self {
+        let value = unsafe { _mm256_set1_epi32(value) };
+        Avx2(value, value)
+    }
+    #[inline(always)]
+    unsafe fn panel(from: *const i8) -> Self::Panel {
+        let load = |from: *const i8| unsafe { Self::widened(_mm256_loadu_si256(from.cast())) };
+        (load(from), load(from.wrapping_add(32)))
+    }
+    #[inline(always)]
+    fn factor(bytes: u32) -> Pairs<__m256i> {
+        unsafe {
+            Pairs {
+                even: _mm256_set1_epi32((bytes & 0x00ff_00ff) as i32),
+                odd: _mm256_set1_epi32((bytes >> 8 & 0x00ff_00ff) as i32),
+            }
+        }
+    }
+    #[inline(always)]
+    fn dot(self, factor: Pairs<__m256i>, panel: Self::Panel) -> Self {
+        Avx2(Self::dot_half(self.0, factor, panel.0), Self::dot_half(self.1, factor, panel.1))
+    }
+    #[inline(always)]
+    fn sub(self, offset: Self) -> Self {
+        unsafe { Avx2(_mm256_sub_epi32(self.0, offset.0), _mm256_sub_epi32(self.1, offset.1)) }
+    }
+    #[inline(always)]
+    fn to_floats(self) -> lanes::Avx2 {
+        unsafe { lanes::Avx2::of(_mm256_cvtepi32_ps(self.0), _mm256_cvtepi32_ps(self.1)) }
+    }
+    #[inline(always)]
+    fn round(floats: lanes::Avx2) -> lanes::Avx2 {
+        let round = |x| unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) };
+        let (low, high) = floats.halves();
+        lanes::Avx2::of(round(low), round(high))
+    }
+    #[inline(always)]
+    fn from_floats(floats: lanes::Avx2) -> Self {
+        let (low, high) = floats.halves();
+        unsafe { Avx2(_mm256_cvttps_epi32(low), _mm256_cvttps_epi32(high)) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const i32, lanes: usize) -> Self {
+        let (low, high) = Self::mask(lanes);
+        unsafe { Avx2(_mm256_maskload_epi32(from, low), _mm256_maskload_epi32(from.wrapping_add(8), high)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut i32, lanes: usize) {
+        let (low, high) = Self::mask(lanes);
+        unsafe {
+            _mm256_maskstore_epi32(to, low, self.0);
+            _mm256_maskstore_epi32(to.wrapping_add(8), high, self.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8, lanes: usize, signed: bool) -> Self {
+        unsafe {
+            let bytes = if lanes == 16 {
+                _mm_loadu_si128(from.cast())
+            } else {
+                let mut bytes = [0u8; 16];
+                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), lanes);
+                _mm_loadu_si128(bytes.as_ptr().cast())
+            };
+            let high = _mm_unpackhi_epi64(bytes, bytes);
+            if signed {
+                Avx2(_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(high))
+            } else {
+                Avx2(_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(high))
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut u8, lanes: usize) {
+        unsafe {
+            // The low byte of every lane to the front of its 128 bits, then the four pieces together.
+            let front = _mm256_setr_epi8(
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            let pieces = |x| {
+                let x = _mm256_shuffle_epi8(x, front);
+                _mm_unpacklo_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x))
+            };
+            let bytes = _mm_unpacklo_epi64(pieces(self.0), pieces(self.1));
+            if lanes == 16 {
+                _mm_storeu_si128(to.cast(), bytes);
+            } else {
+                let mut memory = [0u8; 16];
+                _mm_storeu_si128(memory.as_mut_ptr().cast(), bytes);
+                std::ptr::copy_nonoverlapping(memory.as_ptr(), to, lanes);
+            }
+        }
+    }
+}
+
+/// What both AVX-512 types do alike.
+macro_rules! avx512 {
+    ($name:ident: $panel:ty, $factor:ty, { $($own:tt)* }) => {
+        // SAFETY, for every block here: as above.
+        #[allow(clippy::undocumented_unsafe_blocks)]
+        impl Sums for $name {
+            type Floats = lanes::Avx512;
+            type Panel = $panel;
+            type Factor = $factor;
+
+            $($own)*
+
+            #[inline(always)]
+            fn splat(value: i32) -> Self {
+                $name(unsafe { _mm512_set1_epi32(value) })
+            }
+            #[inline(always)]
+            fn sub(self, offset: Self) -> Self {
+                $name(unsafe { _mm512_sub_epi32(self.0, offset.0) })
+            }
+            #[inline(always)]
+            fn to_floats(self) -> lanes::Avx512 {
+                lanes::Avx512::of(unsafe { _mm512_cvtepi32_ps(self.0) })
+            }
+            #[inline(always)]
+            fn round(floats: lanes::Avx512) -> lanes::Avx512 {
+                // Nearest, ties to even, no exception.
+                lanes::Avx512::of(unsafe { _mm512_roundscale_ps::<0x08>(floats.register()) })
+            }
+            #[inline(always)]
+            fn from_floats(floats: lanes::Avx512) -> Self {
+                $name(unsafe { _mm512_cvttps_epi32(floats.register()) })
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const i32, lanes: usize) -> Self {
+                $name(unsafe { _mm512_maskz_loadu_epi32(mask(lanes), from) })
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut i32, lanes: usize) {
+                unsafe { _mm512_mask_storeu_epi32(to, mask(lanes), self.0) }
+            }
+            #[inline(always)]
+            unsafe fn load_bytes(from: *const u8, lanes: usize, signed: bool) -> Self {
+                unsafe {
+                    let bytes = _mm_maskz_loadu_epi8(mask(lanes), from.cast());
+                    $name(if signed { _mm512_cvtepi8_epi32(bytes) } else { _mm512_cvtepu8_epi32(bytes) })
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_bytes(self, to: *mut u8, lanes: usize) {
+                unsafe { _mm_mask_storeu_epi8(to.cast(), mask(lanes), _mm512_cvtepi32_epi8(self.0)) }
+            }
+        }
+    };
+}
+
+#[inline(always)]
+fn mask(lanes: usize) -> __mmask16 {
+    ((1u32 << lanes) - 1) as u16
+}
+
+/// 16 sums for CPUs of [`Level::Avx512`](crate::kernels::Level::Avx512).
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(__m512i);
+
+avx512!(Avx512: Pairs<__m512i>, Pairs<__m512i>, {
+    #[inline(always)]
+    unsafe fn panel(from: *const i8) -> Pairs<__m512i> {
+        unsafe {
+            let bytes = _mm512_loadu_si512(from.cast());
+            let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes));
+            Pairs { even, odd: _mm512_srai_epi16::<8>(bytes) }
+        }
+    }
+    #[inline(always)]
+    fn factor(bytes: u32) -> Pairs<__m512i> {
+        unsafe {
+            Pairs {
+                even: _mm512_set1_epi32((bytes & 0x00ff_00ff) as i32),
+                odd: _mm512_set1_epi32((bytes >> 8 & 0x00ff_00ff) as i32),
+            }
+        }
+    }
+    #[inline(always)]
+    fn dot(self, factor: Pairs<__m512i>, panel: Pairs<__m512i>) -> Self {
+        unsafe {
+            let products = _mm512_madd_epi16(factor.even, panel.even);
+            let products = _mm512_add_epi32(products, _mm512_madd_epi16(factor.odd, panel.odd));
+            Avx512(_mm512_add_epi32(self.0, products))
+        }
+    }
+});
+
+/// 16 sums for CPUs of [`Level::Avx512`](crate::kernels::Level::Avx512) with dot products of bytes (VNNI).
+#[derive(Clone, Copy)]
+pub(crate) struct Vnni(__m512i);
+
+avx512!(Vnni: __m512i, __m512i, {
+    #[inline(always)]
+    unsafe fn panel(from: *const i8) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    fn factor(bytes: u32) -> __m512i {
+        unsafe { _mm512_set1_epi32(bytes as i32) }
+    }
+    #[inline(always)]
+    fn dot(self, factor: __m512i, panel: __m512i) -> Self {
+        Vnni(unsafe { _mm512_dpbusd_epi32(self.0, factor, panel) })
+    }
+});

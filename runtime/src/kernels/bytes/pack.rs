@@ -1,0 +1,44 @@
+//! Packing of weights of bytes into panels of 16 columns, four depths side by side.
+
+use super::DEPTHS;
+use crate::kernels::{lanes::WIDTH, pack::PackError};
+
+/// The length of a packed matrix in bytes.
+pub const fn packed_len(depth: usize, columns: usize) -> usize {
+    columns.next_multiple_of(WIDTH) * depth.next_multiple_of(DEPTHS)
+}
+
+/// Packs the matrix whose element `(k, j)` is `source[k * strides[0] + j * strides[1]]`.
+///
+/// # Errors
+/// [`PackError`] when a slice is too short for the sizes.
+pub fn pack(
+    source: &[i8],
+    strides: [usize; 2],
+    depth: usize,
+    columns: usize,
+    packed: &mut [i8],
+) -> Result<(), PackError> {
+    let last = |extent: usize, stride: usize| (extent as u128 - 1) * stride as u128;
+    let empty = depth == 0 || columns == 0;
+    if !empty && last(depth, strides[0]) + last(columns, strides[1]) >= source.len() as u128 {
+        return Err(PackError::Source { depth, columns, strides, found: source.len() });
+    }
+    let expected = if empty { 0 } else { packed_len(depth, columns) };
+    if packed.len() != expected {
+        return Err(PackError::Destination { expected, found: packed.len() });
+    }
+    if empty {
+        return Ok(());
+    }
+    let groups = depth.div_ceil(DEPTHS);
+    for (panel, target) in packed.chunks_mut(groups * DEPTHS * WIDTH).enumerate() {
+        for (group, target) in target.as_chunks_mut::<{ DEPTHS * WIDTH }>().0.iter_mut().enumerate() {
+            for (place, value) in target.iter_mut().enumerate() {
+                let (k, j) = (group * DEPTHS + place % DEPTHS, panel * WIDTH + place / DEPTHS);
+                *value = if k < depth && j < columns { source[k * strides[0] + j * strides[1]] } else { 0 };
+            }
+        }
+    }
+    Ok(())
+}

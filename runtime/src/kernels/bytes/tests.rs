@@ -1,0 +1,255 @@
+//! Every level against a plain loop, bit for bit.
+
+use super::*;
+use crate::kernels::gemm::{Activation, FloatSlot};
+use crate::kernels::{KernelTable, Level};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+struct Case {
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    items: usize,
+    padding: usize,
+    offset: bool,
+    scale: f32,
+    column_scale: bool,
+    bias: bool,
+    snap: Stored,
+    residual: Option<Stored>,
+    relu: bool,
+    output: Stored,
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let sizes = (1usize..=30, 1usize..=70, 0usize..=40, 0usize..=3, 0usize..5);
+    let stored = || prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8)];
+    let output = prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8), Just(Stored::I32)];
+    let finish = (any::<bool>(), 0.001f32..0.01, any::<[bool; 3]>(), stored());
+    (sizes, finish, proptest::option::of(stored()), output, any::<u64>()).prop_map(
+        |((rows, columns, depth, items, padding), (offset, scale, flags, snap), residual, output, seed)| {
+            let [column_scale, bias, relu] = flags;
+            Case {
+                rows,
+                columns,
+                depth,
+                items,
+                padding,
+                offset,
+                scale,
+                column_scale,
+                bias,
+                snap,
+                residual,
+                relu,
+                output,
+                seed,
+            }
+        },
+    )
+}
+
+fn numbers(seed: u64) -> impl FnMut() -> u32 {
+    let mut state = seed | 1;
+    move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as u32
+    }
+}
+
+fn quantisation(stored: Stored) -> Quantisation {
+    let zero = if stored == Stored::I8 { -3.0 } else { 117.0 };
+    let slots = [1.75, zero, 0.625].map(FloatSlot);
+    Quantisation { stored: stored as u64, scale: slots[0], zero: slots[1], step: slots[2] }
+}
+
+fn quantised(x: f32, stored: Stored) -> f32 {
+    let q = quantisation(stored);
+    let whole = (x * q.scale.0).round_ties_even() + q.zero.0;
+    if stored == Stored::I8 { f32::from(whole as i8) } else { f32::from(whole as u8) }
+}
+
+fn check(case: &Case) {
+    let Case { rows, columns, depth, items, .. } = *case;
+    let mut next = numbers(case.seed);
+    let a_row_stride = depth + case.padding;
+    let mut bytes = |length: usize| -> Vec<u8> { (0..length).map(|_| (next() >> 7) as u8).collect() };
+    let a: Vec<Vec<u8>> = (0..items).map(|_| bytes(rows * a_row_stride)).collect();
+    let b: Vec<Vec<i8>> = (0..items).map(|_| bytes(depth * columns).into_iter().map(|x| x as i8).collect()).collect();
+    let residual_bytes = bytes(rows * columns);
+    let packed: Vec<Vec<i8>> = b
+        .iter()
+        .map(|b| {
+            let mut packed = vec![77; if depth == 0 { 0 } else { packed_len(depth, columns) }];
+            pack(b, [columns, 1], depth, columns, &mut packed).unwrap();
+            packed
+        })
+        .collect();
+    let mut float = |scale: f32| (next() % 1000) as f32 * scale;
+    let offset: Vec<i32> = (0..columns).map(|_| float(1.) as i32 - 500).collect();
+    let column_scale: Vec<f32> = (0..columns).map(|_| float(0.001) + 0.1).collect();
+    let bias: Vec<f32> = (0..columns).map(|_| float(0.01) - 5.).collect();
+    let residual_floats: Vec<f32> = (0..rows * columns).map(|_| float(0.02) - 10.).collect();
+    let read_residual = |at: usize, stored: Stored| {
+        let q = quantisation(stored);
+        match stored {
+            Stored::I8 => (f32::from(residual_bytes[at] as i8) - q.zero.0) * q.step.0,
+            Stored::U8 => (f32::from(residual_bytes[at]) - q.zero.0) * q.step.0,
+            _ => residual_floats[at],
+        }
+    };
+
+    let size = if matches!(case.output, Stored::U8 | Stored::I8) { 1 } else { 4 };
+    let c_row_stride = columns + case.padding;
+    let mut expected = vec![0xa5u8; rows * c_row_stride * size];
+    for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
+        let mut sum = 0i32;
+        for (a, b) in a.iter().zip(&b) {
+            for k in 0..depth {
+                sum += i32::from(a[i * a_row_stride + k]) * i32::from(b[k * columns + j]);
+            }
+        }
+        if case.offset {
+            sum -= offset[j];
+        }
+        let mut x = sum as f32 * case.scale;
+        x = if case.column_scale { x * column_scale[j] } else { x };
+        x = if case.bias { x + bias[j] } else { x };
+        if case.snap != Stored::F32 {
+            let q = quantisation(case.snap);
+            x = (quantised(x, case.snap) - q.zero.0) * q.step.0;
+        }
+        x = case.residual.map_or(x, |stored| x + read_residual(i * columns + j, stored));
+        x = if case.relu { x.max(0.) } else { x };
+        let at = (i * c_row_stride + j) * size;
+        match case.output {
+            Stored::I32 => expected[at..at + 4].copy_from_slice(&sum.to_ne_bytes()),
+            Stored::F32 => expected[at..at + 4].copy_from_slice(&x.to_ne_bytes()),
+            stored => expected[at] = quantised(x, stored) as i32 as u8,
+        }
+    }
+
+    let list: Vec<_> = a.iter().zip(&packed).map(|(a, b)| ByteItem { a: a.as_ptr(), b: b.as_ptr() }).collect();
+    let mut found = vec![0xa5u8; expected.len()];
+    let pointer = |vector: &[f32], given: bool| if given { vector.as_ptr() } else { std::ptr::null() };
+    let block = |c: *mut u8| ByteBlock {
+        c,
+        c_row_stride: c_row_stride as i64,
+        rows: rows as u64,
+        columns: columns as u64,
+        items: list.as_ptr(),
+        item_count: items as u64,
+        a_row_stride: a_row_stride as i64,
+        depth: depth as u64,
+        b_panel_stride: (depth.next_multiple_of(DEPTHS) * WIDTH) as i64,
+        offset: if case.offset { offset.as_ptr() } else { std::ptr::null() },
+        scale: FloatSlot(case.scale),
+        column_scale: pointer(&column_scale, case.column_scale),
+        column_bias: pointer(&bias, case.bias),
+        snap: quantisation(case.snap),
+        residual: match case.residual {
+            None => std::ptr::null(),
+            Some(Stored::F32) => residual_floats.as_ptr().cast(),
+            Some(_) => residual_bytes.as_ptr(),
+        },
+        residual_row_stride: columns as i64,
+        residual_type: quantisation(case.residual.unwrap_or(Stored::F32)),
+        activation: if case.relu { Activation::Relu } else { Activation::None } as u64,
+        output: if case.output == Stored::I32 {
+            Quantisation { stored: Stored::I32 as u64, ..Quantisation::default() }
+        } else {
+            quantisation(case.output)
+        },
+        ..ByteBlock::default()
+    };
+    for level in Level::available() {
+        found.fill(0xa5);
+        // SAFETY: all arrays have the sizes the block states.
+        unsafe { (KernelTable::for_level(level).gemm_bytes)(&block(found.as_mut_ptr())) };
+        assert!(found == expected, "{level}: {case:?}");
+    }
+    #[cfg(target_arch = "x86_64")]
+    if Level::Avx512.is_available() {
+        found.fill(0xa5);
+        // SAFETY: as above, and the level is available.
+        unsafe { run::<families::Widening>(&block(found.as_mut_ptr())) };
+        assert!(found == expected, "without VNNI: {case:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    #[test]
+    fn all_levels_equal_a_plain_loop(case in cases()) {
+        check(&case);
+    }
+}
+
+/// Every height and width of tile.
+#[test]
+fn every_tile() {
+    for rows in 1..=29 {
+        for columns in (1..=140).step_by(if rows < 15 { 5 } else { 31 }) {
+            check(&Case {
+                rows,
+                columns,
+                depth: 7,
+                items: 2,
+                padding: 1,
+                offset: true,
+                scale: 0.005,
+                column_scale: true,
+                bias: true,
+                snap: [Stored::F32, Stored::U8][columns % 2],
+                residual: [None, Some(Stored::I8), Some(Stored::F32)][rows % 3],
+                relu: true,
+                output: [Stored::U8, Stored::I32, Stored::F32, Stored::I8][(rows + columns) % 4],
+                seed: (rows * 1000 + columns) as u64,
+            });
+        }
+    }
+}
+
+/// Sums that pairs of 16 bits would not hold, and what is not a number.
+#[test]
+fn extremes() {
+    let a = [255u8; 64];
+    let b = [-128i8; 64 * 16];
+    let mut packed = vec![0; packed_len(64, 16)];
+    pack(&b, [16, 1], 64, 16, &mut packed).unwrap();
+    let item = ByteItem { a: a.as_ptr(), b: packed.as_ptr() };
+    for level in Level::available() {
+        let mut sums = [0i32; 16];
+        let mut block = ByteBlock {
+            c: sums.as_mut_ptr().cast(),
+            rows: 1,
+            columns: 16,
+            items: &item,
+            item_count: 1,
+            depth: 64,
+            b_panel_stride: 64 * 16,
+            output: Quantisation { stored: Stored::I32 as u64, ..Quantisation::default() },
+            ..ByteBlock::default()
+        };
+        // SAFETY: all arrays have the sizes the block states.
+        unsafe { (KernelTable::for_level(level).gemm_bytes)(&block) };
+        assert_eq!(sums, [-255 * 128 * 64; 16], "{level}");
+        for (stored, expected) in [(Stored::U8, 0), (Stored::I8, 0)] {
+            let mut bytes = [9u8; 16];
+            block.c = bytes.as_mut_ptr();
+            block.scale = FloatSlot(f32::NAN);
+            block.output.stored = stored as u64;
+            // SAFETY: as above.
+            unsafe { (KernelTable::for_level(level).gemm_bytes)(&block) };
+            assert_eq!(bytes, [expected; 16], "{level}");
+        }
+    }
+}
+
+#[test]
+fn every_field_has_eight_bytes() {
+    assert_eq!(size_of::<Quantisation>(), 4 * 8);
+    assert_eq!(size_of::<ByteBlock>(), (18 + 12) * 8);
+}
