@@ -1,34 +1,25 @@
 //! What happens to the sums of a tile: to floats, through scales, bias, residual and activation, and to what is stored.
 
+use super::STRIP;
 use super::block::{ByteBlock, Quantisation, Stored};
 use super::lanes::Sums;
 use crate::kernels::gemm::Activation;
 use crate::kernels::gemm::curve::{self, Curve};
 use crate::kernels::lanes::{Lanes, WIDTH};
 
-/// A tile of sums.
-pub(crate) struct Unfinished<'a, S> {
-    pub(super) block: &'a ByteBlock,
-    /// The first row of the tile.
-    pub(super) row: usize,
-    /// The first column of the tile.
-    pub(super) column: usize,
-    /// The panels of the tile, row by row.
-    pub(super) sums: &'a [S],
-    /// How many panels each row has; the last may reach beyond the columns of the block.
-    pub(super) panels: usize,
-}
-
-/// Does what the block says with the sums and stores the tile.
+/// Does what the block says with sums, whose rows are [`STRIP`] apart, and stores them: of so many rows from one on, and so
+/// many columns from one on.
 ///
 /// # Safety
-/// The tile lies in the block, whose arrays are valid; the CPU is of the level the function was compiled for.
-pub(crate) type FinishFunction<S> = unsafe fn(tile: &Unfinished<S>);
+/// The rows and columns lie in the block, whose arrays are valid; sums of whole panels can be read; the CPU is of the level
+/// the function was compiled for.
+pub(crate) type FinishFunction = unsafe fn(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *const i32);
 
 /// # Safety
 /// As for [`FinishFunction`].
 #[inline(always)]
-pub(super) unsafe fn finish<S: Sums>(tile: &Unfinished<S>) {
+pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *const i32) {
+    let strip = &Strip { block, rows, columns, sums };
     const RELU: u64 = Activation::Relu as u64;
     const CLIP: u64 = Activation::Clip as u64;
     const LEAKY_RELU: u64 = Activation::LeakyRelu as u64;
@@ -38,40 +29,51 @@ pub(super) unsafe fn finish<S: Sums>(tile: &Unfinished<S>) {
     const SILU: u64 = Activation::Silu as u64;
     const GELU: u64 = Activation::Gelu as u64;
     const GELU_TANH: u64 = Activation::GeluTanh as u64;
-    let [p0, p1] = tile.block.activation_parameters.map(|parameter| parameter.0);
-    // SAFETY: the caller vouches for the tile and the arrays.
+    let [p0, p1] = block.activation_parameters.map(|parameter| parameter.0);
+    // SAFETY: the caller vouches for the strip and the arrays.
     unsafe {
-        match tile.block.activation {
-            RELU => with(tile, curve::Relu),
-            CLIP => with(tile, curve::Clip(p0, p1)),
-            LEAKY_RELU => with(tile, curve::LeakyRelu(p0)),
-            HARD_SWISH => with(tile, curve::HardSwish),
-            SIGMOID => with(tile, curve::Sigmoid),
-            TANH => with(tile, curve::Tanh),
-            SILU => with(tile, curve::Silu),
-            GELU => with(tile, curve::Gelu),
-            GELU_TANH => with(tile, curve::GeluTanh),
-            _ => with(tile, curve::Identity),
+        match block.activation {
+            RELU => with::<S>(strip, curve::Relu),
+            CLIP => with::<S>(strip, curve::Clip(p0, p1)),
+            LEAKY_RELU => with::<S>(strip, curve::LeakyRelu(p0)),
+            HARD_SWISH => with::<S>(strip, curve::HardSwish),
+            SIGMOID => with::<S>(strip, curve::Sigmoid),
+            TANH => with::<S>(strip, curve::Tanh),
+            SILU => with::<S>(strip, curve::Silu),
+            GELU => with::<S>(strip, curve::Gelu),
+            GELU_TANH => with::<S>(strip, curve::GeluTanh),
+            _ => with::<S>(strip, curve::Identity),
         }
     }
 }
 
-/// A [`Quantisation`] in registers.
-struct Codes<F> {
+/// A [`Quantisation`] in registers. What has no effect is left out: a step of 1, a zero of 0.
+struct Codes<S: Sums> {
     stored: u64,
-    scale: F,
-    zero: F,
-    step: F,
-    low: F,
-    high: F,
+    scale: Option<S::Floats>,
+    step: Option<S::Floats>,
+    zero: Option<S::Floats>,
+    whole_zero: Option<S>,
+    /// The least and the greatest number that has a code, before the zero is added.
+    low: S::Floats,
+    high: S::Floats,
 }
 
-impl<F: Lanes> Codes<F> {
+impl<S: Sums> Codes<S> {
     #[inline(always)]
     fn new(from: &Quantisation) -> Self {
         let (low, high) = if from.stored == Stored::I8 as u64 { (-128.0, 127.0) } else { (0.0, 255.0) };
-        let [scale, zero, step] = [from.scale, from.zero, from.step].map(|value| F::splat(value.0));
-        Codes { stored: from.stored, scale, zero, step, low: F::splat(low), high: F::splat(high) }
+        let zero = from.zero.0;
+        let factor = |value: f32| if value == 1.0 { None } else { Some(S::Floats::splat(value)) };
+        Codes {
+            stored: from.stored,
+            scale: factor(from.scale.0),
+            step: factor(from.step.0),
+            zero: if zero == 0.0 { None } else { Some(S::Floats::splat(zero)) },
+            whole_zero: if zero == 0.0 { None } else { Some(S::splat(zero as i32)) },
+            low: S::Floats::splat(low - zero),
+            high: S::Floats::splat(high - zero),
+        }
     }
 
     #[inline(always)]
@@ -79,86 +81,106 @@ impl<F: Lanes> Codes<F> {
         self.stored == stored as u64
     }
 
-    /// The whole number that stands for a number.
+    /// A number as far as it has a code. The zero is a whole number, so clamping before it is added and before rounding is
+    /// the same as after.
     #[inline(always)]
-    fn whole<S: Sums<Floats = F>>(&self, x: F) -> F {
-        let whole = S::round(x.mul(self.scale)).add(self.zero);
-        // A NaN becomes the bound that comes second: 0 for unsigned bytes; signed ones ask.
-        let whole = if self.is(Stored::I8) { F::select(whole.is_nan(), F::splat(0.0), whole) } else { whole };
-        whole.greater(self.low).lesser(self.high)
+    fn clamped(&self, x: S::Floats) -> S::Floats {
+        let x = scaled(x, self.scale);
+        // NaN becomes the code 0: of unsigned bytes the least, of signed ones what the zero is added to.
+        let nothing = if self.is(Stored::I8) { self.zero.map_or(S::Floats::splat(0.0), Lanes::neg) } else { self.low };
+        let x = if self.is(Stored::I8) { S::Floats::select(x.is_nan(), nothing, x) } else { x };
+        x.greater(self.low).lesser(self.high)
     }
 
-    /// The number that a whole number stands for.
+    /// The code of a number.
     #[inline(always)]
-    fn number(&self, whole: F) -> F {
-        whole.sub(self.zero).mul(self.step)
+    fn code(&self, x: S::Floats) -> S {
+        let whole = S::nearest(self.clamped(x));
+        self.whole_zero.map_or(whole, |zero| whole.add(zero))
+    }
+
+    /// The number that the code of a number stands for.
+    #[inline(always)]
+    fn snapped(&self, x: S::Floats) -> S::Floats {
+        // A code has no sign of zero.
+        scaled(S::round(self.clamped(x)).add(S::Floats::splat(0.0)), self.step)
+    }
+
+    /// The number that a code stands for.
+    #[inline(always)]
+    fn number(&self, code: S) -> S::Floats {
+        let whole = code.to_floats();
+        scaled(self.zero.map_or(whole, |zero| whole.sub(zero)), self.step)
     }
 }
 
-/// Part of a vector over the columns, zeros if there is none.
-///
-/// # Safety
-/// The columns in the mask can be read.
 #[inline(always)]
-unsafe fn vector<F: Lanes>(from: *const f32, column: usize, mask: F::Mask) -> F {
-    // SAFETY: the caller vouches for the columns.
-    if from.is_null() { F::splat(0.0) } else { unsafe { F::load_masked(from.wrapping_add(column), mask) } }
+fn scaled<F: Lanes>(x: F, factor: Option<F>) -> F {
+    factor.map_or(x, |factor| x.mul(factor))
+}
+
+/// Sums and where they go.
+struct Strip<'a> {
+    block: &'a ByteBlock,
+    rows: [usize; 2],
+    columns: [usize; 2],
+    sums: *const i32,
 }
 
 /// # Safety
 /// As for [`FinishFunction`].
 #[inline(always)]
-unsafe fn with<S: Sums>(tile: &Unfinished<S>, activation: impl Curve) {
-    let block = tile.block;
+unsafe fn with<S: Sums>(strip: &Strip<'_>, activation: impl Curve) {
+    // A copy: stores to C do not change it, so nothing of it is read again.
+    let block = *strip.block;
     let (snap, residual_type, output) =
-        (Codes::new(&block.snap), Codes::new(&block.residual_type), Codes::new(&block.output));
-    let scale = S::Floats::splat(block.scale.0);
-    for panel in 0..tile.panels {
-        let column = tile.column + panel * WIDTH;
-        let lanes = (block.columns as usize - column).min(WIDTH);
-        let mask = S::Floats::mask(lanes);
-        // SAFETY: the panel's columns in the mask are in the block, and so are those of its vectors and of the residual.
-        unsafe {
-            let column_scale = vector::<S::Floats>(block.column_scale, column, mask);
-            let column_bias = vector::<S::Floats>(block.column_bias, column, mask);
-            let offset = match block.offset.is_null() {
-                true => S::splat(0),
-                false => S::load(block.offset.wrapping_add(column), lanes),
-            };
-            let sums = tile.sums.iter().skip(panel).step_by(tile.panels);
-            for (row, sum) in (tile.row..).zip(sums) {
-                let sum = if block.offset.is_null() { *sum } else { sum.sub(offset) };
-                let place = (row as i64 * block.c_row_stride) as isize + column as isize;
+        (Codes::<S>::new(&block.snap), Codes::<S>::new(&block.residual_type), Codes::<S>::new(&block.output));
+    let scale = if block.scale.0 == 1.0 { None } else { Some(S::Floats::splat(block.scale.0)) };
+    let ([first_row, height], [first_column, width]) = (strip.rows, strip.columns);
+    for row in 0..height {
+        let c = ((first_row + row) as i64 * block.c_row_stride) as isize;
+        let residual_row = ((first_row + row) as i64 * block.residual_row_stride) as isize;
+        for panel in 0..width.div_ceil(WIDTH) {
+            let column = first_column + panel * WIDTH;
+            let lanes = (width - panel * WIDTH).min(WIDTH);
+            let mask = S::Floats::mask(lanes);
+            let place = c + column as isize;
+            // SAFETY: the panel's columns in the mask are in the block, and so are those of its vectors and of the
+            // residual; the sums of whole panels can be read.
+            unsafe {
+                let mut sum = S::load(strip.sums.add(row * STRIP + panel * WIDTH), WIDTH);
+                if !block.offset.is_null() {
+                    sum = sum.sub(S::load(block.offset.add(column), lanes));
+                }
                 if output.is(Stored::I32) {
-                    sum.store(block.c.cast::<i32>().wrapping_offset(place), lanes);
+                    sum.store(block.c.cast::<i32>().offset(place), lanes);
                     continue;
                 }
-                let mut x = sum.to_floats().mul(scale);
+                let mut x = scaled(sum.to_floats(), scale);
                 if !block.column_scale.is_null() {
-                    x = x.mul(column_scale);
+                    x = x.mul(S::Floats::load_masked(block.column_scale.add(column), mask));
                 }
                 if !block.column_bias.is_null() {
-                    x = x.add(column_bias);
+                    x = x.add(S::Floats::load_masked(block.column_bias.add(column), mask));
                 }
                 if !snap.is(Stored::F32) {
-                    x = snap.number(snap.whole::<S>(x));
+                    x = snap.snapped(x);
                 }
                 if !block.residual.is_null() {
-                    let place = (row as i64 * block.residual_row_stride) as isize + column as isize;
+                    let place = residual_row + column as isize;
                     let residual = if residual_type.is(Stored::F32) {
-                        S::Floats::load_masked(block.residual.cast::<f32>().wrapping_offset(place), mask)
+                        S::Floats::load_masked(block.residual.cast::<f32>().offset(place), mask)
                     } else {
-                        let from = block.residual.wrapping_offset(place);
-                        let whole = S::load_bytes(from, lanes, residual_type.is(Stored::I8));
-                        residual_type.number(whole.to_floats())
+                        let from = block.residual.offset(place);
+                        residual_type.number(S::load_bytes(from, lanes, residual_type.is(Stored::I8)))
                     };
                     x = x.add(residual);
                 }
                 x = activation.of(x);
                 if output.is(Stored::F32) {
-                    x.store_masked(block.c.cast::<f32>().wrapping_offset(place), mask);
+                    x.store_masked(block.c.cast::<f32>().offset(place), mask);
                 } else {
-                    S::from_floats(output.whole::<S>(x)).store_bytes(block.c.wrapping_offset(place), lanes);
+                    output.code(x).store_bytes(block.c.offset(place), lanes);
                 }
             }
         }

@@ -19,6 +19,7 @@ pub(crate) use tile::{Tiles, families};
 
 use super::lanes::WIDTH;
 use super::level::per_level;
+use std::mem::MaybeUninit;
 
 /// Depths that lie side by side in a panel.
 pub const DEPTHS: usize = 4;
@@ -32,7 +33,12 @@ per_level! {
     pub(crate) mod gemm_bytes = run::<families>(block: *const ByteBlock);
 }
 
-/// Cuts the block into tiles, rows outside.
+/// Columns of the sums that are kept for the epilogue: with those of the tallest tile they fit in L1.
+const STRIP: usize = 16 * WIDTH;
+/// Rows of the tallest tile.
+const TALLEST: usize = 13;
+
+/// Cuts the block into strips of rows, and those into tiles. The sums of a strip wait in L1 for the epilogue.
 ///
 /// # Safety
 /// As for [`gemm_bytes`].
@@ -40,20 +46,29 @@ per_level! {
 unsafe fn run<T: Tiles>(block: *const ByteBlock) {
     // SAFETY: the caller vouches for the block.
     let block = unsafe { &*block };
+    let family = T::family();
     let (rows, columns) = (block.rows as usize, block.columns as usize);
-    let (panels, family) = (columns.div_ceil(WIDTH), T::tiles());
-    let tiles = rows.div_ceil(family.len());
+    let mut sums = MaybeUninit::<[i32; TALLEST * STRIP]>::uninit();
+    let sums = sums.as_mut_ptr().cast::<i32>();
+    let strips = rows.div_ceil(family.tiles.len());
     let mut row = 0;
-    for index in 0..tiles {
-        let height = (rows - row).div_ceil(tiles - index);
-        let widths = family[height - 1];
-        let mut panel = 0;
-        while panel < panels {
-            // The widest tile that fits; entry i has 2^i panels.
-            let width = widths.len().min((panels - panel).ilog2() as usize + 1) - 1;
-            // SAFETY: the tile lies in the block, and the caller vouches for the arrays and for the level.
-            unsafe { widths[width](block, row, panel * WIDTH) };
-            panel += 1 << width;
+    for index in 0..strips {
+        let height = (rows - row).div_ceil(strips - index);
+        let widths = family.tiles[height - 1];
+        for column in (0..columns).step_by(STRIP) {
+            let width = (columns - column).min(STRIP);
+            let panels = width.div_ceil(WIDTH);
+            let mut panel = 0;
+            while panel < panels {
+                // The widest tile that fits; entry i has 2^i panels.
+                let wide = widths.len().min((panels - panel).ilog2() as usize + 1) - 1;
+                let place = panel * WIDTH;
+                // SAFETY: the tile lies in the block and its sums in the strip, and the caller vouches for the rest.
+                unsafe { widths[wide](block, row, column + place, sums.add(place)) };
+                panel += 1 << wide;
+            }
+            // SAFETY: the tiles have written these sums.
+            unsafe { (family.finish)(block, [row, height], [column, width], sums) };
         }
         row += height;
     }

@@ -1,36 +1,49 @@
 //! The register tile: `ROWS` rows by `PANELS` panels of sums, kept in registers over all items and depths.
 
-use super::DEPTHS;
 use super::block::ByteBlock;
-use super::finish::{self, FinishFunction, Unfinished};
+use super::finish::{self, FinishFunction};
 use super::lanes::{self, Sums};
+use super::{DEPTHS, STRIP};
 use crate::kernels::lanes::WIDTH;
 
-/// Computes the tile whose first row and column are given.
+/// Computes the sums of the tile whose first row and column are given; rows of sums are [`STRIP`] apart.
 ///
 /// # Safety
-/// The tile's rows and the first column of its last panel lie in the block, whose arrays are valid; the CPU is of the
-/// level the function was compiled for.
-pub(crate) type TileFunction = unsafe fn(block: &ByteBlock, row: usize, column: usize);
+/// The tile's rows and the first column of its last panel lie in the block, whose arrays are valid; whole panels of sums
+/// can be written; the CPU is of the level the function was compiled for.
+pub(crate) type TileFunction = unsafe fn(block: &ByteBlock, row: usize, column: usize, sums: *mut i32);
 
-/// The tiles of a level: entry `[r][i]` has `r + 1` rows and `2^i` panels.
+/// The functions of a level.
+#[derive(Clone, Copy)]
+pub(crate) struct Family {
+    /// Entry `[r][i]` has `r + 1` rows and `2^i` panels.
+    pub(super) tiles: &'static [&'static [TileFunction]],
+    pub(super) finish: FinishFunction,
+}
+
+/// The functions that this machine runs of a level.
 pub(crate) trait Tiles {
-    fn tiles() -> &'static [&'static [TileFunction]];
+    fn family() -> Family;
 }
 
 /// The functions of a level: its tiles and their finish.
 macro_rules! level {
     ($tile:ident, $finish:ident, $sums:ty $(, $features:literal)?) => {
         $(#[target_feature(enable = $features)])?
-        unsafe fn $finish(tile: &Unfinished<$sums>) {
+        unsafe fn $finish(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *const i32) {
             // SAFETY: the caller keeps the contract of `FinishFunction`.
-            unsafe { finish::finish::<$sums>(tile) }
+            unsafe { finish::finish::<$sums>(block, rows, columns, sums) }
         }
 
         $(#[target_feature(enable = $features)])?
-        unsafe fn $tile<const ROWS: usize, const PANELS: usize>(block: &ByteBlock, row: usize, column: usize) {
+        unsafe fn $tile<const ROWS: usize, const PANELS: usize>(
+            block: &ByteBlock,
+            row: usize,
+            column: usize,
+            sums: *mut i32,
+        ) {
             // SAFETY: the caller keeps the contract of `TileFunction`.
-            unsafe { tile::<$sums, ROWS, PANELS>(block, row, column, $finish) }
+            unsafe { tile::<$sums, ROWS, PANELS>(block, row, column, sums) }
         }
     };
 }
@@ -48,8 +61,9 @@ pub(crate) mod families {
     pub(crate) struct Portable;
     impl Tiles for Portable {
         #[inline(always)]
-        fn tiles() -> &'static [&'static [TileFunction]] {
-            tiles! { portable: 1 => 1, 2 => 1, 3 => 1, 4 => 1 }
+        fn family() -> Family {
+            const TILES: &[&[TileFunction]] = tiles! { portable: 1 => 1, 2 => 1, 3 => 1, 4 => 1 };
+            Family { tiles: TILES, finish: portable_finish }
         }
     }
 
@@ -58,28 +72,30 @@ pub(crate) mod families {
     #[cfg(target_arch = "x86_64")]
     impl Tiles for Avx2 {
         #[inline(always)]
-        fn tiles() -> &'static [&'static [TileFunction]] {
-            tiles! { avx2: 1 => 1 2, 2 => 1, 3 => 1, 4 => 1 }
+        fn family() -> Family {
+            const TILES: &[&[TileFunction]] = tiles! { avx2: 1 => 1 2, 2 => 1, 3 => 1, 4 => 1 };
+            Family { tiles: TILES, finish: avx2_finish }
         }
     }
 
+    /// Without VNNI.
     #[cfg(target_arch = "x86_64")]
-    const WIDENING: &[&[TileFunction]] = tiles! { avx512: 1 => 1 2, 2 => 1 2, 3 => 1 2, 4 => 1 2, 5 => 1 2, 6 => 1 2 };
+    const WIDENING: Family = Family {
+        tiles: tiles! { avx512: 1 => 1 2, 2 => 1 2, 3 => 1 2, 4 => 1 2, 5 => 1 2, 6 => 1 2 },
+        finish: avx512_finish,
+    };
 
     #[cfg(target_arch = "x86_64")]
     pub(crate) struct Avx512;
     #[cfg(target_arch = "x86_64")]
     impl Tiles for Avx512 {
         #[inline(always)]
-        fn tiles() -> &'static [&'static [TileFunction]] {
-            if is_x86_feature_detected!("avx512vnni") {
-                tiles! { vnni:
-                    1 => 1 2 4 8, 2 => 1 2 4 8, 3 => 1 2 4 8, 4 => 1 2 4, 5 => 1 2 4, 6 => 1 2 4, 7 => 1 2,
-                    8 => 1 2, 9 => 1 2, 10 => 1 2, 11 => 1 2, 12 => 1 2, 13 => 1 2,
-                }
-            } else {
-                WIDENING
-            }
+        fn family() -> Family {
+            const TILES: &[&[TileFunction]] = tiles! { vnni:
+                1 => 1 2 4 8, 2 => 1 2 4 8, 3 => 1 2 4 8, 4 => 1 2 4, 5 => 1 2 4, 6 => 1 2 4, 7 => 1 2,
+                8 => 1 2, 9 => 1 2, 10 => 1 2, 11 => 1 2, 12 => 1 2, 13 => 1 2,
+            };
+            if is_x86_feature_detected!("avx512vnni") { Family { tiles: TILES, finish: vnni_finish } } else { WIDENING }
         }
     }
 
@@ -88,7 +104,7 @@ pub(crate) mod families {
     pub(crate) struct Widening;
     #[cfg(all(test, target_arch = "x86_64"))]
     impl Tiles for Widening {
-        fn tiles() -> &'static [&'static [TileFunction]] {
+        fn family() -> Family {
             WIDENING
         }
     }
@@ -103,13 +119,13 @@ pub(crate) mod families {
 }
 
 /// # Safety
-/// As for [`TileFunction`] and [`FinishFunction`].
+/// As for [`TileFunction`].
 #[inline(always)]
 unsafe fn tile<S: Sums, const ROWS: usize, const PANELS: usize>(
     block: &ByteBlock,
     row: usize,
     column: usize,
-    finish: FinishFunction<S>,
+    to: *mut i32,
 ) {
     let mut sums = [[S::splat(0); PANELS]; ROWS];
     let (a_row, b_panel) = (block.a_row_stride as isize, block.b_panel_stride as isize);
@@ -138,10 +154,12 @@ unsafe fn tile<S: Sums, const ROWS: usize, const PANELS: usize>(
             }
         }
     }
-    // A copy: with its address taken, the original would live in memory from the start.
-    let stored: [[S; PANELS]; ROWS] = std::array::from_fn(|r| std::array::from_fn(|p| sums[r][p]));
-    // SAFETY: the tile lies in the block, whose arrays are valid.
-    unsafe { finish(&Unfinished { block, row, column, sums: stored.as_flattened(), panels: PANELS }) };
+    for (r, sums) in sums.iter().enumerate() {
+        for (p, sum) in sums.iter().enumerate() {
+            // SAFETY: whole panels can be written.
+            unsafe { sum.store(to.add(r * STRIP + p * WIDTH), WIDTH) };
+        }
+    }
 }
 
 /// Adds the products of four depths.

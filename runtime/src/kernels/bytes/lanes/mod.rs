@@ -28,8 +28,9 @@ pub(crate) trait Sums: Copy {
     fn to_floats(self) -> Self::Floats;
     /// The nearest integer, ties to even.
     fn round(floats: Self::Floats) -> Self::Floats;
-    /// Of floats that are integers of 32 bits.
-    fn from_floats(floats: Self::Floats) -> Self;
+    /// The nearest integer, ties to even, of floats below `2^31`.
+    fn nearest(floats: Self::Floats) -> Self;
+    fn add(self, b: Self) -> Self;
     /// # Safety
     /// `lanes` elements can be read.
     unsafe fn load(from: *const i32, lanes: usize) -> Self;
@@ -92,8 +93,12 @@ impl Sums for Portable {
         unsafe { lanes::Portable::load(rounded.as_ptr()) }
     }
     #[inline(always)]
-    fn from_floats(floats: lanes::Portable) -> Self {
-        Portable(values(floats).map(|value| value as i32))
+    fn nearest(floats: lanes::Portable) -> Self {
+        Portable(values(floats).map(|value| value.round_ties_even() as i32))
+    }
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        Portable(std::array::from_fn(|lane| self.0[lane].wrapping_add(b.0[lane])))
     }
     #[inline(always)]
     unsafe fn load(from: *const i32, lanes: usize) -> Self {

@@ -61,8 +61,10 @@ impl Sums for Avx2 {
     }
     #[inline(always)]
     unsafe fn panel(from: *const i8) -> Self::Panel {
-        let load = |from: *const i8| unsafe { Self::widened(_mm256_loadu_si256(from.cast())) };
-        (load(from), load(from.wrapping_add(32)))
+        unsafe {
+            let (low, high) = (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.wrapping_add(32).cast()));
+            (Self::widened(low), Self::widened(high))
+        }
     }
     #[inline(always)]
     fn factor(bytes: u32) -> Pairs<__m256i> {
@@ -87,14 +89,18 @@ impl Sums for Avx2 {
     }
     #[inline(always)]
     fn round(floats: lanes::Avx2) -> lanes::Avx2 {
-        let round = |x| unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) };
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         let (low, high) = floats.halves();
-        lanes::Avx2::of(round(low), round(high))
+        unsafe { lanes::Avx2::of(_mm256_round_ps::<NEAREST>(low), _mm256_round_ps::<NEAREST>(high)) }
     }
     #[inline(always)]
-    fn from_floats(floats: lanes::Avx2) -> Self {
-        let (low, high) = floats.halves();
+    fn nearest(floats: lanes::Avx2) -> Self {
+        let (low, high) = Self::round(floats).halves();
         unsafe { Avx2(_mm256_cvttps_epi32(low), _mm256_cvttps_epi32(high)) }
+    }
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        unsafe { Avx2(_mm256_add_epi32(self.0, b.0), _mm256_add_epi32(self.1, b.1)) }
     }
     #[inline(always)]
     unsafe fn load(from: *const i32, lanes: usize) -> Self {
@@ -181,8 +187,13 @@ macro_rules! avx512 {
                 lanes::Avx512::of(unsafe { _mm512_roundscale_ps::<0x08>(floats.register()) })
             }
             #[inline(always)]
-            fn from_floats(floats: lanes::Avx512) -> Self {
-                $name(unsafe { _mm512_cvttps_epi32(floats.register()) })
+            fn nearest(floats: lanes::Avx512) -> Self {
+                const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+                $name(unsafe { _mm512_cvt_roundps_epi32::<NEAREST>(floats.register()) })
+            }
+            #[inline(always)]
+            fn add(self, b: Self) -> Self {
+                $name(unsafe { _mm512_add_epi32(self.0, b.0) })
             }
             #[inline(always)]
             unsafe fn load(from: *const i32, lanes: usize) -> Self {
@@ -201,7 +212,14 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn store_bytes(self, to: *mut u8, lanes: usize) {
-                unsafe { _mm_mask_storeu_epi8(to.cast(), mask(lanes), _mm512_cvtepi32_epi8(self.0)) }
+                unsafe {
+                    let bytes = _mm512_cvtepi32_epi8(self.0);
+                    if lanes == 16 {
+                        _mm_storeu_si128(to.cast(), bytes);
+                    } else {
+                        _mm_mask_storeu_epi8(to.cast(), mask(lanes), bytes);
+                    }
+                }
             }
         }
     };
