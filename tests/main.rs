@@ -2,6 +2,7 @@
 
 mod bisect;
 mod budget;
+mod bytes;
 mod circuits;
 mod command_line;
 mod cut;

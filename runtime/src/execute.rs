@@ -252,7 +252,7 @@ impl<'run> Walker<'run, '_> {
             let address = std::ptr::with_exposed_provenance_mut::<u8>(word as usize);
             fill.each_piece(tile, |from, length| {
                 // SAFETY: binding checked that the bytes lie in their buffer; nothing else touches them before the barrier.
-                unsafe { address.add(from as usize).write_bytes(0, length as usize) }
+                unsafe { address.add(from as usize).write_bytes(fill.byte, length as usize) }
             });
         };
         // Tiles of all fills, one after the other.

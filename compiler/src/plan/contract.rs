@@ -91,6 +91,12 @@ impl Planner<'_> {
             Ok(a) => a,
             Err(must_store) => return Ok(Err(must_store)),
         };
+        let is_of_bytes = matrix_product(scope.function, root) == Some(Product::Bytes);
+        if is_of_bytes && !kernel.accesses[a as usize].address.coefficient(inner).is(1) {
+            // Their kernel reads depths that lie side by side.
+            self.copy_read(scope, root, roles.left, inner, steps)?;
+            return self.lower_contraction(scope, group, steps);
+        }
         let right_inner = if depthwise { roles.shared[0] } else { roles.columns.last().copied().unwrap_or(inner) };
         let right = self.product_operand(scope, &mut kernel, root, roles.right, &frame, right_inner, steps)?;
         let b = match right {
@@ -98,13 +104,9 @@ impl Planner<'_> {
             Err(must_store) => return Ok(Err(must_store)),
         };
         let is_weight = self.is_weight_access(&kernel, b);
-        if matrix_product(scope.function, root) == Some(Product::Bytes) {
-            // Their kernel reads contiguous depths and packed weights, and has no form for channels alone.
-            let contiguous = kernel.accesses[a as usize].address.coefficient(inner).is(1);
-            let unsigned = kernel.accesses[a as usize].element == ElementType::U8;
-            if depthwise || !is_weight || !contiguous || !unsigned {
-                return Ok(self.lower_fold(scope, group));
-            }
+        // The kernel of bytes reads packed weights, and has no form for channels alone.
+        if is_of_bytes && (depthwise || !is_weight || kernel.accesses[a as usize].element != ElementType::U8) {
+            return Ok(self.lower_fold(scope, group));
         }
         // Columns that are one axis of the weights lie side by side in the result too.
         let address = kernel.accesses[b as usize].address.clone();
@@ -209,7 +211,7 @@ impl Planner<'_> {
                 return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
             };
             if !covers(scope.halos.get(&trace.value), &halos) {
-                self.copy_padded(scope, trace.value, &trace, inner, steps)?;
+                self.copy_padded(scope, trace.value, &trace, (inner, halos), steps)?;
             }
         }
         let layout = scope.arrays[&trace.value].clone();
@@ -232,10 +234,11 @@ impl Planner<'_> {
         scope: &mut Scope,
         value: Value,
         trace: &Trace,
-        inner: u32,
+        (inner, needed): (u32, Vec<Halo>),
         steps: &mut Vec<PlanStep>,
     ) -> Result<(), PlanError> {
-        let halos = wanted_halos(scope, value);
+        let wanted = wanted_halos(scope, value);
+        let halos = if covers(Some(&wanted), &needed) { wanted } else { needed };
         let shape = scope.function.shape_of(value);
         let mut order: Vec<usize> = scope.arrays[&value].order();
         if let Some(axis) = trace.position.iter().position(|expr| expr.as_variable() == Some(inner)) {
@@ -318,10 +321,10 @@ fn product_order(scope: &Scope, group: &Group, roles: &Roles, is_weight: bool) -
 fn covers(have: Option<&Vec<Halo>>, want: &[Halo]) -> bool {
     match have {
         None => want.iter().all(Halo::is_none),
-        Some(have) => have
-            .iter()
-            .zip(want)
-            .all(|(have, want)| have.before.is_at_least(&want.before, 1) && have.after.is_at_least(&want.after, 1)),
+        Some(have) => have.iter().zip(want).all(|(have, want)| {
+            let alike = want.is_none() || have.byte == want.byte;
+            alike && have.before.is_at_least(&want.before, 1) && have.after.is_at_least(&want.after, 1)
+        }),
     }
 }
 

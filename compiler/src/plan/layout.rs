@@ -23,13 +23,15 @@ pub struct Layout {
     pub strides: Vec<Size>,
 }
 
-/// A halo: unused zero elements before and after the positions of one axis.
+/// A halo: unused elements before and after the positions of one axis, zeros but where bytes stand for numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Halo {
     /// Before the first position.
     pub before: Size,
     /// After the last.
     pub after: Size,
+    /// What every byte of them is.
+    pub byte: u8,
 }
 
 impl Halo {
@@ -116,6 +118,7 @@ pub fn border(element: ElementType, shape: &[Size], order: &[usize], halos: &[Ha
         for (start, length) in [(Size::ZERO, &halo.before), (&halo.before + &shape[*axis], &halo.after)] {
             if !length.is(0) {
                 pieces.push(Zeroed {
+                    byte: halo.byte,
                     offset: bytes(&(&start * stride)),
                     bytes: bytes(&(length * stride)),
                     count: count.clone(),
@@ -143,7 +146,7 @@ mod tests {
     #[test]
     fn channels_last_with_a_halo() {
         let shape: Vec<Size> = [2, 3, 4, 5].map(Size::from).to_vec();
-        let halo = Halo { before: 1.into(), after: 1.into() };
+        let halo = Halo { before: 1.into(), after: 1.into(), byte: 0 };
         let halos = [Halo::default(), Halo::default(), halo.clone(), halo];
         let (layout, count) = Layout::dense(0, ElementType::F32, &shape, &[0, 2, 3, 1], &halos);
         assert_eq!(count, Size::from(2 * 6 * 7 * 3));

@@ -408,6 +408,12 @@ fn collect_halos(scope: &Scope, value: Value, halos: &mut [Halo]) {
         }
         if let Some(found) = padding_halo(scope.function, &trace, &|v| node.size_of(v)) {
             for (halo, found) in halos.iter_mut().zip(found) {
+                if halo.is_none() {
+                    halo.byte = found.byte;
+                } else if halo.byte != found.byte && !found.is_none() {
+                    // Another filling: that reader copies.
+                    continue;
+                }
                 halo.before = halo.before.larger(&found.before);
                 halo.after = halo.after.larger(&found.after);
             }
@@ -428,12 +434,18 @@ fn product_readers(scope: &Scope, value: Value) -> Vec<(NodeIndex, u32)> {
     found
 }
 
-/// The halo that makes a guarded read an unguarded one: every condition is the extent of an axis, and the fill is zero.
+/// The halo that makes a guarded read an unguarded one: every condition is the extent of an axis, and the fill is one byte
+/// repeated.
 pub fn padding_halo(function: &Function, trace: &Trace, variable_size: &dyn Fn(u32) -> Size) -> Option<Vec<Halo>> {
     let shape = function.shape_of(trace.value);
     let mut halos = vec![Halo::default(); shape.len()];
     let (conditions, fill) = trace.guard.as_ref()?;
-    if !fill.is(0.) || !trace.position.iter().all(IndexExpr::is_affine) {
+    let byte = match fill.element {
+        ElementType::U8 | ElementType::I8 => fill.bits as u8,
+        _ if fill.is(0.) => 0,
+        _ => return None,
+    };
+    if !trace.position.iter().all(IndexExpr::is_affine) {
         return None;
     }
     for condition in conditions {
@@ -443,6 +455,7 @@ pub fn padding_halo(function: &Function, trace: &Trace, variable_size: &dyn Fn(u
             return None;
         }
         let (least, most) = expression.bounds(variable_size)?;
+        halos[axis].byte = byte;
         halos[axis].before = Size::ZERO.larger(&-least);
         halos[axis].after = Size::ZERO.larger(&(most + Size::ONE - &shape[axis]));
     }
@@ -456,6 +469,9 @@ pub fn order_for_readers(scope: &Scope, value: Value) -> Vec<usize> {
     let natural: Vec<usize> = (0..rank).collect();
     let readers = scope.function.readers(value);
     let Some((reader, _)) = readers.first() else { return natural };
+    if let Some(order) = order_for_bytes(scope, value) {
+        return order;
+    }
     if let [(only, slot)] = readers[..]
         && let Some(order) = order_for_merge(scope, value, only, slot)
     {
@@ -483,6 +499,22 @@ pub fn order_for_readers(scope: &Scope, value: Value) -> Vec<usize> {
         return natural;
     }
     ranked(&trace.position, &node.outputs[0].variables)
+}
+
+/// The order that a product of bytes wants: what it sums innermost lies side by side.
+pub fn order_for_bytes(scope: &Scope, value: Value) -> Option<Vec<usize>> {
+    if scope.function.element_of(value) != ElementType::U8 {
+        return None;
+    }
+    product_readers(scope, value).into_iter().find_map(|(reader, slot)| {
+        let node = &scope.function.graph[reader];
+        let start = operand_trace(scope.function, node, slot as usize, scope.function.operands(reader)[slot as usize]);
+        let below = |other: Value| other != value && scope.is_virtual(other);
+        let trace = through_views(scope.function, start, &below, &|v| node.size_of(v));
+        let innermost = *node.contracted().last()?;
+        let axis = trace.position.iter().position(|expr| expr.as_variable() == Some(innermost))?;
+        (trace.value == value).then(|| (0..trace.position.len()).filter(|other| *other != axis).chain([axis]).collect())
+    })
 }
 
 /// The order that a product wants which reads quotient and remainder of one variable: the reshape after a transpose, where

@@ -8,12 +8,22 @@ use super::{
     group::{Group, Kind, UPDATES, scattered_variables},
     kernel::{Block, Body, Fold, Instruction, Kernel, Nest, PlanStep, RowOperation, Rows, Store},
     layout::Layout,
-    lower::{Planner, finish, finish_map, order_for_readers, unsupported},
+    lower::{Planner, finish, finish_map, order_for_bytes, order_for_readers, unsupported},
     scope::Scope,
     trace::through_map,
 };
 use petgraph::stable_graph::NodeIndex;
 use strang_ir::{ElementType, IndexExpr, Literal, Op, Size, Value, op::Norm, scalar::Binary};
+
+/// The order of the axes that products of bytes want which read a value of a group of maps.
+fn wanted_by_bytes(scope: &Scope, group: &Group) -> Option<Vec<usize>> {
+    let output = |node: NodeIndex| -> Vec<u32> {
+        let axes = &scope.function.graph[node].outputs[0].variables;
+        axes.iter().map(|axis| group.frames[&node][*axis as usize]).collect()
+    };
+    let root = output(group.root);
+    group.nodes().filter(|node| output(*node) == root).find_map(|node| order_for_bytes(scope, node.into()))
+}
 
 impl Planner<'_> {
     /// A kernel of maps.
@@ -24,7 +34,7 @@ impl Planner<'_> {
         let root = group.root;
         let value = kernel.node_value(scope, &mut block, root, &frame_positions(&group.frames[&root]))?;
         kernel.locals.insert(root.into(), value);
-        let order = self.output_order(scope, &kernel, root);
+        let order = wanted_by_bytes(scope, group).unwrap_or_else(|| self.output_order(scope, &kernel, root));
         let stores = self.epilogue(scope, group, &mut kernel, &mut block, &[root], &order)?;
         let space = order.iter().map(|axis| scope.function.graph[root].outputs[0].variables[*axis]).collect();
         Ok(finish_map(kernel, space, block, stores, &label(scope, group)))

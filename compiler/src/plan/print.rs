@@ -2,7 +2,7 @@
 
 use super::kernel::{Block, Body, Fold, Instruction, Kernel, LoopVariable, Plan, PlanStep, RightOperand, Store};
 use std::fmt::{self, Display, Formatter, Write};
-use strang_ir::{Atom, Condition, IndexExpr};
+use strang_ir::{Atom, Condition, ElementType, IndexExpr};
 use strang_runtime::program::{Address, Base};
 
 impl Display for Plan {
@@ -107,7 +107,8 @@ impl Display for Kernel {
                 let extent = |v: u32| text(&[v]);
                 writeln!(
                     f,
-                    "gemm batch [{}] rows [{}] columns [{}] taps [{}] depth [{}]  ({})",
+                    "gemm{} batch [{}] rows [{}] columns [{}] taps [{}] depth [{}]  ({})",
+                    if gemm.sum(&self.accesses) == ElementType::I32 { " of bytes" } else { "" },
                     text(&gemm.batch),
                     extent(gemm.rows),
                     extent(gemm.columns),

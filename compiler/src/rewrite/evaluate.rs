@@ -16,7 +16,8 @@ pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     match &node.op {
         Op::Concat { along, .. } => concatenated(node, *along as usize, operands),
         Op::Map(expression) if is_supported(expression, operands) => mapped(node, expression, operands),
-        Op::Map(expression) if is_widening(expression, node) => widened(node, &operands[0]),
+        Op::Map(expression) if is_widening(expression, node) => copied(node, &operands[0], integers(&operands[0])?),
+        Op::View => viewed(node, &operands[0]),
         Op::Dot { accumulator: ElementType::F32 } if operands.len() == 2 => product(node, operands),
         Op::Reduce(Monoid::Sum) => summed(node, &operands[0]),
         _ => None,
@@ -270,18 +271,28 @@ fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     })
 }
 
-/// Integers as i32.
-fn widened(node: &Node, operand: &Tensor) -> Option<Tensor> {
+/// What a node reads of an array, position by position.
+fn copied<T: Element + Copy + Send + Sync>(node: &Node, operand: &Tensor, data: Cow<'_, [T]>) -> Option<Tensor> {
     let sizes = sizes(node)?;
-    let operand = strided(&node.maps[0], &sizes, operand, integers(operand)?)?;
+    let operand = strided(&node.maps[0], &sizes, operand, data)?;
     let output = &node.outputs[0].variables;
     let stride = output.last().map_or(0, |last| operand.strides[*last as usize]);
-    by_rows::<i32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+    by_rows::<T>(&shape_of(node, &sizes), &sizes, output, |position, values| {
         let start = offset(&operand.strides, position);
         for (column, value) in values.iter_mut().enumerate() {
             *value = operand.at(start + stride * column as i64);
         }
     })
+}
+
+/// A view of an array.
+fn viewed(node: &Node, operand: &Tensor) -> Option<Tensor> {
+    match operand.element() {
+        ElementType::F32 => copied(node, operand, floats(operand)?),
+        ElementType::I32 => copied(node, operand, integers(operand)?),
+        ElementType::I8 => copied::<i8>(node, operand, Cow::Owned(operand.to_vec().ok()?)),
+        _ => None,
+    }
 }
 
 /// Sums of i32, which wrap.

@@ -225,7 +225,7 @@ pub(super) fn scan(draft: &mut Draft, tape: &mut Tape, value: Value) -> Option<V
     Some(if tape.once_in(3) { last } else { stacked })
 }
 
-/// Quantised to i8, multiplied by i8 weights in i32, dequantised.
+/// Quantised to bytes, perhaps with a zero point, multiplied by i8 weights in i32, dequantised.
 pub(super) fn quantised(draft: &mut Draft, tape: &mut Tape, value: Value) -> Option<Value> {
     let mut sizes = draft.shape(value);
     let last = sizes.len().checked_sub(1)? as u32;
@@ -237,7 +237,15 @@ pub(super) fn quantised(draft: &mut Draft, tape: &mut Tape, value: Value) -> Opt
     let scaled = ScalarExpr::binary(Binary::Multiply, ScalarExpr::Operand(0), scale);
     let rounded = ScalarExpr::unary(Unary::Round, scaled);
     let read = Read::plain(draft, value);
-    let codes = map(draft, ScalarExpr::cast(ElementType::I8, rounded), ElementType::I8, &[read])?;
+    let unsigned = tape.once_in(2);
+    let byte = if unsigned { ElementType::U8 } else { ElementType::I8 };
+    let mut codes = map(draft, ScalarExpr::cast(byte, rounded), byte, &[read])?;
+    if unsigned && tape.once_in(2) {
+        let wide = ScalarExpr::cast(ElementType::I32, ScalarExpr::Operand(0));
+        let zero = ScalarExpr::Literal(Literal::from_f64(ElementType::I32, 5.));
+        let read = Read::plain(draft, codes);
+        codes = map(draft, ScalarExpr::binary(Binary::Subtract, wide, zero), ElementType::I32, &[read])?;
+    }
     let width = draft.size(tape);
     let shape = [sizes[last as usize].clone(), width.clone()];
     if draft.count(&shape) > draft.config.elements {

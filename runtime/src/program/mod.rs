@@ -71,11 +71,11 @@ pub struct Buffer {
     /// The first and last step that touch it, in the depth-first numbering of all kernel and host steps (steps inside
     /// a `Repeat` or an `If` count once). A buffer that must survive a `Repeat` covers all of its steps.
     pub live: (u32, u32),
-    /// What of it must be zero before the first step that touches it (halos of padded images).
+    /// What of it must be filled before the first step that touches it (halos of padded images).
     pub zeroed: Vec<Zeroed>,
 }
 
-/// Pieces of a buffer that are zero at first, all of one length and at one distance.
+/// Pieces of a buffer that are one byte everywhere at first, all of one length and at one distance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Zeroed {
     /// Bytes from the start of the buffer to the first piece.
@@ -86,12 +86,14 @@ pub struct Zeroed {
     pub count: Size,
     /// Bytes from the start of one to the start of the next.
     pub stride: Size,
+    /// What every byte is: zero, but for images of bytes in which another stands for zero.
+    pub byte: u8,
 }
 
 impl Zeroed {
     /// One piece from the start of the buffer.
     pub fn start(bytes: Size) -> Self {
-        Zeroed { offset: Size::ZERO, bytes, count: Size::ONE, stride: Size::ZERO }
+        Zeroed { offset: Size::ZERO, bytes, count: Size::ONE, stride: Size::ZERO, byte: 0 }
     }
 }
 

@@ -74,13 +74,14 @@ pub(crate) struct BoundCustom {
     pub(crate) results: Box<[CustomArray]>,
 }
 
-/// Pieces of memory that are zeroed.
+/// Pieces of memory that are filled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BoundFill {
     pub(crate) word: u32,
     pub(crate) bytes: u64,
     pub(crate) count: u64,
     pub(crate) stride: u64,
+    pub(crate) byte: u8,
 }
 
 /// Bytes of a tile of a fill, about.
@@ -441,7 +442,7 @@ impl<'plan> Binder<'plan> {
                 Some(more) => more.saturating_mul(stride).saturating_add(bytes),
             };
             self.word(fill.word, all, || "a zeroed buffer".into())?;
-            bound.push(BoundFill { word: fill.word, bytes, count, stride });
+            bound.push(BoundFill { word: fill.word, bytes, count, stride, byte: fill.byte });
         }
         Ok(bound)
     }

@@ -356,7 +356,7 @@ impl Loader<'_> {
                 let word = self.address(&address, (live.0, live.0), place)?;
                 let (bytes, count) = (self.size(&zeroed.bytes, place)?, self.size(&zeroed.count, place)?);
                 let stride = self.size(&zeroed.stride, place)?;
-                self.fills.push(PlanFill { word, bytes, count, stride });
+                self.fills.push(PlanFill { word, bytes, count, stride, byte: zeroed.byte });
             }
             let node = self.node(Action::Fill(begin, self.fills.len() as u32));
             nodes.push(node);

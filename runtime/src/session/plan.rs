@@ -109,13 +109,14 @@ pub(crate) struct PlanArray {
     pub(super) axes: Vec<SizeId>,
 }
 
-/// Pieces of a buffer that are filled with zeros; `word` is the address of the first.
+/// Pieces of a buffer that are filled with one byte; `word` is the address of the first.
 #[derive(Debug)]
 pub(crate) struct PlanFill {
     pub(super) word: u32,
     pub(super) bytes: SizeId,
     pub(super) count: SizeId,
     pub(super) stride: SizeId,
+    pub(super) byte: u8,
 }
 
 /// A step with an identity.

@@ -39,6 +39,9 @@ fn past(
     value: &str,
     fill: impl Fn(Literal) -> Option<Literal>,
 ) -> Option<Read> {
+    if m.node(outer).maps[slot].fill.is_none() {
+        return m.through(&[(outer, slot), (inner, place)], value);
+    }
     let (outer, inner) = (m.node(outer), m.node(inner));
     let map = &outer.maps[slot];
     let axes = whole_axes(m.graph, &inner, place, m.id(value))?;
@@ -154,20 +157,29 @@ fn zero_point_out(m: &mut Match) -> Option<Id> {
     Some(build::binary(m.graph, &frame, Binary::Subtract, product, taken))
 }
 
-/// `s` is the difference of two integers, each as a float.
+/// `s` is the difference of two integers as floats; the second may be a number.
 fn subtracted(m: &mut Match) -> Option<Id> {
     let s = m.node("s");
-    if s.outputs[0].element != ElementType::F32 || !is_integer(m, "x") || !is_integer(m, "y") {
+    if s.outputs[0].element != ElementType::F32 || !is_integer(m, "x") {
         return None;
     }
-    let reads = [("t", 0, "x"), ("u", 1, "y")].map(|(cast, slot, value)| m.through(&[("s", slot), (cast, 0)], value));
-    let [Some(x), Some(y)] = reads else { return None };
-    let wide =
-        [("x", x), ("y", y)].map(|(name, read)| Read { value: converted(m, name, ElementType::I32), map: read.map });
-    let [x, y] = wide;
+    let x = m.through(&[("s", 0), ("t", 0)], "x")?;
+    let y = if m.has("y") {
+        let map = m.through(&[("s", 1), ("u", 0)], "y").filter(|_| is_integer(m, "y"))?.map;
+        Read { value: converted(m, "y", ElementType::I32), map }
+    } else {
+        let number = m.literal("c").filter(|number| number.to_f64().fract() == 0.)?;
+        Read::number(build::number(m.graph, Literal::from_f64(ElementType::I32, number.to_f64())))
+    };
+    let x = Read { value: converted(m, "x", ElementType::I32), map: x.map };
     let difference = build::binary(m.graph, &s, Binary::Subtract, x, y);
     let difference = m.whole("s", difference);
     Some(build::map(m.graph, &s, cast_to(ElementType::F32), ElementType::F32, vec![difference]))
+}
+
+/// The largest magnitude of what is subtracted, for [`subtracted`].
+fn subtrahend(m: &Match) -> f64 {
+    if m.has("y") { magnitude(m, "y") } else { m.literal("c").map_or(0., |number| number.to_f64().abs()) }
 }
 
 fn is_integer(m: &Match, name: &str) -> bool {
@@ -214,6 +226,9 @@ fn past_both(
     value: &str,
     fill: &dyn Fn(Literal) -> Option<Literal>,
 ) -> Option<Read> {
+    if m.node("d").maps[slot].fill.is_none() {
+        return m.through(&[("d", slot), (scale, 0), (cast, 0)], value);
+    }
     let (d, scale, cast) = (m.node("d"), m.node(scale), m.node(cast));
     let map = &d.maps[slot];
     let scaled = super::parts::distinct(&scale.maps[0])?;
@@ -368,10 +383,10 @@ fn @f(%x: i32[m]) -> i32[c, m] {
         class: Class::Bit,
         law: "the difference of integers as floats = that of the integers, as a float",
         source: "floats hold integers of 24 bits",
-        find: Find::Patterns(&["(sub ?s (cast ?t ?x) (cast ?u ?y))"], subtracted),
+        find: Find::Patterns(&["(sub ?s (cast ?t ?x) (cast ?u ?y))", "(sub ?s (cast ?t ?x) ?c)"], subtracted),
         guard: &[Conjunct {
             text: "floats hold every x and y and every difference: together they are at most 2^24",
-            holds: |m| !is_integer(m, "x") || !is_integer(m, "y") || magnitude(m, "x") + magnitude(m, "y") <= EXACT,
+            holds: |m| !is_integer(m, "x") || magnitude(m, "x") + subtrahend(m) <= EXACT,
             counterexample: "fn @f(%x: i32[a], %y: i32[a]) -> f32[a] {
   %u = map $0 * 40000009 + 1 : %x[a] -> [a]
   %v = map $0 * 40000009 + 3 : %y[a] -> [a]
@@ -379,10 +394,16 @@ fn @f(%x: i32[m]) -> i32[c, m] {
   return %s
 }",
         }],
-        examples: &["fn @f(%x: u8[a, b], %z: u8[]) -> f32[b, a] {
+        examples: &[
+            "fn @f(%x: u8[a, b], %z: u8[]) -> f32[b, a] {
   %s = map cast(f32, $0) - cast(f32, $1) : %x[a, b], %z[] -> [b, a]
   return %s
-}"],
+}",
+            "fn @f(%x: i8[a]) -> f32[a] {
+  %s = map cast(f32, $0) - 7.0 : %x[a] -> [a]
+  return %s
+}",
+        ],
     },
     Rule {
         name: "scales-out-of-product",
