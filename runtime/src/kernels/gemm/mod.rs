@@ -47,10 +47,6 @@ pub(super) unsafe fn run<T: Tiles>(block: *const GemmBlock) {
     for index in 0..tiles {
         let height = (rows - row).div_ceil(tiles - index);
         let widths = T::TILES[height - 1];
-        if index > 0 {
-            // SAFETY: nothing is read, only asked for.
-            unsafe { ahead(block, panels, [index - 1, tiles - 1]) };
-        }
         let mut panel = 0;
         while panel < panels {
             // The widest tile that fits; entry i has 2^i panels.
@@ -60,39 +56,6 @@ pub(super) unsafe fn run<T: Tiles>(block: *const GemmBlock) {
             panel += 1 << width;
         }
         row += height;
-    }
-}
-
-/// Asks for a share of the columns of B that lie behind those of the block, which a caller wants next more often than not:
-/// weights are packed so. They come from memory while the tiles compute, all but the first with B in cache.
-///
-/// # Safety
-/// The list of items can be read.
-#[inline(always)]
-unsafe fn ahead(block: &GemmBlock, panels: usize, [part, parts]: [usize; 2]) {
-    /// Bytes of a line of cache.
-    const LINE: usize = 64;
-    if block.b_depth_stride != WIDTH as i64 {
-        return;
-    }
-    let bytes = panels * block.b_panel_stride as usize * size_of::<f32>();
-    let share = bytes.div_ceil(parts).next_multiple_of(LINE);
-    for item in 0..block.item_count as usize {
-        // SAFETY: the caller vouches for the list.
-        let next = unsafe { (*block.items.add(item)).b }.wrapping_byte_add(bytes);
-        for offset in (part * share..((part + 1) * share).min(bytes)).step_by(LINE) {
-            prefetch(next.wrapping_byte_add(offset));
-        }
-    }
-}
-
-/// Asks for a line of memory, for the second-level cache.
-#[inline(always)]
-fn prefetch(_from: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 CPU has the instruction, and it ignores addresses that cannot be read.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(_from.cast());
     }
 }
 
