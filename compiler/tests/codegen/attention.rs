@@ -131,6 +131,13 @@ fn attention(seed: u64, shape: [i64; 4], kind: Scores, strange: bool) -> (Kernel
     let q = operand(&mut maker, [rows, depth]);
     let k = operand(&mut maker, [keys, depth]);
     let v = operand(&mut maker, [keys, columns]);
+    // Whether a weight far below the others is 0 depends on rounding, and an infinity times it is then something or not.
+    let pointer = maker.accesses[v as usize].pointer;
+    for value in maker.memory[pointer as usize].as_chunks_mut::<4>().0 {
+        if f32::from_ne_bytes(*value).is_infinite() {
+            *value = 1f32.to_ne_bytes();
+        }
+    }
     let (score, score_value) = score(&mut maker, kind, &variables);
     let places = variables.with([rows, columns]);
     let mut finish = Block::default();

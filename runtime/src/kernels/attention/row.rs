@@ -2,7 +2,7 @@
 
 use super::block::AttentionBlock;
 use crate::kernels::lanes::{Lanes, WIDTH};
-use crate::kernels::math::{exp, exp_or_zero};
+use crate::kernels::math::{exp, exp_of_term};
 
 /// What is added to the scores of a row: nothing, or a row of the mask.
 pub(super) struct Mask {
@@ -92,7 +92,7 @@ pub(super) unsafe fn exponentials<V: Lanes>(scores: *mut f32, visible: usize, co
     unsafe {
         for index in (0..visible).step_by(WIDTH) {
             let scores = scores.add(index);
-            let weights = exp_or_zero(V::load(scores).sub(V::splat(shift)));
+            let weights = exp_of_term(V::load(scores).sub(V::splat(shift)));
             sum = sum.add(weights);
             weights.store(scores);
         }

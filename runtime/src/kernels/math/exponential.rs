@@ -11,6 +11,8 @@ use crate::kernels::lanes::Lanes;
 const LEAST: f32 = -150.0;
 /// Below, a term of a sum counts for nothing beside 1: it is less than `2^-115`.
 const NEGLIGIBLE: f32 = -80.0;
+/// Below, `e^x` is less than half of the least subnormal number.
+const VANISHING: f32 = -103.972_08;
 /// Above, `exp` is infinite.
 const GREATEST: f32 = 89.0;
 
@@ -61,11 +63,11 @@ pub(crate) fn exp<V: Lanes>(x: V) -> V {
     m.scale(k)
 }
 
-/// `e^x` for a term of a sum with a term of 1, 0 below [`NEGLIGIBLE`]: the sum does not notice, and CPUs take a hundred
-/// times as long over the subnormal numbers that the terms, or their quotients by the sum, would be otherwise.
+/// `e^x` for a term of a sum with a term of 1, never subnormal: `e^NEGLIGIBLE` for what is below it, but 0 where [`exp`] is.
+/// The sum does not notice, and CPUs take a hundred times as long over subnormal numbers, the quotients by the sum included.
 #[inline(always)]
-pub(crate) fn exp_or_zero<V: Lanes>(x: V) -> V {
-    V::select(x.is_less(V::splat(NEGLIGIBLE)), V::splat(0.0), exp(V::splat(NEGLIGIBLE).greater(x)))
+pub(crate) fn exp_of_term<V: Lanes>(x: V) -> V {
+    V::select(x.is_less(V::splat(VANISHING)), V::splat(0.0), exp(V::splat(NEGLIGIBLE).greater(x)))
 }
 
 /// `e^x - 1`, within 2 ulp.

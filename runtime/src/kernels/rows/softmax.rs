@@ -1,6 +1,6 @@
 //! Softmax of a row, and its logarithm.
 //!
-//! The greatest element is subtracted first, so that no exponential overflows; those below `e^-80` are 0. A row of nothing but -inf gives NaN, as
+//! The greatest element is subtracted first, so that no exponential overflows; those below `e^-80` count as that, or nothing. A row of nothing but -inf gives NaN, as
 //! the formula and ONNX have it.
 
 use super::reduce::greatest;
@@ -22,7 +22,7 @@ impl<V: Lanes> Step<V> for Exponentials<V> {
     unsafe fn take(&mut self, group: impl Group<V>) {
         // SAFETY: the caller vouches for the arrays.
         unsafe {
-            let exponential = math::exp_or_zero(group.load(self.src).sub(self.shift));
+            let exponential = math::exp_of_term(group.load(self.src).sub(self.shift));
             self.sum = group.update(self.sum, self.sum.add(exponential));
             if !self.dst.is_null() {
                 group.store(exponential, self.dst);
