@@ -47,6 +47,14 @@ fn @f(%x: f32[a, e]) -> f32[a, e] {
   %r = map add : %x[a, e], %q[a, e] -> [a, e]
   return %r
 }",
+    "param @w: i8[b, c, a]
+fn @f(%x: f32[b, a]) -> f32[b, a] {
+  %v = map cast(i32) : @w[b, c, a] -> [c, b, a]
+  %t = view %v[c, b, a] -> [a, c, b]
+  %s = reduce sum : %t[a, {c}, b] -> [b, a]
+  %r = map $0 + cast(f32, $1) : %x[b, a], %s[b, a] -> [b, a]
+  return %r
+}",
     "axis e = 2 * b   param @w: f32[a, e]
 fn @f(%x: f32[a, b]) -> f32[a, b] {
   %p = map $0 * $1 : @w[a, 2*b + 1], @w[a, b] -> [a, b]
@@ -74,7 +82,7 @@ fn weights_are_what_the_interpreter_says() {
             let sizes = [1 + seed % 5, 1 + seed / 5 % 7, 1 + seed / 3 % 6, 1 + seed % 4].map(|size| size as usize);
             let module = module(circuit, sizes, seed);
             let mut folded = module.clone();
-            fold_constants(&mut folded, fold::NARROW, usize::MAX, &mut Receipt::default()).unwrap();
+            fold_constants(&mut folded, fold::WIDE, usize::MAX, &mut Receipt::default()).unwrap();
             let computes =
                 |node: &strang_ir::Node| !matches!(node.op, Op::Input(_) | Op::Param(_) | Op::Const(_) | Op::View);
             assert_eq!(folded.entry().graph.node_weights().filter(|node| computes(node)).count(), 1, "{circuit}");
