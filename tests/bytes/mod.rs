@@ -11,8 +11,11 @@ use strang::{
 };
 
 fn block() -> Module {
-    let (mut module, _) =
-        parse_verified(include_str!("block.ncd"), "block.ncd").unwrap_or_else(|e| panic!("{}", e.render()));
+    module(include_str!("block.ncd"))
+}
+
+fn module(text: &str) -> Module {
+    let (mut module, _) = parse_verified(text, "circuit.ncd").unwrap_or_else(|e| panic!("{}", e.render()));
     let mut random = Random::new(5);
     for parameter in &mut module.parameters {
         let sizes: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
@@ -59,5 +62,43 @@ fn bytes_give_what_the_circuit_says() {
         assert!(pooled.iter().filter(|step| **step > 0.).count() * 50 <= pooled.len(), "{pooled:?}");
         let scale = expected[1].to_f64().iter().fold(0f64, |most, value| most.max(value.abs()));
         assert!(steps(&compiled[1], &expected[1]).iter().all(|step| *step <= 0.02 * scale));
+    }
+}
+
+/// What the kernel of bytes must leave to others: finishes without the sum, zeros that are no whole numbers, sums of weights
+/// alone, and windows of which no position is inside.
+#[test]
+fn odd_circuits_give_what_they_say() {
+    let head = "ncd 0.1 \"odd\"\naxis n = 16   axis m = 16   axis k = 2   axis j = 3\nparam @w: i8[m, n]\n";
+    for body in [
+        "fn @f(%x: u8[j, n]) -> i32[j, m] {
+  %p = dot %x[j, {n}], @w[m, {n}] -> [j, m]
+  %y = map $0 * 0 + 3 : %p[j, m] -> [j, m]
+  return %y
+}",
+        "fn @f(%x: u8[j, n]) -> u8[j, m] {
+  %p = dot %x[j, {n}], @w[m, {n}] -> [j, m]
+  %y = map cast(u8, round(cast(f32, $0) * 0.001) + 0.5) : %p[j, m] -> [j, m]
+  return %y
+}",
+        "fn @f(%x: u8[j]) -> i32[j, m] {
+  %y = dot %x[j], @w[m, {n}] -> [j, m]
+  return %y
+}",
+        "fn @f(%x: u8[k, k]) -> f32[j] {
+  %t = map cast(f32) : %x[k, k'] -> [k, k']
+  %y = reduce max : %t[{k} + j - 1, 2 - j - {k}] else -inf -> [j]
+  return %y
+}",
+    ] {
+        let module = module(&format!("{head}{body}\n"));
+        let mut random = Random::new(7);
+        let entry = module.entry();
+        let shape: Vec<usize> =
+            entry.shape_of(entry.inputs[0].into()).iter().map(|size| size.as_constant().unwrap() as usize).collect();
+        let inputs = [random::tensor(&mut random, strang::ElementType::U8, &shape).unwrap()];
+        let expected = interpret(&module, &inputs, Arithmetic::Typed).unwrap();
+        let found = Compiler::new().compile(module).unwrap().executable.run(&inputs).unwrap();
+        assert_eq!(found[0].to_f64(), expected[0].to_f64(), "{body}");
     }
 }

@@ -164,10 +164,13 @@ impl KernelBuilder {
         let function = scope.function;
         let mut values = Vec::new();
         for (slot, operand) in function.operands(index).into_iter().enumerate() {
-            let zero = Literal::zero(function.element_of(operand));
-            let outer = scope.literal(operand).is_none().then(|| (conditions.to_vec(), zero));
             let map = &function.graph[index].maps[slot];
-            let trace = through_map(function, map, operand, positions, outer, &|v| self.size_of(v));
+            let trace = through_map(function, map, operand, positions, None, &|v| self.size_of(v));
+            let mut trace = through_views(function, trace, &|value| scope.is_virtual(value), &|v| self.size_of(v));
+            // A guard of its own has a fill that counts; maps that read arrays have none.
+            if trace.guard.is_none() && scope.literal(trace.value).is_none() {
+                trace.guard = Some((conditions.to_vec(), Literal::zero(function.element_of(trace.value))));
+            }
             values.push(self.read(scope, block, trace)?);
         }
         Ok(values)

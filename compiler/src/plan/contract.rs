@@ -93,7 +93,10 @@ impl Planner<'_> {
         };
         let is_of_bytes = matrix_product(scope.function, root) == Some(Product::Bytes);
         if is_of_bytes && !kernel.accesses[a as usize].address.coefficient(inner).is(1) {
-            // Their kernel reads depths that lie side by side.
+            // Their kernel reads depths that lie side by side; what does not vary along them never does.
+            if scope.copies.contains_key(&(root, roles.left)) {
+                return Ok(self.lower_fold(scope, group));
+            }
             self.copy_read(scope, root, roles.left, inner, steps)?;
             return self.lower_contraction(scope, group, steps);
         }
@@ -320,11 +323,11 @@ fn product_order(scope: &Scope, group: &Group, roles: &Roles, is_weight: bool) -
 
 fn covers(have: Option<&Vec<Halo>>, want: &[Halo]) -> bool {
     match have {
-        None => want.iter().all(Halo::is_none),
-        Some(have) => have.iter().zip(want).all(|(have, want)| {
+        Some(have) if have.len() == want.len() => have.iter().zip(want).all(|(have, want)| {
             let alike = want.is_none() || have.byte == want.byte;
             alike && have.before.is_at_least(&want.before, 1) && have.after.is_at_least(&want.after, 1)
         }),
+        _ => want.iter().all(Halo::is_none),
     }
 }
 

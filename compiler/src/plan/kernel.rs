@@ -307,8 +307,8 @@ pub enum RowOperation {
     },
 }
 
-/// A contraction of f32, or of unsigned with signed bytes summed in i32: for every position of `batch`, a matrix product over `taps` (outer) and `depth` (inner), in this
-/// order. All accesses are without guards: padding is memory.
+/// A contraction of f32, or of unsigned with signed bytes summed in i32: for every position of `batch`, a matrix product over
+/// `taps` (outer) and `depth` (inner), in this order. All accesses are without guards: padding is memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gemm {
     /// Variables of independent products, outermost first.

@@ -29,6 +29,8 @@ struct Plan<'g> {
     b: u32,
     blocking: Blocking,
     finish: Requantisation,
+    /// The value of the finish that the tile computes; a finish may do without the sum.
+    given: Option<u32>,
     /// The store that the tile kernel makes itself.
     direct: Option<Store>,
     /// Rows of a call.
@@ -87,12 +89,13 @@ impl<'g> Plan<'g> {
         };
         // Bytes lie in scratch memory as generated code has them in registers, so the tile stops before them.
         let part = if direct.is_some() { whole } else { recognise(emitter, gemm, false) };
-        let finish = part.unwrap_or_else(|| unreachable!("a contraction's finish reads its sum"));
+        let given = part.as_ref().map(|part| part.result);
+        let finish = part.unwrap_or_else(|| Requantisation::none(0));
         let call_rows = match direct {
             Some(_) => blocking.rows,
             None => (FINISHED / blocking.columns).clamp(1, blocking.rows),
         };
-        Plan { gemm, b, blocking, finish, direct, call_rows }
+        Plan { gemm, b, blocking, finish, given, direct, call_rows }
     }
 
     /// Writes the fields that are the same for all calls.
@@ -231,7 +234,7 @@ impl<'g> Plan<'g> {
                 let job = Job {
                     block: &self.gemm.finish,
                     variable: self.gemm.columns,
-                    given: [(self.finish.result, row)].into_iter().collect(),
+                    given: self.given.map(|value| (value, row)).into_iter().collect(),
                     sinks: self.gemm.stores.iter().copied().map(Sink::Memory).collect(),
                 };
                 emitter.run_job(&job, &[ElementType::I32], columns);

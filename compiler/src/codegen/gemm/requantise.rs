@@ -34,6 +34,9 @@ impl Codes {
     const SUMS: Codes = Codes { stored: Stored::I32, ..Codes::FLOATS };
 }
 
+/// The largest zero, far beyond that of any byte and far below what floats hold exactly.
+const LARGEST_ZERO: f32 = 65536.;
+
 /// What the tile is told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requantisation {
@@ -61,6 +64,25 @@ pub struct Requantisation {
     pub element: ElementType,
 }
 
+impl Requantisation {
+    /// Nothing is done to the sum, which is this value of the finish.
+    pub fn none(sum: u32) -> Self {
+        Requantisation {
+            offset: None,
+            scale: 1.,
+            column_scale: None,
+            column_bias: None,
+            snap: Codes::FLOATS,
+            residual: None,
+            activation: Activation::None,
+            parameters: [0.; 2],
+            output: Codes::SUMS,
+            result: sum,
+            element: ElementType::I32,
+        }
+    }
+}
+
 /// How far along the chain is: each step comes after all that are less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
@@ -83,19 +105,7 @@ pub fn recognise(emitter: &Emitter<'_>, gemm: &Gemm, bytes: bool) -> Option<Requ
     let repertoire = Repertoire::All;
     let chain = Chain { emitter, finish: &gemm.finish, stores: &gemm.stores, tile, repertoire };
     let follower = Follower { chain, bytes };
-    let mut found = Requantisation {
-        offset: None,
-        scale: 1.,
-        column_scale: None,
-        column_bias: None,
-        snap: Codes::FLOATS,
-        residual: None,
-        activation: Activation::None,
-        parameters: [0.; 2],
-        output: Codes::SUMS,
-        result: sum as u32,
-        element: ElementType::I32,
-    };
+    let mut found = Requantisation::none(sum as u32);
     let mut stage = Stage::Sum;
     while let Some(next) = follower.step(&mut found, stage) {
         stage = next;
@@ -243,6 +253,10 @@ impl Follower<'_, '_> {
         }
         (value, user) = (user, self.user(user)?);
         if let Some(zero) = self.other(user, Binary::Add, value).and_then(|other| self.number(other)) {
+            // The kernel adds it to whole numbers.
+            if zero.fract() != 0. || zero.abs() > LARGEST_ZERO {
+                return None;
+            }
             codes.zero = zero;
             user = self.user(user)?;
         }

@@ -193,10 +193,12 @@ impl Builder<'_> {
         let Op::Map(function) = &node.op else { return false };
         let mut parts = 0;
         function.visit(&mut |_| parts += 1);
-        let is_short = parts <= 6 && node.maps.iter().all(|map| map.fill.is_none());
+        let operands = self.function.operands(index);
+        let has_guard = |(slot, operand): (usize, &Value)| self.trace(index, slot, *operand).guard.is_some();
+        let is_short = parts <= 6 && !operands.iter().enumerate().any(has_guard);
         let narrow = |value: Value| self.function.element_of(value).bits() <= 8;
         let is_number = |value: Value| self.function.shape_of(value).is_empty();
-        let mut arrays = self.function.operands(index).into_iter().filter(|value| !is_number(*value));
+        let mut arrays = operands.into_iter().filter(|value| !is_number(*value));
         let (Some(array), None) = (arrays.next(), arrays.next()) else { return false };
         is_short && narrow(array) && node.outputs[0].element == ElementType::F32 && self.is_read_by_maps(index)
     }

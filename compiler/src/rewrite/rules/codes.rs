@@ -26,7 +26,11 @@ fn windows_are_inside(m: &Match) -> bool {
     if !map.conditions.is_empty() {
         return false;
     }
-    // Each folded variable moves one axis, so axes can be looked at one by one.
+    // Where each folded variable moves one axis, axes can be looked at one by one.
+    let axes = |v: &u32| map.exprs.iter().filter(|expression| expression.mentions(*v)).count();
+    if folded.iter().any(|variable| axes(variable) > 1) {
+        return false;
+    }
     map.exprs.iter().zip(t.shape(0)).all(|(expression, extent)| {
         let moving: Vec<usize> = (0..folded.len()).filter(|place| expression.mentions(folded[*place])).collect();
         let is_inside = |position: Option<i64>| {

@@ -1,7 +1,7 @@
 //! Products of quantised numbers on the matrix kernel of bytes: scales and zero points out of the product, so that what is
 //! left multiplies unsigned by signed bytes.
 
-use super::parts::{in_output_frame, mentions_only, output_frame, whole_axes};
+use super::parts::{distinct, in_output_frame, mentions_only, output_frame};
 use crate::rewrite::{
     egraph::{
         Read,
@@ -30,32 +30,27 @@ fn magnitude(m: &Match, name: &str) -> f64 {
     range.low.abs().max(range.high.abs())
 }
 
-/// A read of what a node computes position by position from a value, as a read of the value: where the outer node reads
-/// beyond, `fill` says what is read instead.
-fn past(
-    m: &Match,
-    (outer, slot): (&str, usize),
-    (inner, place): (&str, usize),
-    value: &str,
-    fill: impl Fn(Literal) -> Option<Literal>,
-) -> Option<Read> {
-    if m.node(outer).maps[slot].fill.is_none() {
-        return m.through(&[(outer, slot), (inner, place)], value);
+/// A read of the value at the end of a path of nodes and slots, as [`Match::through`]. Where the first reads beyond, `fill` says
+/// what is read of the value instead; the others must then read whole arrays position by position.
+fn past(m: &Match, path: &[(&str, usize)], value: &str, fill: &dyn Fn(Literal) -> Option<Literal>) -> Option<Read> {
+    let (outer, slot) = path[0];
+    let map = m.node(outer).maps[slot].clone();
+    let Some(found) = map.fill else { return m.through(path, value) };
+    let mut exprs = map.exprs;
+    for (place, (name, slot)) in path.iter().enumerate().skip(1) {
+        let node = m.node(name);
+        let read = distinct(&node.maps[*slot]).filter(|read| read.len() == node.variables.len())?;
+        let shape = match path.get(place + 1) {
+            Some((next, _)) => m.node(next).shape(0),
+            None => m.facts(value).shape().to_vec(),
+        };
+        let of_axis = |(variable, size): (&u32, &Size)| {
+            let output = node.outputs[0].variables.iter().position(|v| v == variable)?;
+            (node.size_of(*variable) == *size).then(|| exprs[output].clone())
+        };
+        exprs = read.iter().zip(&shape).map(of_axis).collect::<Option<_>>()?;
     }
-    let (outer, inner) = (m.node(outer), m.node(inner));
-    let map = &outer.maps[slot];
-    let axes = whole_axes(m.graph, &inner, place, m.id(value))?;
-    if axes.len() != inner.variables.len() {
-        return None;
-    }
-    let of_output = |variable: u32| inner.outputs[0].variables.iter().position(|v| *v == variable);
-    let exprs: Option<Vec<_>> = axes.iter().map(|axis| Some(map.exprs[of_output(*axis)?].clone())).collect();
-    let fill = match map.fill {
-        None => None,
-        Some(found) => Some(fill(found)?),
-    };
-    let map = IndexMap { exprs: exprs?, conditions: map.conditions.clone(), fill };
-    Some(Read { value: m.id(value), map })
+    Some(Read { value: m.id(value), map: IndexMap { exprs, conditions: map.conditions, fill: Some(fill(found)?) } })
 }
 
 /// A fill in the type of another value, if that type holds it.
@@ -124,7 +119,7 @@ fn convert_in_product(m: &mut Match) -> Option<Id> {
         return None;
     }
     let slot = m.pattern;
-    let own = past(m, ("d", slot), ("t", 0), "x", in_type_of(m, "x"))?;
+    let own = past(m, &[("d", slot), ("t", 0)], "x", &in_type_of(m, "x"))?;
     let other = m.read("d", 1 - slot, "y");
     let reads = if slot == 0 { [own, other] } else { [other, own] };
     Some(product(m, accumulator, reads))
@@ -138,7 +133,7 @@ fn zero_point_out(m: &mut Match) -> Option<Id> {
         return None;
     }
     let zero = m.literal("z");
-    let x = past(m, ("d", 0), ("s", 0), "x", |fill| if fill.is(0.) { zero } else { None })?;
+    let x = past(m, &[("d", 0), ("s", 0)], "x", &|fill| if fill.is(0.) { zero } else { None })?;
     // Only what is the same for all that is summed comes out of the sum.
     let beside = match d.maps[0].fill {
         None => m.through(&[("d", 0), ("s", 1)], "z")?,
@@ -198,13 +193,13 @@ fn dequantised(m: &mut Match) -> Option<Id> {
     let mut scales = Vec::new();
     let mut integers = Vec::new();
     for (slot, scale, factor, cast, value) in [(0, "m", "s", "t", "x"), (1, "n", "c", "u", "y")] {
-        let fill = in_type_of(m, value);
-        if !m.has(scale) {
-            integers.push(past(m, ("d", slot), (cast, 0), value, fill)?);
-            continue;
+        let scaled = m.has(scale);
+        let path: &[(&str, usize)] =
+            if scaled { &[("d", slot), (scale, 0), (cast, 0)] } else { &[("d", slot), (cast, 0)] };
+        integers.push(past(m, path, value, &in_type_of(m, value))?);
+        if scaled {
+            scales.push(scale_of(m, slot, (scale, factor))?);
         }
-        integers.push(past_both(m, slot, (scale, cast), value, &fill)?);
-        scales.push(scale_of(m, slot, (scale, factor))?);
     }
     let [x, y] = <[Read; 2]>::try_from(integers).ok()?;
     let sum = product(m, ElementType::I32, [x, y]);
@@ -216,40 +211,6 @@ fn dequantised(m: &mut Match) -> Option<Id> {
         result = build::binary(m.graph, &frame, Binary::Multiply, whole, scale);
     }
     Some(result)
-}
-
-/// A read past a node that scales and the conversion that it reads.
-fn past_both(
-    m: &Match,
-    slot: usize,
-    (scale, cast): (&str, &str),
-    value: &str,
-    fill: &dyn Fn(Literal) -> Option<Literal>,
-) -> Option<Read> {
-    if m.node("d").maps[slot].fill.is_none() {
-        return m.through(&[("d", slot), (scale, 0), (cast, 0)], value);
-    }
-    let (d, scale, cast) = (m.node("d"), m.node(scale), m.node(cast));
-    let map = &d.maps[slot];
-    let scaled = super::parts::distinct(&scale.maps[0])?;
-    let axes = whole_axes(m.graph, &cast, 0, m.id(value))?;
-    if scaled.len() != scale.variables.len() || axes.len() != cast.variables.len() {
-        return None;
-    }
-    let mut exprs = Vec::new();
-    for axis in axes {
-        let output = cast.outputs[0].variables.iter().position(|v| *v == axis)?;
-        let place = scale.outputs[0].variables.iter().position(|v| *v == scaled[output])?;
-        if scale.size_of(scaled[output]) != cast.size_of(axis) {
-            return None;
-        }
-        exprs.push(map.exprs[place].clone());
-    }
-    let fill = match map.fill {
-        None => None,
-        Some(found) => Some(fill(found)?),
-    };
-    Some(Read { value: m.id(value), map: IndexMap { exprs, conditions: map.conditions.clone(), fill } })
 }
 
 /// The factor of a node that scales an operand of a product, in the product's output frame. `None` if it varies along what
