@@ -178,4 +178,14 @@ impl Judge for Measure<'_> {
         let pairs = got.iter().flatten().zip(expected.iter().flatten());
         Ok(pairs.map(|(got, want)| difference(got, want)).fold(0., f64::max))
     }
+
+    fn extremes(&mut self, module: &Module) -> Result<Vec<(f64, f64)>, CompileError> {
+        let results = self.results(module, Samples::Fitting)?;
+        let numbers = results.iter().map(|results| results.iter().map(|result| result.to_f64()[0]).collect::<Vec<_>>());
+        let pairs = numbers.map(|numbers| numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>());
+        let wider = |a: Vec<(f64, f64)>, b: Vec<(f64, f64)>| {
+            a.into_iter().zip(b).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))).collect()
+        };
+        Ok(pairs.reduce(wider).unwrap_or_default())
+    }
 }

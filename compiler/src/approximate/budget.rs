@@ -4,7 +4,7 @@
 //! each, and one that makes the error exceed the budget is left out again. In the end samples that had no part in the choice
 //! must agree; where they do not, the variant with the least saving for its error goes until they do.
 
-use super::{Variant, all, applied};
+use super::{Ranges, Variant, all, applied, observing};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use strang_ir::Module;
@@ -32,6 +32,12 @@ pub trait Judge {
     /// # Errors
     /// A circuit that does not compile or run.
     fn error(&mut self, module: &Module, samples: Samples) -> Result<f64, Self::Error>;
+    /// For every pair of results, each a number, the least of the first and the largest of the second over the samples that
+    /// choose.
+    ///
+    /// # Errors
+    /// A circuit that does not compile or run.
+    fn extremes(&mut self, module: &Module) -> Result<Vec<(f64, f64)>, Self::Error>;
 }
 
 /// A variant that was chosen.
@@ -105,9 +111,13 @@ struct Candidate {
 /// What the judge says.
 pub fn choose<J: Judge>(module: &Module, allowed: f64, judge: &mut J) -> Result<Chosen, J::Error> {
     let exact = judge.seconds(module)?;
+    let ranges = match observing(module) {
+        Some((observing, values)) => values.into_iter().zip(judge.extremes(&observing)?).collect(),
+        None => Ranges::default(),
+    };
     let mut candidates = Vec::new();
     let mut measured = 0;
-    for variant in all().iter().flat_map(|rule| (rule.find)(module)) {
+    for variant in all().iter().flat_map(|rule| (rule.find)(module, &ranges)) {
         let with = applied(module, [&variant]);
         let saving = 1. - judge.seconds(&with)? / exact;
         if saving > 0. {

@@ -6,19 +6,26 @@
 //! | `branch` | residual branches, which most rules are about |
 //! | `rules` | the list: name, law, expansion, order of the error |
 //! | `macaron` | reorderings of splitting steps |
+//! | `bytes` | products of bytes instead of floats |
 //! | `narrow` | feed-forward layers without their least hidden units |
 //! | `budget` | the choice of variants under an error budget |
 
 mod branch;
 pub mod budget;
+mod bytes;
 mod macaron;
 mod narrow;
 pub mod rules;
 
+pub use bytes::observing;
 pub use rules::{ApproximateRule, all};
 
 use petgraph::stable_graph::NodeIndex;
-use strang_ir::Module;
+use rustc_hash::FxHashMap;
+use strang_ir::{Module, Value};
+
+/// The least and the largest element that values have on samples: of those that [`observing`] names.
+pub type Ranges = FxHashMap<Value, (f64, f64)>;
 
 /// A rule at a place of a circuit.
 #[derive(Clone, Debug)]
@@ -38,6 +45,7 @@ pub struct Variant {
 enum Change {
     Macaron(macaron::Reordering),
     Narrow(narrow::Narrowing),
+    Bytes(bytes::Rounding),
 }
 
 impl Variant {
@@ -51,6 +59,7 @@ impl Variant {
         match &self.change {
             Change::Macaron(reordering) => reordering.apply(&mut module.functions[0]),
             Change::Narrow(narrowing) => narrowing.apply(module),
+            Change::Bytes(rounding) => rounding.apply(module),
         }
     }
 }

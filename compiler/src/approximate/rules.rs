@@ -1,6 +1,6 @@
 //! The approximate rules. `h` is the size of the branches: `A` and `F` stand for `h A` and `h F`, primes for Jacobians.
 
-use super::{Variant, macaron, narrow};
+use super::{Ranges, Variant, bytes, macaron, narrow};
 use strang_ir::Module;
 
 /// A law that holds up to an error.
@@ -15,8 +15,8 @@ pub struct ApproximateRule {
     pub order: u32,
     /// Where it comes from.
     pub source: &'static str,
-    /// Where it can be applied.
-    pub find: fn(&Module) -> Vec<Variant>,
+    /// Where it can be applied, given what values are on samples.
+    pub find: fn(&Module, &Ranges) -> Vec<Variant>,
     /// A circuit with branches of size `@h`, where it can be applied.
     pub example: &'static str,
 }
@@ -99,6 +99,17 @@ fn @f(%x: f64[b, m]) -> f64[b, m] {
   return %y
 }";
 
+const LONG_BRANCH: &str = "axis b = 5   axis m = 6   axis k = 32   axis f = 16
+param @h: f32[]   param @v: f32[m, k] param @w: f32[k, f] param @u: f32[f, m]
+fn @f(%x: f32[b, m]) -> f32[b, m] {
+  %p = dot %x[b, {m}], @v[{m}, k] -> [b, k]
+  %r = dot %p[b, {k}], @w[{k}, f] -> [b, f]
+  %s = map sigmoid : %r[b, f] -> [b, f]
+  %t = dot %s[b, {f}], @u[{f}, m] -> [b, m]
+  %y = map $0 + $1 * $2 : %x[b, m], %t[b, m], @h[] -> [b, m]
+  return %y
+}";
+
 const SPLITTING: &str = "operator splitting (Strang 1968); Macaron layers (Lu et al. 2019)";
 
 const RULES: &[ApproximateRule] = &[
@@ -108,7 +119,7 @@ const RULES: &[ApproximateRule] = &[
         expansion: "F(x)",
         order: 1,
         source: "stochastic depth; layer dropping",
-        find: |module| macaron::erasures(module, named("erase-branch")),
+        find: |module, _| macaron::erasures(module, named("erase-branch")),
         example: TWO_BRANCHES,
     },
     ApproximateRule {
@@ -117,7 +128,7 @@ const RULES: &[ApproximateRule] = &[
         expansion: "F(x + A(x)) - F(x) = F'A + O(h^3)",
         order: 2,
         source: "parallel transformer layers (GPT-J)",
-        find: |module| macaron::parallels(module, named("sequential-to-parallel"), false),
+        find: |module, _| macaron::parallels(module, named("sequential-to-parallel"), false),
         example: TWO_BRANCHES,
     },
     ApproximateRule {
@@ -126,7 +137,7 @@ const RULES: &[ApproximateRule] = &[
         expansion: "F(x) - F(x + A(x)) = -F'A + O(h^3)",
         order: 2,
         source: "parallel transformer layers (GPT-J)",
-        find: |module| macaron::sequentials(module, named("parallel-to-sequential")),
+        find: |module, _| macaron::sequentials(module, named("parallel-to-sequential")),
         example: PARALLEL_BRANCHES,
     },
     ApproximateRule {
@@ -135,7 +146,7 @@ const RULES: &[ApproximateRule] = &[
         expansion: "(G(x + F/2) - G(x))/2 = G'F/4 + O(h^3)",
         order: 2,
         source: SPLITTING,
-        find: |module| macaron::parallels(module, named("merge-meeting-halves"), true),
+        find: |module, _| macaron::parallels(module, named("merge-meeting-halves"), true),
         example: MEETING_HALVES,
     },
     ApproximateRule {
@@ -144,7 +155,7 @@ const RULES: &[ApproximateRule] = &[
         expansion: "(A'F - F'A)/2 + F'F/4 + O(h^3)",
         order: 2,
         source: SPLITTING,
-        find: |module| macaron::halvings(module, named("lie-trotter-to-strang")),
+        find: |module, _| macaron::halvings(module, named("lie-trotter-to-strang")),
         example: TWO_BRANCHES,
     },
     ApproximateRule {
@@ -153,7 +164,7 @@ const RULES: &[ApproximateRule] = &[
         expansion: "(F'A - A'F)/2 - F'F/4 + O(h^3)",
         order: 2,
         source: SPLITTING,
-        find: |module| macaron::joins(module, named("strang-to-lie-trotter")),
+        find: |module, _| macaron::joins(module, named("strang-to-lie-trotter")),
         example: THREE_BRANCHES,
     },
     ApproximateRule {
@@ -162,8 +173,17 @@ const RULES: &[ApproximateRule] = &[
         expansion: "the sum over the units that go",
         order: 1,
         source: "a feed-forward layer cut along its hidden axis, and the lesser part erased; structured pruning",
-        find: |module| narrow::narrowings(module, named("erase-hidden-units")),
+        find: |module, _| narrow::narrowings(module, named("erase-hidden-units")),
         example: WIDE_BRANCH,
+    },
+    ApproximateRule {
+        name: "product-of-bytes",
+        law: "x W ~ s (X - z) (Y c) for unsigned bytes X = round(x/s) + z and signed bytes Y = round(W/c), c one a channel",
+        expansion: "d W + x D, the errors d and D of rounding being at most s/2 and c/2 on the range of the samples",
+        order: 1,
+        source: "Jacob et al., Quantization and Training of Neural Networks, 2018, section 2.1",
+        find: |module, ranges| bytes::roundings(module, named("product-of-bytes"), ranges),
+        example: LONG_BRANCH,
     },
 ];
 

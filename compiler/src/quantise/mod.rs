@@ -13,6 +13,7 @@ pub mod split;
 mod weights;
 
 pub use weights::quantise;
+pub(crate) use weights::weights as layer_weights;
 
 /// How weights become codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

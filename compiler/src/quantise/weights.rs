@@ -57,7 +57,7 @@ pub fn quantise(module: &Module, scheme: &Scheme) -> Result<(Module, Vec<Quantis
 }
 
 /// The slot and the number of a product's weights, and to which group each weight belongs.
-fn weights(
+pub(crate) fn weights(
     module: &Module,
     function: &Function,
     node: NodeIndex,

@@ -74,7 +74,9 @@ fn approximation(rule: &ApproximateRule) -> String {
 /// The example of an approximate rule before and after.
 fn approximation_of(rule: &ApproximateRule) -> Option<(Module, Module)> {
     let before = with_weights(text::parse(&format!("ncd 0.1 \"example\"\n{}\n", rule.example), rule.name).ok()?)?;
-    let variant = (rule.find)(&before).into_iter().next()?;
+    let values = approximate::observing(&before).map_or(Vec::new(), |(_, values)| values);
+    let ranges = values.into_iter().map(|value| (value, (-1., 1.))).collect();
+    let variant = (rule.find)(&before, &ranges).into_iter().next()?;
     let after = approximate::applied(&before, [&variant]);
     Some((before, after))
 }

@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use strang_compiler::approximate::{
-    all, applied,
+    Ranges, all, applied,
     budget::{Judge, Samples, choose},
+    observing,
 };
 use strang_ir::{
-    Module, Tensor,
+    ElementType, Module, Tensor,
     interpret::{Arithmetic, interpret},
     random::random_tensor,
     text,
@@ -20,6 +21,7 @@ fn sample(example: &str, size: f64) -> (Module, Vec<Tensor>) {
     for (number, parameter) in module.parameters.iter_mut().enumerate() {
         let shape: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
         parameter.data = Some(match &*parameter.name {
+            "h" if parameter.element == ElementType::F32 => Tensor::scalar(size as f32),
             "h" => Tensor::scalar(size),
             _ => random_tensor(parameter.element, &shape, false, number as u64 + 7),
         });
@@ -34,6 +36,18 @@ fn run(module: &Module, inputs: &[Tensor]) -> Vec<f64> {
     interpret(module, inputs, Arithmetic::Wide).unwrap()[0].to_f64()
 }
 
+/// What the values of a module are in a run.
+fn ranges(module: &Module, inputs: &[Tensor]) -> Ranges {
+    let Some((observing, values)) = observing(module) else { return Ranges::default() };
+    values.into_iter().zip(extremes(&observing, inputs)).collect()
+}
+
+fn extremes(module: &Module, inputs: &[Tensor]) -> Vec<(f64, f64)> {
+    verify(module).unwrap();
+    let results = interpret(module, inputs, Arithmetic::Wide).unwrap();
+    results.chunks(2).map(|pair| (pair[0].to_f64()[0], pair[1].to_f64()[0])).collect()
+}
+
 fn error(exact: &[f64], other: &[f64]) -> f64 {
     exact.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0., f64::max)
 }
@@ -41,13 +55,14 @@ fn error(exact: &[f64], other: &[f64]) -> f64 {
 #[test]
 fn errors_fall_at_the_order_of_the_law() {
     for rule in all() {
-        let places = (rule.find)(&sample(rule.example, 1.).0).len();
+        let (module, inputs) = sample(rule.example, 1.);
+        let places = (rule.find)(&module, &ranges(&module, &inputs)).len();
         assert!(places > 0, "{} does not apply to its example", rule.name);
         for place in 0..places {
             let errors: Vec<f64> = [7, 8, 9]
                 .map(|power| {
                     let (module, inputs) = sample(rule.example, 0.5f64.powi(power));
-                    let variant = (rule.find)(&module).swap_remove(place);
+                    let variant = (rule.find)(&module, &ranges(&module, &inputs)).swap_remove(place);
                     error(&run(&module, &inputs), &run(&applied(&module, [&variant]), &inputs))
                 })
                 .into();
@@ -70,8 +85,8 @@ fn reorderings_go_back() {
     let there_and_back = |first: &str, second: &str| {
         let named = |name: &str| all().iter().find(|rule| rule.name == name).unwrap();
         let (module, inputs) = sample(named(first).example, 0.5);
-        let there = applied(&module, [&(named(first).find)(&module)[0]]);
-        let back = (named(second).find)(&there);
+        let there = applied(&module, [&(named(first).find)(&module, &Ranges::default())[0]]);
+        let back = (named(second).find)(&there, &Ranges::default());
         assert!(!back.is_empty(), "{second} does not find what {first} makes");
         let back = applied(&there, [&back[0]]);
         assert!(error(&run(&module, &inputs), &run(&there, &inputs)) > 1e-6);
@@ -100,6 +115,10 @@ impl Judge for Interpreter {
         let held_out = samples == Samples::HeldOut;
         let (inputs, exact) = &self.exact[usize::from(held_out)];
         Ok(error(exact, &run(module, inputs)) * if held_out { self.severity } else { 1. })
+    }
+
+    fn extremes(&mut self, module: &Module) -> Result<Vec<(f64, f64)>, Infallible> {
+        Ok(extremes(module, &self.exact[0].0))
     }
 }
 
