@@ -1,6 +1,6 @@
-//! Convolutions: branches in parallel become one.
+//! Convolutions: branches in parallel become one, and so does a product with its own input added.
 
-use super::parts::{combined, instead, whole_axes, with_operands};
+use super::parts::{combined, instead, is_float, moved, positions, whole_axes, with_operands};
 use crate::rewrite::{
     egraph::{
         Read,
@@ -108,37 +108,143 @@ fn merged(m: &mut Match) -> Option<Id> {
     Some(m.view("s", read))
 }
 
-pub const RULES: &[Rule] = &[Rule {
-    name: "parallel-convolutions",
+/// Where the identity stands in a product: the channel that is summed over and that of the result, and the positions of the
+/// other summed variables.
+struct Identity {
+    channels: (u32, u32),
+    taps: Vec<(u32, i64)>,
+}
+
+/// Finds the positions of what `d` sums over at which it reads its first operand as a map over its output variables does.
+fn identity(d: &Node, wanted: &IndexMap) -> Option<Identity> {
+    let contracted = d.contracted();
+    let outputs = &d.outputs[0].variables;
+    let size = |variable: u32| d.size_of(variable);
+    for channel in &contracted {
+        let taps: Vec<u32> = contracted.iter().copied().filter(|tap| tap != channel).collect();
+        let sizes: Option<Vec<i64>> = taps.iter().map(|tap| d.size_of(*tap).as_constant()).collect();
+        let Some(sizes) = sizes.filter(|sizes| sizes.iter().product::<i64>() <= MOST_TAPS) else { continue };
+        let is_result = |variable: &u32| d.size_of(*variable) == d.size_of(*channel) && !d.maps[0].mentions(*variable);
+        for result in outputs.iter().copied().filter(is_result) {
+            for number in 0..sizes.iter().product() {
+                let mut rest = number;
+                let mut taken = Vec::new();
+                for (tap, size) in taps.iter().zip(&sizes) {
+                    taken.push((*tap, rest % size));
+                    rest /= size;
+                }
+                let at = |variable: u32| match taken.iter().find(|(tap, _)| *tap == variable) {
+                    Some((_, position)) => IndexExpr::constant(*position),
+                    None if variable == *channel => IndexExpr::variable(result),
+                    None => IndexExpr::variable(variable),
+                };
+                let at: Vec<IndexExpr> = (0..d.variables.len() as u32).map(at).collect();
+                if compose(&d.maps[0], &at, &size).exprs == wanted.exprs {
+                    return Some(Identity { channels: (*channel, result), taps: taken });
+                }
+            }
+        }
+    }
+    None
+}
+
+/// The product `d` of `x` and `w` with `x` added, as one product.
+fn with_input(m: &mut Match) -> Option<Id> {
+    let (s, d) = (m.node("s"), m.node("d"));
+    if !m.facts("w").constant || !d.maps[0].conditions.is_empty() {
+        return None;
+    }
+    let places = positions(&s, 0, &d)?;
+    let added = moved(&m.read("s", 1, "x"), &places);
+    if added.map.fill.is_some() {
+        return None;
+    }
+    let Identity { channels: (channel, result), taps } = identity(&d, &added.map)?;
+    let one = Literal::from_f64(m.facts("w").element(), 1.);
+    let difference = IndexExpr::variable(channel).plus(&IndexExpr::variable(result).times(&Size::from(-1)));
+    let mut conditions = vec![Condition::Range { expression: difference, low: Size::from(0), high: Size::from(1) }];
+    for (tap, position) in taps {
+        let (low, high) = (Size::from(position), Size::from(position + 1));
+        conditions.push(Condition::Range { expression: IndexExpr::variable(tap), low, high });
+    }
+    let map = IndexMap { conditions, fill: Some(Literal::zero(one.element)), ..IndexMap::of_variables([]) };
+    let identity = Read { value: build::number(m.graph, one), map };
+    let weight = combined(m.graph, &d, (1, m.id("w")), Binary::Add, &identity)?;
+    let product = with_operands(m.graph, &d, &[m.id("x"), weight]);
+    let read = instead(m, "s", 0, product);
+    Some(m.view("s", read))
+}
+
+const INPUT_ADDED: Rule = Rule {
+    name: "product-with-input-added",
     class: Class::Real,
-    law: "x * k + x * l = x * (k + pad l), for a kernel l that reads x where a tap of k does",
-    source: "RepVGG: 3x3, 1x1 and identity branches become one (Ding et al., 2021)",
-    find: Find::Patterns(&["(add ?s (dot ?d ?x ?v) (dot ?e ?x ?w))", "(add ?s (dot ?d ?x ?v) (dot ?e ?x ?w))"], merged),
+    law: "x w + x = x (w + 1), 1 being the identity; x * k + x = x * (k + d), d being 1 where k reads x in place",
+    source: "distributivity; the identity branch of RepVGG (Ding et al., 2021)",
+    find: Find::Patterns(&["(add ?s (dot ?d ?x ?w) ?x)"], with_input),
     guard: &[Conjunct {
-        text: "outside of x both read zeros, and the smaller reads nothing outside",
-        holds: |m| ["d", "e"].iter().all(|name| m.node(name).maps[0].fill.is_none_or(|fill| fill.is(0.))),
-        counterexample: "axis e = 3   param @k: f32[c, b, e] param @l: f32[c, b]
+        text: "the elements are floats: integers would wrap",
+        holds: |m| is_float(m, "w"),
+        counterexample: "param @w: i8[b, b]
+fn @f(%x: i32[a, b]) -> i32[a, b] {
+  %v = map $0 * 0 + 127 : @w[b, b'] -> [b, b']
+  %p = dot %x[a, {b}], %v[{b}, b'] -> [a, b']
+  %r = map add : %p[a, b], %x[a, b] -> [a, b]
+  return %r
+}",
+    }],
+    examples: &[
+        "param @w: f32[b, b]
+fn @f(%x: f32[a, b]) -> f32[a, b] {
+  %p = dot %x[a, {b}], @w[{b}, b'] -> [a, b']
+  %r = map add : %p[a, b], %x[a, b] -> [a, b]
+  return %r
+}",
+        "axis e = 3   param @k: f32[b, b, e]
+fn @f(%x: f32[b, a]) -> f32[b, a] {
+  %p = dot %x[{b'}, a + {e} - 1] else 0.0, @k[b, {b'}, {e}] -> [b, a]
+  %r = map add : %p[b, a], %x[b, a] -> [b, a]
+  return %r
+}",
+    ],
+};
+
+pub const RULES: &[Rule] = &[
+    INPUT_ADDED,
+    Rule {
+        name: "parallel-convolutions",
+        class: Class::Real,
+        law: "x * k + x * l = x * (k + pad l), for a kernel l that reads x where a tap of k does",
+        source: "RepVGG: 3x3, 1x1 and identity branches become one (Ding et al., 2021)",
+        find: Find::Patterns(
+            &["(add ?s (dot ?d ?x ?v) (dot ?e ?x ?w))", "(add ?s (dot ?d ?x ?v) (dot ?e ?x ?w))"],
+            merged,
+        ),
+        guard: &[Conjunct {
+            text: "outside of x both read zeros, and the smaller reads nothing outside",
+            holds: |m| ["d", "e"].iter().all(|name| m.node(name).maps[0].fill.is_none_or(|fill| fill.is(0.))),
+            counterexample: "axis e = 3   param @k: f32[c, b, e] param @l: f32[c, b]
 fn @f(%x: f32[b, a]) -> f32[c, a] {
   %p = dot order=(e, b) : %x[{b}, a + {e} - 1] else 1.0, @k[c, {b}, {e}] -> [c, a]
   %q = dot %x[{b}, a - 1] else 0.5, @l[c, {b}] -> [c, a]
   %r = map add : %p[c, a], %q[c, a] -> [c, a]
   return %r
 }",
-    }],
-    examples: &[
-        "axis e = 3   param @k: f32[c, b, e] param @l: f32[c, b]
+        }],
+        examples: &[
+            "axis e = 3   param @k: f32[c, b, e] param @l: f32[c, b]
 fn @f(%x: f32[b, a]) -> f32[c, a] {
   %p = dot order=(e, b) : %x[{b}, a + {e} - 1] else 0, @k[c, {b}, {e}] -> [c, a]
   %q = dot %x[{b}, a], @l[c, {b}] -> [c, a]
   %r = map add : %p[c, a], %q[c, a] -> [c, a]
   return %r
 }",
-        "axis e = 3   param @k: f32[c, b, e] param @l: f32[c, b]
+            "axis e = 3   param @k: f32[c, b, e] param @l: f32[c, b]
 fn @f(%x: f32[b, a]) -> f32[c, a] {
   %p = dot %x[{b}, a], @l[c, {b}] -> [c, a]
   %q = dot order=(e, b) : %x[{b}, a + {e} - 1] else 0, @k[c, {b}, {e}] -> [c, a]
   %r = map add : %p[c, a], %q[c, a] -> [c, a]
   return %r
 }",
-    ],
-}];
+        ],
+    },
+];

@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod broadcast;
+mod chained;
 mod codes;
 mod convolution;
 mod elementwise;
@@ -29,6 +30,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("linear", linear::RULES),
         ("merging", merging::RULES),
         ("convolution", convolution::RULES),
+        ("chained", chained::RULES),
         ("pooling", pooling::RULES),
         ("normalisation", normalisation::RULES),
         ("attention", attention::RULES),
