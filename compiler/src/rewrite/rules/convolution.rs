@@ -148,27 +148,37 @@ fn identity(d: &Node, wanted: &IndexMap) -> Option<Identity> {
     None
 }
 
-/// The product `d` of `x` and `w` with `x` added, as one product.
+/// The product `d` of `x` and `w` with `x` added, scaled by `c` in the second pattern, as one product.
 fn with_input(m: &mut Match) -> Option<Id> {
     let (s, d) = (m.node("s"), m.node("d"));
     if !m.facts("w").constant || !d.maps[0].conditions.is_empty() {
         return None;
     }
     let places = positions(&s, 0, &d)?;
-    let added = moved(&m.read("s", 1, "x"), &places);
+    let is_scaled = m.pattern == 1;
+    let added = if is_scaled { m.through(&[("s", 1), ("t", 0)], "x")? } else { m.read("s", 1, "x") };
+    let added = moved(&added, &places);
     if added.map.fill.is_some() {
         return None;
     }
+    let scale = if is_scaled {
+        let scale = moved(&m.through(&[("s", 1), ("t", 1)], "c")?, &places);
+        if !m.facts("c").constant || scale.map.fill.is_some() {
+            return None;
+        }
+        scale
+    } else {
+        Read::number(build::number(m.graph, Literal::from_f64(m.facts("w").element(), 1.)))
+    };
     let Identity { channels: (channel, result), taps } = identity(&d, &added.map)?;
-    let one = Literal::from_f64(m.facts("w").element(), 1.);
-    let difference = IndexExpr::variable(channel).plus(&IndexExpr::variable(result).times(&Size::from(-1)));
-    let mut conditions = vec![Condition::Range { expression: difference, low: Size::from(0), high: Size::from(1) }];
+    let expression = IndexExpr::variable(channel).plus(&IndexExpr::variable(result).times(&Size::from(-1)));
+    let mut conditions = vec![Condition::Range { expression, low: Size::from(0), high: Size::from(1) }];
     for (tap, position) in taps {
         let (low, high) = (Size::from(position), Size::from(position + 1));
         conditions.push(Condition::Range { expression: IndexExpr::variable(tap), low, high });
     }
-    let map = IndexMap { conditions, fill: Some(Literal::zero(one.element)), ..IndexMap::of_variables([]) };
-    let identity = Read { value: build::number(m.graph, one), map };
+    let fill = Some(Literal::zero(m.facts("w").element()));
+    let identity = Read { value: scale.value, map: IndexMap { conditions, fill, ..scale.map } };
     let weight = combined(m.graph, &d, (1, m.id("w")), Binary::Add, &identity)?;
     let product = with_operands(m.graph, &d, &[m.id("x"), weight]);
     let read = instead(m, "s", 0, product);
@@ -178,9 +188,9 @@ fn with_input(m: &mut Match) -> Option<Id> {
 const INPUT_ADDED: Rule = Rule {
     name: "product-with-input-added",
     class: Class::Real,
-    law: "x w + x = x (w + 1), 1 being the identity; x * k + x = x * (k + d), d being 1 where k reads x in place",
+    law: "x w + x = x (w + 1), 1 being the identity, and x w + x c = x (w + diag c); for a kernel in the place of w, at the tap that reads x in place",
     source: "distributivity; the identity branch of RepVGG (Ding et al., 2021)",
-    find: Find::Patterns(&["(add ?s (dot ?d ?x ?w) ?x)"], with_input),
+    find: Find::Patterns(&["(add ?s (dot ?d ?x ?w) ?x)", "(add ?s (dot ?d ?x ?w) (mul ?t ?x ?c))"], with_input),
     guard: &[Conjunct {
         text: "the elements are floats: integers would wrap",
         holds: |m| is_float(m, "w"),
@@ -203,6 +213,13 @@ fn @f(%x: f32[a, b]) -> f32[a, b] {
 fn @f(%x: f32[b, a]) -> f32[b, a] {
   %p = dot %x[{b'}, a + {e} - 1] else 0.0, @k[b, {b'}, {e}] -> [b, a]
   %r = map add : %p[b, a], %x[b, a] -> [b, a]
+  return %r
+}",
+        "axis e = 3   param @k: f32[b, b, e] param @c: f32[b]
+fn @f(%x: f32[b, a]) -> f32[b, a] {
+  %p = dot %x[{b'}, a + {e} - 1] else 0.0, @k[b, {b'}, {e}] -> [b, a]
+  %q = map mul : %x[b, a], @c[b] -> [b, a]
+  %r = map add : %p[b, a], %q[b, a] -> [b, a]
   return %r
 }",
     ],

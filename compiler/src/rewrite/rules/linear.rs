@@ -373,6 +373,33 @@ fn @f(%x: f32[a, b]) -> f32[a, b] {
 }"],
     },
     Rule {
+        name: "biases-of-sum",
+        class: Class::Real,
+        law: "(x + a) + (y + b) = (x + y) + (a + b), for constants a and b",
+        source: "associativity; so that products of one input meet, each with a bias",
+        find: Find::Patterns(&["(add ?s (add ?t ?x ?a) (add ?u ?y ?b))"], |m| {
+            let constant = |name: &str| m.facts(name).constant;
+            if !constant("a") || !constant("b") || constant("x") || constant("y") {
+                return None;
+            }
+            let (x, a) = (m.through(&[("s", 0), ("t", 0)], "x")?, m.through(&[("s", 0), ("t", 1)], "a")?);
+            let (y, b) = (m.through(&[("s", 1), ("u", 0)], "y")?, m.through(&[("s", 1), ("u", 1)], "b")?);
+            let s = m.node("s");
+            let both = over_own_variables(m.graph, &s, Binary::Add, a, b);
+            let sum = m.binary("s", Binary::Add, x, y);
+            let sum = m.whole("s", sum);
+            Some(m.binary("s", Binary::Add, sum, both))
+        }),
+        guard: &[],
+        examples: &["param @a: f32[b] param @b: f32[b]
+fn @f(%x: f32[a, b], %y: f32[a, b]) -> f32[a, b] {
+  %p = map add : %x[a, b], @a[b] -> [a, b]
+  %q = map add : %y[a, b], @b[b] -> [a, b]
+  %r = map add : %p[a, b], %q[a, b] -> [a, b]
+  return %r
+}"],
+    },
+    Rule {
         name: "scales-together",
         class: Class::Real,
         law: "(x a) b = x (a b), for constants a and b",
