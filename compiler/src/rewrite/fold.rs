@@ -1,6 +1,8 @@
 //! Nodes that read parameters and constants alone become parameters: they are computed once, when the model is compiled.
 //!
-//! Views stay, because reading through them costs nothing; so do nodes whose result is much larger than what they read.
+//! Views stay, because reading through them costs nothing; so do nodes whose result is much larger than what they read. Products of
+//! weights wait for the search, which multiplies by one after the other where the rank between them is low, and counts on
+//! those that it leaves being computed.
 
 use super::{Receipt, RewriteError};
 use crate::plan::error::layer_of;
@@ -17,6 +19,8 @@ const SMALL: usize = 1 << 14;
 pub const NARROW: usize = 2;
 /// How many times larger it may be afterwards: weights of four bits as floats.
 pub const WIDE: usize = 8;
+/// The bytes up to which products that the search leaves are stored.
+const PRODUCT: usize = 1 << 28;
 
 /// Replaces constant nodes by parameters, as long as there is fuel, if they are at most `larger` times what they read.
 ///
@@ -67,7 +71,12 @@ fn constant_operands(module: &Module, position: usize, index: NodeIndex, larger:
     let read: usize = operands.iter().map(|operand| operand.bytes().len()).sum();
     let narrow = |operand: &Tensor| operand.element().bits() <= 8 && !operand.shape().is_empty();
     let small = if larger == NARROW && operands.iter().any(narrow) { 0 } else { SMALL };
-    (!operands.is_empty() && bytes <= read.saturating_mul(larger).max(small)).then_some(operands)
+    let most = match node.op {
+        Op::Dot { .. } if larger == NARROW => read.max(small),
+        Op::Dot { .. } => PRODUCT,
+        _ => read.saturating_mul(larger).max(small),
+    };
+    (!operands.is_empty() && bytes <= most).then_some(operands)
 }
 
 /// The bytes of a node's first output, when its sizes are fixed and memory can hold it.

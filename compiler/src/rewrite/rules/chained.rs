@@ -1,12 +1,12 @@
 //! Convolutions of convolutions: one with a larger kernel.
 
-use super::parts::mentions_only;
+use super::parts::{mentions_only, product_over};
 use crate::rewrite::{
-    egraph::{Read, build, compose::compose},
+    egraph::{Read, compose::compose},
     rule::{Class, Conjunct, Find, Match, Rule},
 };
 use egg::Id;
-use strang_ir::{Condition, IndexExpr, IndexMap, Literal, Node, Op, Output, Size, Variable};
+use strang_ir::{Condition, IndexExpr, IndexMap, Literal, Op, Size, Variable};
 
 /// Taps of two convolutions along one axis of their input: the input is read at `step i + j`, which is a tap `t` of the whole.
 struct Taps {
@@ -100,21 +100,10 @@ fn chained(m: &mut Match) -> Option<Id> {
         return None;
     }
     let v = Read { value: m.id("v"), map: v };
-    let kernel = product(m, &variables, &own, &kept, [v, Read { value: m.id("w"), map: w }]);
+    let kernel = product_over(m, (&variables, &own), &kept, [v, Read { value: m.id("w"), map: w }]);
     let kernel = Read { value: kernel, map: IndexMap::of_variables(kept) };
     let x = Read { value: m.id("x"), map: x };
-    Some(product(m, &variables, &left, &d.outputs[0].variables, [x, kernel]))
-}
-
-/// A product over some of the variables, with some of those for its output.
-fn product(m: &mut Match, variables: &[Variable], own: &[u32], output: &[u32], reads: [Read; 2]) -> Id {
-    let d = m.node("d");
-    let place = |variable: u32| own.iter().position(|u| *u == variable).unwrap_or_default() as u32;
-    let outputs = vec![Output { variables: output.iter().map(|u| place(*u)).collect(), ..d.outputs[0].clone() }];
-    let variables = own.iter().map(|u| variables[*u as usize].clone()).collect();
-    let node = Node { variables, outputs, ..Node::clone(&d) };
-    let reads = reads.map(|read| Read { value: read.value, map: read.map.renumbered(&place) });
-    build::add(m.graph, &node, reads.into())
+    Some(product_over(m, (&variables, &left), &d.outputs[0].variables, [x, kernel]))
 }
 
 pub const RULES: &[Rule] = &[Rule {

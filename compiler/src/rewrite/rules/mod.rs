@@ -9,6 +9,7 @@ mod convolution;
 mod elementwise;
 mod integers;
 mod linear;
+mod low_rank;
 mod merging;
 mod normalisation;
 mod parts;
@@ -28,6 +29,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("activation", activation::RULES),
         ("broadcast", broadcast::RULES),
         ("linear", linear::RULES),
+        ("low-rank", low_rank::RULES),
         ("merging", merging::RULES),
         ("convolution", convolution::RULES),
         ("chained", chained::RULES),

@@ -8,7 +8,7 @@ use crate::rewrite::{
     rule::Match,
 };
 use egg::Id;
-use strang_ir::{IndexMap, Node, Op, scalar::Binary};
+use strang_ir::{IndexMap, Node, Op, Output, Variable, scalar::Binary};
 
 /// The variable of the operand at every variable of a reader that reads it position by position; `None` for readers that
 /// read it otherwise.
@@ -109,4 +109,15 @@ pub fn in_output_frame(node: &Node, read: &Read) -> Option<Read> {
     let output = &node.outputs[0].variables;
     let place = |variable: u32| output.iter().position(|v| *v == variable).unwrap_or_default() as u32;
     mentions_only(&read.map, output).then(|| Read { value: read.value, map: read.map.renumbered(&place) })
+}
+
+/// A product like `d` over some of a list of variables, with some of those for its output, of reads in that list.
+pub fn product_over(m: &mut Match, (all, own): (&[Variable], &[u32]), output: &[u32], reads: [Read; 2]) -> Id {
+    let d = m.node("d");
+    let place = |variable: u32| own.iter().position(|u| *u == variable).unwrap_or_default() as u32;
+    let outputs = vec![Output { variables: output.iter().map(|u| place(*u)).collect(), ..d.outputs[0].clone() }];
+    let variables = own.iter().map(|u| all[*u as usize].clone()).collect();
+    let node = Node { variables, outputs, ..Node::clone(&d) };
+    let reads = reads.map(|read| Read { value: read.value, map: read.map.renumbered(&place) });
+    build::add(m.graph, &node, reads.into())
 }
