@@ -16,6 +16,9 @@ use crate::plan::kernel::PlanStep;
 use petgraph::stable_graph::NodeIndex;
 use strang_ir::{ElementType, IndexExpr, Size, Value};
 
+/// Rows that are worth a tile, where there is a choice: the images of a network are 7 positions wide in the end.
+const FEWEST_ROWS: i64 = 7;
+
 /// The variables of a product by where they occur.
 #[derive(Clone, Debug, Default)]
 pub struct Roles {
@@ -159,7 +162,10 @@ impl Planner<'_> {
             None => single(&mut kernel),
         };
         batch.extend(roles.columns);
-        let rows = match roles.rows.iter().copied().max_by_key(|v| estimate(&kernel.size_of(*v))) {
+        // A symbol may be bound to 1, as batches often are: what is known to fill most of a tile comes before it.
+        let fills = |size: &Size| size.as_constant().is_some_and(|size| size >= FEWEST_ROWS);
+        let rows = |v: &u32| (fills(&kernel.size_of(*v)), estimate(&kernel.size_of(*v)));
+        let rows = match roles.rows.iter().copied().max_by_key(rows) {
             Some(rows) => rows,
             None => single(&mut kernel),
         };
