@@ -47,8 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let count = labels.len() - labels.len() / 4;
     let [fitting, held_out] = [(0, count), (count, labels.len())].map(|(from, to)| {
-        let pixels: Vec<f32> = inputs[0].as_slice::<f32>()?[64 * from..64 * to].to_vec();
-        Ok::<_, Box<dyn Error>>(Tensor::from_slice(&[to - from, 1, 8, 8], &pixels)?)
+        let pixels = &inputs[0].as_slice::<f32>()?[64 * from..64 * to];
+        Ok::<_, Box<dyn Error>>(Tensor::from_slice(&[to - from, 1, 8, 8], pixels)?)
     });
     let [fitting, held_out] = [vec![fitting?], vec![held_out?]];
     let calibration = Calibration { fitting: vec![fitting], held_out: vec![held_out.clone()] };

@@ -22,7 +22,8 @@ pub const WIDE: usize = 8;
 /// The bytes up to which products that the search leaves are stored.
 const PRODUCT: usize = 1 << 28;
 
-/// Replaces constant nodes by parameters, as long as there is fuel, if they are at most `larger` times what they read.
+/// Replaces constant nodes by parameters, as long as there is fuel, if they are at most `larger` times what they read; products
+/// are limited otherwise.
 ///
 /// # Errors
 /// A constant that the interpreter cannot compute.

@@ -1,12 +1,12 @@
 //! Convolutions of convolutions: one with a larger kernel.
 
-use super::parts::{mentions_only, product_over};
+use super::parts::{inner_wraps_alike, mentions_only, product_over};
 use crate::rewrite::{
     egraph::{Read, compose::compose},
     rule::{Class, Conjunct, Find, Match, Rule},
 };
 use egg::Id;
-use strang_ir::{Condition, IndexExpr, IndexMap, Literal, Op, Size, Variable};
+use strang_ir::{Condition, IndexExpr, IndexMap, Literal, Size, Variable};
 
 /// Taps of two convolutions along one axis of their input: the input is read at `step i + j`, which is a tap `t` of the whole.
 struct Taps {
@@ -125,10 +125,7 @@ fn @f(%x: f32[b, a]) -> f32[d, a] {
         },
         Conjunct {
             text: "the inner product is of floats, or of the type in which the outer one is summed: a narrower one would wrap before",
-            holds: |m| {
-                let inner = m.node("e").outputs[0].element;
-                inner.is_float() || m.node("d").op == Op::Dot { accumulator: inner }
-            },
+            holds: inner_wraps_alike,
             counterexample:
                 "axis e = 3   axis m = 7   axis n = 5   axis o = 3   param @k: i8[c, b, e] param @l: i8[d, c, e]
 fn @f(%x: i8[b, m]) -> i32[d, o] {

@@ -24,6 +24,17 @@ struct Centre {
     places: Vec<Option<u32>>,
 }
 
+/// The positions of taps at a place in their order, the last tap moving fastest.
+fn tap(taps: &[u32], sizes: &[i64], number: i64) -> Vec<(u32, i64)> {
+    let mut rest = number;
+    let mut taken = Vec::new();
+    for (tap, size) in taps.iter().zip(sizes).rev() {
+        taken.push((*tap, rest % size));
+        rest /= size;
+    }
+    taken
+}
+
 /// Finds the smaller convolution `e` in the larger `d`: the position at which both read their input alike.
 fn centre(d: &Node, e: &Node) -> Option<Centre> {
     let output = d.outputs[0].variables.len() as u32;
@@ -57,12 +68,7 @@ fn centre(d: &Node, e: &Node) -> Option<Centre> {
     let smaller: Vec<IndexExpr> = places.iter().map(position).collect();
     let wanted = compose(&e.maps[0], &smaller, &size).exprs;
     (0..count).find_map(|number| {
-        let mut rest = number;
-        let mut taken = Vec::new();
-        for (tap, size) in taps.iter().zip(&sizes).rev() {
-            taken.push((*tap, rest % size));
-            rest /= size;
-        }
+        let taken = tap(taps, &sizes, number);
         let at = |v: u32| match taken.iter().find(|(tap, _)| *tap == v) {
             Some((_, position)) => IndexExpr::constant(*position),
             None => IndexExpr::variable(v),
@@ -127,12 +133,7 @@ fn identity(d: &Node, wanted: &IndexMap) -> Option<Identity> {
         let is_result = |variable: &u32| d.size_of(*variable) == d.size_of(*channel) && !d.maps[0].mentions(*variable);
         for result in outputs.iter().copied().filter(is_result) {
             for number in 0..sizes.iter().product() {
-                let mut rest = number;
-                let mut taken = Vec::new();
-                for (tap, size) in taps.iter().zip(&sizes) {
-                    taken.push((*tap, rest % size));
-                    rest /= size;
-                }
+                let taken = tap(&taps, &sizes, number);
                 let at = |variable: u32| match taken.iter().find(|(tap, _)| *tap == variable) {
                     Some((_, position)) => IndexExpr::constant(*position),
                     None if variable == *channel => IndexExpr::variable(result),

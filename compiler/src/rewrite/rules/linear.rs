@@ -2,15 +2,15 @@
 
 use super::broadcast::over_own_variables;
 use super::parts::{
-    combined, distinct, in_output_frame, instead, is_float, mentions_none, moved, output_frame, positions,
-    with_operands,
+    combined, distinct, in_output_frame, inner_wraps_alike, instead, is_float, joined, mentions_none, moved,
+    output_frame, positions, product_over, with_operands,
 };
 use crate::rewrite::{
     egraph::{Read, build},
     rule::{Class, Conjunct, Find, Match, Rule},
 };
 use egg::Id;
-use strang_ir::{IndexMap, Node, Op, Output, scalar::Binary};
+use strang_ir::{IndexMap, Node, Op, scalar::Binary};
 
 /// `s` multiplies the product `d` of `x` and `w` by `c`.
 fn scale_into_weight(m: &mut Match) -> Option<Id> {
@@ -273,20 +273,7 @@ fn @f(%x: f32[a, b], %y: f32[a, b]) -> f32[a, c] {
             if d.op != e.op || e.outputs[0].element != m.facts("x").element() {
                 return None;
             }
-            // Where the inner product's output variables stand among the outer's.
-            let read = distinct(&d.maps[0])?;
-            let outer = d.variables.len() as u32;
-            let inner_contracted = e.contracted();
-            let mut places = vec![0; e.variables.len()];
-            for (variable, axis) in read.iter().zip(&e.outputs[0].variables) {
-                if d.size_of(*variable) != e.size_of(*axis) {
-                    return None;
-                }
-                places[*axis as usize] = *variable;
-            }
-            for (position, variable) in inner_contracted.iter().enumerate() {
-                places[*variable as usize] = outer + position as u32;
-            }
+            let (variables, places) = joined(&d, 0, &e)?;
             let place = |variable: u32| places[variable as usize];
             let (x, v) = (e.maps[0].renumbered(&place), e.maps[1].renumbered(&place));
             // The variables that both inner and outer product sum over: v and w alone may have them.
@@ -294,44 +281,26 @@ fn @f(%x: f32[a, b], %y: f32[a, b]) -> f32[a, c] {
             if !mentions_none(&x, &summed) {
                 return None;
             }
-            let mut variables = d.variables.clone();
-            variables.extend(inner_contracted.iter().map(|variable| e.variables[*variable as usize].clone()));
             let w = d.maps[1].clone();
             let (x, v) = (Read { value: m.id("x"), map: x }, Read { value: m.id("v"), map: v });
             let w = Read { value: m.id("w"), map: w };
             // v w over its own variables first.
             let all: Vec<u32> = (0..variables.len() as u32).collect();
             let own: Vec<u32> = all.iter().copied().filter(|u| v.map.mentions(*u) || w.map.mentions(*u)).collect();
-            let shrink = |variable: u32| own.iter().position(|u| *u == variable).unwrap_or_default() as u32;
+            // One that neither has would still count its positions.
+            if !summed.iter().all(|u| own.contains(u)) {
+                return None;
+            }
             let kept: Vec<u32> = own.iter().copied().filter(|u| !summed.contains(u)).collect();
-            let product = Node {
-                variables: own.iter().map(|u| variables[*u as usize].clone()).collect(),
-                outputs: vec![Output { variables: kept.iter().map(|u| shrink(*u)).collect(), ..d.outputs[0].clone() }],
-                ..Node::clone(&d)
-            };
-            let reads = [&v, &w].map(|read| Read { value: read.value, map: read.map.renumbered(&shrink) });
-            let product = build::add(m.graph, &product, reads.into());
-            let weights = Read { value: product, map: IndexMap::of_variables(kept) };
+            let weights = product_over(m, (&variables, &own), &kept, [v, w]);
+            let weights = Read { value: weights, map: IndexMap::of_variables(kept) };
             // Then x with it: the outer variables but those that are summed already.
             let left: Vec<u32> = all.into_iter().filter(|u| !summed.contains(u)).collect();
-            let shrink = |variable: u32| left.iter().position(|u| *u == variable).unwrap_or_default() as u32;
-            let node = Node {
-                variables: left.iter().map(|u| variables[*u as usize].clone()).collect(),
-                outputs: vec![Output {
-                    variables: d.outputs[0].variables.iter().map(|u| shrink(*u)).collect(),
-                    ..d.outputs[0].clone()
-                }],
-                ..Node::clone(&d)
-            };
-            let reads = [&x, &weights].map(|read| Read { value: read.value, map: read.map.renumbered(&shrink) });
-            Some(build::add(m.graph, &node, reads.into()))
+            Some(product_over(m, (&variables, &left), &d.outputs[0].variables, [x, weights]))
         }),
         guard: &[Conjunct {
             text: "the inner product is of floats, or of the type in which the outer one is summed: a narrower one would wrap before",
-            holds: |m| {
-                let inner = m.node("e").outputs[0].element;
-                inner.is_float() || m.node("d").op == Op::Dot { accumulator: inner }
-            },
+            holds: inner_wraps_alike,
             counterexample: "param @v: i8[b, c] param @w: i8[c, d]
 fn @f(%x: i8[a, b]) -> i32[a, d] {
   %q = map $0 * 25 : %x[a, b] -> [a, b]

@@ -1,12 +1,12 @@
 //! Products with products of weights, one after the other: fewer operations where the rank between them is low.
 
-use super::parts::{distinct, mentions_only, product_over};
+use super::parts::{inner_wraps_alike, joined, mentions_only, product_over};
 use crate::rewrite::{
     egraph::Read,
     rule::{Class, Conjunct, Find, Match, Rule},
 };
 use egg::Id;
-use strang_ir::{IndexMap, Op};
+use strang_ir::IndexMap;
 
 /// `d` is the product of `x` and `e`, a product of `v` and `w`.
 fn apart(m: &mut Match) -> Option<Id> {
@@ -17,20 +17,8 @@ fn apart(m: &mut Match) -> Option<Id> {
     if d.op != e.op || e.outputs[0].element != m.facts("x").element() {
         return None;
     }
-    let read = distinct(&d.maps[1])?;
     // The variables of the outer, then what the inner sums over.
-    let mut variables = d.variables.clone();
-    let mut places = vec![0; e.variables.len()];
-    for (variable, axis) in read.iter().zip(&e.outputs[0].variables) {
-        if d.size_of(*variable) != e.size_of(*axis) {
-            return None;
-        }
-        places[*axis as usize] = *variable;
-    }
-    for variable in e.contracted() {
-        places[variable as usize] = variables.len() as u32;
-        variables.push(e.variables[variable as usize].clone());
-    }
+    let (variables, places) = joined(&d, 1, &e)?;
     let place = |variable: u32| places[variable as usize];
     let x = d.maps[0].clone();
     let (v, w) = (e.maps[0].renumbered(&place), e.maps[1].renumbered(&place));
@@ -61,10 +49,7 @@ pub const RULES: &[Rule] = &[Rule {
     find: Find::Patterns(&["(dot ?d ?x (dot ?e ?v ?w))"], apart),
     guard: &[Conjunct {
         text: "the inner product is of floats, or of the type in which the outer one is summed: a narrower one would wrap before",
-        holds: |m| {
-            let inner = m.node("e").outputs[0].element;
-            inner.is_float() || m.node("d").op == Op::Dot { accumulator: inner }
-        },
+        holds: inner_wraps_alike,
         counterexample: "param @v: i8[b, c] param @w: i8[c, d]
 fn @f(%x: i8[a, b]) -> i32[a, d] {
   %q = map $0 * 25 : @v[b, c] -> [b, c]

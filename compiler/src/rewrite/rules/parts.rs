@@ -121,3 +121,28 @@ pub fn product_over(m: &mut Match, (all, own): (&[Variable], &[u32]), output: &[
     let reads = reads.map(|read| Read { value: read.value, map: read.map.renumbered(&place) });
     build::add(m.graph, &node, reads.into())
 }
+
+/// The variables of a product with those that a product in one of its operands sums over after them, and where each variable of
+/// that inner product stands among these. `None` where it is not read position by position.
+pub fn joined(outer: &Node, slot: usize, inner: &Node) -> Option<(Vec<Variable>, Vec<u32>)> {
+    let read = distinct(&outer.maps[slot])?;
+    let mut variables = outer.variables.clone();
+    let mut places = vec![0; inner.variables.len()];
+    for (variable, axis) in read.iter().zip(&inner.outputs[0].variables) {
+        if outer.size_of(*variable) != inner.size_of(*axis) {
+            return None;
+        }
+        places[*axis as usize] = *variable;
+    }
+    for variable in inner.contracted() {
+        places[variable as usize] = variables.len() as u32;
+        variables.push(inner.variables[variable as usize].clone());
+    }
+    Some((variables, places))
+}
+
+/// Whether the inner product `e` of two wraps no earlier than the outer one, `d`.
+pub fn inner_wraps_alike(m: &Match) -> bool {
+    let inner = m.node("e").outputs[0].element;
+    inner.is_float() || m.node("d").op == Op::Dot { accumulator: inner }
+}
