@@ -15,6 +15,8 @@ pub struct Target {
     pub isa: Arc<dyn TargetIsa>,
     /// Whether it has fused multiply-add instructions; without them a call into the kernel table takes their place.
     pub fma: bool,
+    /// Columns that the tallest tiles of the kernels have.
+    pub tile_columns: i64,
 }
 
 /// Features of x86-64-v2 that Cranelift knows.
@@ -87,6 +89,7 @@ impl Target {
         let isa =
             builder.finish(settings::Flags::new(flags)).map_err(|error| CodegenError::Target(error.to_string()))?;
         let fma = isa.has_native_fma();
-        Ok(Target { isa, fma })
+        let wide = isa.isa_flags().iter().any(|flag| flag.name == "has_avx512f" && flag.as_bool() == Some(true));
+        Ok(Target { isa, fma, tile_columns: if wide { 32 } else { 16 } })
     }
 }

@@ -26,6 +26,8 @@ pub struct Extents {
     pub columns: Size,
     /// Products summed in an element.
     pub depth: i64,
+    /// Columns of a tile with many rows: what a block must have for the registers to be used.
+    pub tile_columns: i64,
 }
 
 /// Bytes of B that stay in the second-level cache beside the rest: half of the smallest that is usual.
@@ -44,14 +46,15 @@ impl Blocking {
     pub fn choose(extents: &Extents) -> Self {
         let depth = extents.depth.max(1);
         let columns = estimate(&extents.columns);
-        let cached = (CACHED_BYTES / 4 / depth / 32 * 32).clamp(32, MOST_COLUMNS);
+        let tile_columns = extents.tile_columns;
+        let cached = (CACHED_BYTES / 4 / depth / tile_columns * tile_columns).clamp(tile_columns, MOST_COLUMNS);
         let mut row_pieces = ceiling(estimate(&extents.rows), MOST_ROWS);
         let mut column_pieces = ceiling(columns, cached);
         let rows = |pieces: i64| match extents.rows.as_constant() {
             Some(rows) => ceiling(rows.max(1), pieces),
             None => MOST_ROWS,
         };
-        let width = |pieces: i64| ceiling(ceiling(columns, pieces), 32) * 32;
+        let width = |pieces: i64| ceiling(ceiling(columns, pieces), tile_columns) * tile_columns;
         let total = (2 * depth).saturating_mul(columns).saturating_mul(estimate(&extents.rows));
         let total = total.saturating_mul(extents.batch.max(1));
         let target = (total / PIECES).clamp(*WORK.start(), *WORK.end());
@@ -83,7 +86,8 @@ mod tests {
     use super::*;
 
     fn choose(batch: i64, rows: i64, columns: i64, depth: i64) -> (i64, i64) {
-        let blocking = Blocking::choose(&Extents { batch, rows: rows.into(), columns: columns.into(), depth });
+        let (rows, columns) = (rows.into(), columns.into());
+        let blocking = Blocking::choose(&Extents { batch, rows, columns, depth, tile_columns: 32 });
         (blocking.rows, blocking.columns)
     }
 

@@ -74,6 +74,7 @@ impl<'g> Plan<'g> {
             rows: emitter.extent(gemm.rows),
             columns: emitter.extent(gemm.columns),
             depth: depth.div_euclid(4).max(1),
+            tile_columns: 32,
         };
         let blocking = Blocking::choose(&extents);
         let (RightOperand::Packed(b) | RightOperand::Strided(b)) = gemm.b;

@@ -151,6 +151,7 @@ impl<'g> Plan<'g> {
             rows: emitter.extent(gemm.rows),
             columns: emitter.extent(gemm.columns),
             depth: gemm.taps.iter().chain([&gemm.depth]).map(|v| estimate(&emitter.extent(*v))).product(),
+            tile_columns: emitter.target.tile_columns,
         };
         let blocking = Blocking::choose(&extents);
         let (b, right) = match gemm.b {

@@ -49,7 +49,7 @@ pub(crate) mod families {
         const MASKS_ARE_FREE: bool = false;
         const FINISH: FinishFunction<lanes::Avx2> = avx2_finish;
         const TILES: &'static [&'static [TileFunction]] = tiles! { avx2:
-            1 => 1 2 4, 2 => 1 2, 3 => 1 2, 4 => 1, 5 => 1, 6 => 1,
+            1 => 1 2 4, 2 => 1 2, 3 => 1, 4 => 1, 5 => 1, 6 => 1,
         };
     }
 
@@ -115,6 +115,7 @@ unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlo
     unsafe {
         let mut sums = [[T::Panel::splat(0.0); PANELS]; ROWS];
         let c = block.c.offset(row as isize * block.c_row_stride as isize + column as isize);
+        prefetch::<T::Panel, ROWS, PANELS>(block, row, column);
         if block.accumulate != 0 {
             for (r, sums) in sums.iter_mut().enumerate() {
                 *sums = edge.load_row(c.offset(r as isize * block.c_row_stride as isize));
@@ -137,6 +138,21 @@ unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlo
             // A copy: with its address taken, the original would live in memory from the start.
             let stored: [[T::Panel; PANELS]; ROWS] = std::array::from_fn(|r| std::array::from_fn(|p| sums[r][p]));
             T::FINISH(&Unfinished { block, row, column, sums: stored.as_flattened(), panels: PANELS });
+        }
+    }
+}
+
+/// Asks for the lines that the epilogue reads and writes: rows lie too far apart for the CPU to foresee them, and the sums hide
+/// the wait.
+#[inline(always)]
+fn prefetch<V: Lanes, const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
+    for row in row..row + ROWS {
+        for column in (column..column + PANELS * WIDTH).step_by(WIDTH) {
+            let offset = |stride: i64| row as isize * stride as isize + column as isize;
+            V::prefetch_to_write(block.c.wrapping_offset(offset(block.c_row_stride)));
+            if !block.residual.is_null() && !std::ptr::eq(block.residual, block.c) {
+                V::prefetch(block.residual.wrapping_offset(offset(block.residual_row_stride)));
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 //! inlined there, and for nothing else.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod group;
@@ -58,6 +58,11 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// The elements in the mask can be written.
     unsafe fn store_masked(self, to: *mut f32, mask: Self::Mask);
+
+    /// Starts bringing a line near that will be read. Any address will do, valid or not.
+    fn prefetch(from: *const f32);
+    /// Starts bringing a line near that will be written. Any address will do, valid or not.
+    fn prefetch_to_write(to: *const f32);
 
     fn add(self, b: Self) -> Self;
     fn sub(self, b: Self) -> Self;

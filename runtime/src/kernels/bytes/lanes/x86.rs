@@ -1,7 +1,7 @@
 //! The sums of AVX2, AVX-512 and AVX-512 VNNI.
 
 use super::Sums;
-use crate::kernels::lanes;
+use crate::kernels::lanes::{self, avx2::store_half};
 use core::arch::x86_64::*;
 
 /// 16 sums for CPUs of [`Level::Avx2`](crate::kernels::Level::Avx2).
@@ -111,8 +111,8 @@ impl Sums for Avx2 {
     unsafe fn store(self, to: *mut i32, lanes: usize) {
         let (low, high) = Self::mask(lanes);
         unsafe {
-            _mm256_maskstore_epi32(to, low, self.0);
-            _mm256_maskstore_epi32(to.wrapping_add(8), high, self.1);
+            store_half(to.cast(), _mm256_castsi256_ps(low), _mm256_castsi256_ps(self.0));
+            store_half(to.wrapping_add(8).cast(), _mm256_castsi256_ps(high), _mm256_castsi256_ps(self.1));
         }
     }
     #[inline(always)]
