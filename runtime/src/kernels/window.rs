@@ -158,6 +158,11 @@ unsafe fn tile<V: Lanes, O: Operation<V>, G: Group<V>, const PIXELS: usize, cons
 ) {
     let (input_stride, output_stride) = (window.input_stride as isize, window.output_stride as isize);
     let mut sums = [[operation.start(); PANELS]; PIXELS];
+    // Pixels lie too far apart for the CPU to foresee where the tile will write.
+    for index in pixel..pixel + PIXELS {
+        let output = window.output.wrapping_offset(index as isize * output_stride);
+        groups.into_iter().for_each(|group| group.prefetch_to_write(output));
+    }
     // SAFETY: the caller vouches for the arrays; taps that are not null can be read for all pixels of the window.
     unsafe {
         for tap in 0..window.tap_count as usize {

@@ -11,6 +11,8 @@ pub(crate) trait Group<V: Lanes>: Copy {
     /// # Safety
     /// The array can be written where the row is.
     unsafe fn store(self, value: V, array: *mut f32);
+    /// Starts bringing near where the group will be stored.
+    fn prefetch_to_write(self, array: *mut f32);
     /// `new` in the lanes of the group, `old` in lanes the row does not reach.
     fn update(self, old: V, new: V) -> V;
 }
@@ -29,6 +31,10 @@ impl<V: Lanes> Group<V> for Whole {
     unsafe fn store(self, value: V, array: *mut f32) {
         // SAFETY: the caller vouches for the array.
         unsafe { value.store(array.add(self.0)) }
+    }
+    #[inline(always)]
+    fn prefetch_to_write(self, array: *mut f32) {
+        V::prefetch_to_write(array.wrapping_add(self.0));
     }
     #[inline(always)]
     fn update(self, _: V, new: V) -> V {
@@ -57,6 +63,10 @@ impl<V: Lanes> Group<V> for Part<V> {
     unsafe fn store(self, value: V, array: *mut f32) {
         // SAFETY: the caller vouches for the array, and the mask keeps to the row.
         unsafe { value.store_masked(array.add(self.0), self.1) }
+    }
+    #[inline(always)]
+    fn prefetch_to_write(self, array: *mut f32) {
+        V::prefetch_to_write(array.wrapping_add(self.0));
     }
     #[inline(always)]
     fn update(self, old: V, new: V) -> V {
