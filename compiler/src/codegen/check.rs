@@ -109,7 +109,14 @@ fn check_factors(kernel: &Kernel, gemm: &Gemm) -> Result<(), String> {
             Some(access) if access.element == ElementType::I8 => Ok(()),
             _ => Err("bytes are multiplied with something other than packed signed bytes".to_owned()),
         },
-        (Some(ElementType::U8), RightOperand::Strided(_)) => Err("weights of bytes are not packed".to_owned()),
+        (Some(ElementType::U8), _) => Err("weights of bytes are not packed".to_owned()),
+        (_, RightOperand::Coded { codes, book, .. }) => {
+            check_operands(kernel, [gemm.a, *book])?;
+            match kernel.accesses.get(*codes as usize) {
+                Some(access) if access.element == ElementType::U32 => Ok(()),
+                _ => Err("codes are not words of 32 bits".to_owned()),
+            }
+        }
         (_, RightOperand::Packed(b) | RightOperand::Strided(b)) => check_operands(kernel, [gemm.a, *b]),
     }
 }

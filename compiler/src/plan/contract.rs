@@ -173,7 +173,7 @@ impl Planner<'_> {
         let mut taps = roles.contracted;
         let depth = taps.pop().expect("a product contracts");
         let right = match is_weight.then(|| self.pack_right(&mut kernel, b, &batch, &taps, depth, columns)).flatten() {
-            Some(packed) => RightOperand::Packed(packed),
+            Some(packed) => packed,
             None if kernel.accesses[b as usize].element != ElementType::F32 => {
                 return Ok(self.lower_fold(scope, group));
             }

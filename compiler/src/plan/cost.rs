@@ -6,7 +6,7 @@ use super::{
 };
 use rustc_hash::FxHashSet;
 use strang_ir::Size;
-use strang_runtime::program::Cost;
+use strang_runtime::{kernels::book, program::Cost};
 
 /// Floating-point operations (a fused multiply-add counts two, a function of one value one) and bytes (every distinct
 /// element of an access once).
@@ -53,7 +53,10 @@ pub fn cost(kernel: &KernelBuilder, body: &Body) -> Cost {
 /// A packed right operand is an access without its depth and columns; its bytes are counted here with all others.
 fn bytes_of_right(body: &Body, kernel: &KernelBuilder) -> Option<Size> {
     let Body::Gemm(gemm) = body else { return None };
-    let RightOperand::Packed(packed) = gemm.b else { return None };
+    let packed = match gemm.b {
+        RightOperand::Packed(packed) | RightOperand::Coded { codes: packed, .. } => packed,
+        RightOperand::Strided(_) => return None,
+    };
     let others: Size = kernel
         .accesses
         .iter()
@@ -62,7 +65,11 @@ fn bytes_of_right(body: &Body, kernel: &KernelBuilder) -> Option<Size> {
         .map(|(_, access)| touched(kernel, access))
         .sum();
     let own = touched(kernel, &kernel.accesses[packed as usize]);
-    Some(others + own * kernel.size_of(gemm.depth) * kernel.size_of(gemm.columns))
+    let depth = match gemm.b {
+        RightOperand::Coded { .. } => kernel.size_of(gemm.depth).ceil_div(&Size::from(book::DEPTHS as i64)),
+        _ => kernel.size_of(gemm.depth),
+    };
+    Some(others + own * depth * kernel.size_of(gemm.columns))
 }
 
 /// Bytes of the elements that an access touches, each once: the variables that move it, windows counted as overlapping.

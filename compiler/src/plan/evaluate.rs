@@ -296,15 +296,24 @@ impl Machine<'_> {
 
     /// The element of the right operand of a product.
     fn right(&self, gemm: &Gemm) -> Outcome<Number> {
-        let access = match gemm.b {
-            RightOperand::Strided(access) => return self.load(access),
-            RightOperand::Packed(access) => &self.kernel.accesses[access as usize],
-        };
+        if let RightOperand::Strided(access) = gemm.b {
+            return self.load(access);
+        }
+        let access = &self.kernel.accesses[gemm.b.access() as usize];
         let LoopVariable::Loop(depth) = &self.kernel.variables[gemm.depth as usize] else {
             return Ok(Number::Float(0.));
         };
         let (k, column) = (self.variables[gemm.depth as usize], self.variables[gemm.columns as usize]);
         let (depth, element) = (self.size(depth)?, access.element);
+        if let RightOperand::Coded { book, by_column, .. } = gemm.b {
+            let word = (column / 16 * ((depth + 7) / 8) + k / 8) * 16 + column % 16;
+            let (buffer, bit) = self.place(access)?;
+            let code = read_bits(&self.memory[buffer], ElementType::U4, bit + word as usize * 32 + k as usize % 8 * 4);
+            let entry = if by_column { (column / 16 * 16 + code as i64) * 16 + column % 16 } else { code as i64 };
+            let (buffer, bit) = self.place(&self.kernel.accesses[book as usize])?;
+            let bit = bit + entry as usize * 32;
+            return Ok(number(ElementType::F32, read_bits(&self.memory[buffer], ElementType::F32, bit)));
+        }
         let within = match element {
             ElementType::F32 => column / 16 * 16 * depth + 16 * k + column % 16,
             _ => column / 16 * 16 * ((depth + 3) / 4 * 4) + k / 4 * 64 + column % 16 * 4 + k % 4,

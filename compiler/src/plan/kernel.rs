@@ -348,9 +348,31 @@ pub enum RightOperand {
     /// `depth * 16` elements, zero-padded columns included. Bytes have the depth padded to groups of four, which lie side
     /// by side; products of bytes are always packed.
     Packed(u32),
+    /// Packed as codes of four bits, when no more than sixteen numbers occur ([`BookBlock`]).
+    ///
+    /// [`BookBlock`]: strang_runtime::kernels::book::BookBlock
+    Coded {
+        /// The address (over batch and taps) of `ceil(columns/16)` panels of `ceil(depth/8) * 16` words.
+        codes: u32,
+        /// The numbers.
+        book: u32,
+        /// Whether each column has numbers of its own.
+        by_column: bool,
+    },
     /// As it lies in memory: affine in batch, taps, depth and columns. The code generator reads it in place when its
     /// columns are contiguous, else packs it into scratch.
     Strided(u32),
+}
+
+impl RightOperand {
+    /// The access whose address batch and taps move.
+    pub fn access(&self) -> u32 {
+        match self {
+            RightOperand::Packed(access) | RightOperand::Coded { codes: access, .. } | RightOperand::Strided(access) => {
+                *access
+            }
+        }
+    }
 }
 
 /// Attention: `softmax(finish(Q K^T)) V` for every position of `batch`.

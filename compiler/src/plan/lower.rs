@@ -2,6 +2,7 @@
 
 use super::{
     PlanError,
+    book::Coded,
     build::{KernelBuilder, MustStore, frame_positions},
     error::layer_of,
     group::{Group, Groups, Kind, group},
@@ -25,12 +26,20 @@ pub struct Planner<'a> {
     parameters: FxHashMap<u32, u32>,
     /// Packed weights by what they were packed from, so that tied weights are packed once.
     pub packed: FxHashMap<String, u32>,
+    /// Weights packed as codes, likewise; `None` where too many numbers occur.
+    pub coded: FxHashMap<String, Option<Coded>>,
 }
 
 impl<'a> Planner<'a> {
     /// An empty plan for a module.
     pub fn new(module: &'a Module) -> Self {
-        Planner { module, plan: Plan::default(), parameters: FxHashMap::default(), packed: FxHashMap::default() }
+        Planner {
+            module,
+            plan: Plan::default(),
+            parameters: FxHashMap::default(),
+            packed: FxHashMap::default(),
+            coded: FxHashMap::default(),
+        }
     }
 
     /// A new buffer.

@@ -7,12 +7,13 @@
 //! | `layout` | strides, offsets, halos |
 //! | `build` | the scalar code and accesses of one kernel |
 //! | `lower`, `nest`, `contract`, `attention`, `control` | groups to kernels, by kind |
-//! | `pack` | weights into panels |
+//! | `pack`, `book` | weights into panels: of numbers, of codes |
 //! | `memory`, `cost`, `print` | live ranges; flops and bytes; text |
 //! | `kernel` | the result, which code generation reads |
 //! | `evaluate` | kernels evaluated from their definition, for tests |
 
 mod attention;
+mod book;
 mod build;
 mod contract;
 mod control;

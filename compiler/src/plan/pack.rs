@@ -1,28 +1,30 @@
 //! Packing of weights at compile time, into the panels that the matrix kernels read.
 
 use super::{
+    book::Coded,
     build::KernelBuilder,
-    kernel::{Access, LoopVariable},
+    kernel::{Access, LoopVariable, RightOperand},
     lower::Planner,
 };
 use rayon::prelude::*;
 use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
-    kernels::{bytes, pack},
+    kernels::{book, bytes, pack},
     program::{Address, Base},
 };
 
 /// Strides and extents of a strided block of weights, all known.
-struct Block {
+pub struct Block {
     /// Sizes and strides of the variables that select a matrix, outermost first.
-    outer: Vec<(u32, usize, usize)>,
+    pub outer: Vec<(u32, usize, usize)>,
     /// Elements from the start of the parameter.
-    start: usize,
+    pub start: usize,
 }
 
 impl Planner<'_> {
     /// Replaces an access to weights by one to packed panels: for every position of `batch` and `taps` that moves it, one
-    /// matrix of `depth` by `columns`. `None` when a size is not known at compile time.
+    /// matrix of `depth` by `columns`; or to packed codes, where few numbers occur. `None` when a size is not known at
+    /// compile time.
     pub fn pack_right(
         &mut self,
         kernel: &mut KernelBuilder,
@@ -31,7 +33,7 @@ impl Planner<'_> {
         taps: &[u32],
         depth: u32,
         columns: u32,
-    ) -> Option<u32> {
+    ) -> Option<RightOperand> {
         let (source, block) = self.block(kernel, access, batch.iter().chain(taps).copied())?;
         let address = &kernel.accesses[access as usize].address;
         let constant = |size: Size| size.as_constant().and_then(|value| usize::try_from(value).ok());
@@ -42,7 +44,13 @@ impl Planner<'_> {
         if kernel.accesses[access as usize].element == ElementType::I8 {
             let each = if empty { 0 } else { bytes::packed_len(rows, width) };
             let buffer = self.pack_bytes(source, &block, key, strides, [rows, width, each])?;
-            return Some(block.access(kernel, buffer, each, ElementType::I8));
+            return Some(RightOperand::Packed(block.access(kernel, buffer, each, ElementType::I8)));
+        }
+        if let Some(Coded { codes, book, by_column }) = self.pack_codes(source, &block, &key, strides, [rows, width]) {
+            let codes = block.access(kernel, codes, book::packed_len(rows, width), ElementType::U32);
+            let numbers = Block { outer: Vec::new(), start: 0 };
+            let book = numbers.access(kernel, book, 0, ElementType::F32);
+            return Some(RightOperand::Coded { codes, book, by_column });
         }
         let each = if empty { 0 } else { pack::packed_len(rows, width) };
         let packed = match self.packed.get(&key) {
@@ -65,7 +73,7 @@ impl Planner<'_> {
                 buffer
             }
         };
-        Some(block.access(kernel, packed, each, ElementType::F32))
+        Some(RightOperand::Packed(block.access(kernel, packed, each, ElementType::F32)))
     }
 
     /// Packs matrices of bytes, `each` bytes of a packed one.
@@ -148,7 +156,7 @@ impl Planner<'_> {
 
 impl Block {
     /// Elements from the start of the block to matrix `position`, row-major over the outer variables.
-    fn offset(&self, mut position: usize) -> usize {
+    pub fn offset(&self, mut position: usize) -> usize {
         let mut offset = 0;
         for (_, size, stride) in self.outer.iter().rev() {
             offset += position % size * stride;

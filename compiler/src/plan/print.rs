@@ -116,11 +116,15 @@ impl Display for Kernel {
                     extent(gemm.depth),
                     self.label
                 )?;
-                let (kind, b) = match gemm.b {
-                    RightOperand::Packed(access) => ("packed ", access),
-                    RightOperand::Strided(access) => ("", access),
-                };
-                writeln!(f, "    {} times {kind}{}", self.access(gemm.a), self.access(b))?;
+                let (a, b) = (self.access(gemm.a), self.access(gemm.b.access()));
+                match gemm.b {
+                    RightOperand::Packed(_) => writeln!(f, "    {a} times packed {b}")?,
+                    RightOperand::Strided(_) => writeln!(f, "    {a} times {b}")?,
+                    RightOperand::Coded { book, by_column, .. } => {
+                        let columns = if by_column { " of each column" } else { "" };
+                        writeln!(f, "    {a} times codes {b} in the book {}{columns}", self.access(book))?;
+                    }
+                }
                 self.block(f, &gemm.finish)?;
                 self.stores(f, &gemm.stores)
             }

@@ -68,8 +68,13 @@ fn visit_accesses(body: &mut Body, visit: &mut dyn FnMut(&mut u32)) {
         }
         Body::Gemm(gemm) => {
             visit(&mut gemm.a);
-            let (RightOperand::Packed(b) | RightOperand::Strided(b)) = &mut gemm.b;
-            visit(b);
+            match &mut gemm.b {
+                RightOperand::Packed(b) | RightOperand::Strided(b) => visit(b),
+                RightOperand::Coded { codes, book, .. } => {
+                    visit(codes);
+                    visit(book);
+                }
+            }
             block(&mut gemm.finish, visit);
             stores(&mut gemm.stores, visit);
         }

@@ -35,6 +35,20 @@ enum Finish {
 const FINISHES: [Finish; 7] =
     [Finish::Plain, Finish::Known, Finish::Clip, Finish::Leaky, Finish::Strip, Finish::Two, Finish::Narrow];
 
+/// How B lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    Packed,
+    InPlace,
+    /// With columns far apart.
+    Apart,
+    /// As codes, and whether each column has numbers of its own.
+    Coded(bool),
+}
+
+const RIGHTS: [Right; 5] =
+    [Right::Packed, Right::InPlace, Right::Apart, Right::Coded(false), Right::Coded(true)];
+
 /// A product `[batch, rows, columns]` over `[taps, depth]`.
 #[derive(Clone, Copy, Debug)]
 struct Product {
@@ -43,8 +57,7 @@ struct Product {
     columns: i64,
     taps: i64,
     depth: i64,
-    /// 0 packed, 1 in place, 2 with columns far apart.
-    right: usize,
+    right: Right,
     /// Whether B is one for each batch position.
     batched: bool,
     finish: Finish,
@@ -62,6 +75,11 @@ fn ramp(count: i64, phase: f32) -> Vec<u8> {
     f32s((0..count).map(|position| (position as f32 * 0.73 + phase).sin()))
 }
 
+/// Codes, eight in a word.
+fn words(count: i64) -> Vec<u8> {
+    (0..count as u32).flat_map(|position| position.wrapping_mul(2_654_435_761).to_ne_bytes()).collect()
+}
+
 fn literal(value: f32) -> Instruction {
     Instruction::Literal(Literal::f32(value))
 }
@@ -73,21 +91,35 @@ impl Product {
         let a_rows = rows + taps;
         let a = access(0, F32, &[(BATCH, a_rows * depth), (ROWS, depth), (TAPS, depth), (DEPTH, 1)], 0);
         let width = (columns + 15) / 16 * 16;
-        let each = if self.right == 0 { width * depth } else { columns * depth };
+        let each = match self.right {
+            Right::Packed => width * depth,
+            Right::InPlace | Right::Apart => columns * depth,
+            Right::Coded(_) => width * ((depth + 7) / 8),
+        };
         let own = if self.batched { each * taps } else { 0 };
         let mut b = vec![(BATCH, own), (TAPS, each)];
         match self.right {
-            0 => {}
-            1 => b.extend([(DEPTH, columns), (COLUMNS, 1)]),
-            _ => b.extend([(DEPTH, 1), (COLUMNS, depth)]),
+            Right::Packed | Right::Coded(_) => {}
+            Right::InPlace => b.extend([(DEPTH, columns), (COLUMNS, 1)]),
+            Right::Apart => b.extend([(DEPTH, 1), (COLUMNS, depth)]),
         }
-        let b = access(1, F32, &b, 0);
+        let element = if let Right::Coded(_) = self.right { ElementType::U32 } else { F32 };
+        let b = access(1, element, &b, 0);
         let places = [(BATCH, rows * columns), (ROWS, columns), (COLUMNS, 1)];
         let turned = [(BATCH, rows * columns), (ROWS, 1), (COLUMNS, rows)];
         let mut accesses =
             vec![a, b, access(2, F32, &places, 0), access(3, F32, &[(COLUMNS, 1)], 0), access(4, F32, &places, 0)];
         let (finish, stores) = self.finish(&mut accesses, &turned, &places);
-        let right = if self.right == 0 { RightOperand::Packed(1) } else { RightOperand::Strided(1) };
+        let book = accesses.len() as u32;
+        let right = match self.right {
+            Right::Packed => RightOperand::Packed(1),
+            Right::InPlace | Right::Apart => RightOperand::Strided(1),
+            Right::Coded(by_column) => {
+                let pointers = accesses.iter().map(|access| access.pointer + 1).max().unwrap_or(0);
+                accesses.push(access(pointers, F32, &[], 0));
+                RightOperand::Coded { codes: 1, book, by_column }
+            }
+        };
         let body = Body::Gemm(Gemm {
             batch: vec![BATCH],
             rows: ROWS,
@@ -113,13 +145,19 @@ impl Product {
         let copies = if self.batched { batch } else { 1 };
         let mut memory = vec![
             ramp(batch * a_rows * depth, 0.),
-            ramp(copies * taps * each, 1.),
+            match self.right {
+                Right::Coded(_) => words(copies * taps * each),
+                _ => ramp(copies * taps * each, 1.),
+            },
             ramp(count, 2.),
             ramp(columns, 3.),
             ramp(count, 4.),
         ];
-        if kernel.pointers.len() > 5 {
+        if let Finish::Two | Finish::Narrow = self.finish {
             memory.push(vec![0; 4 * count as usize]);
+        }
+        if let Right::Coded(_) = self.right {
+            memory.push(ramp(16 * width, 5.));
         }
         (kernel, memory, bindings)
     }
@@ -188,7 +226,7 @@ impl Product {
 
 fn product() -> impl Strategy<Value = Product> {
     let size = || prop_oneof![1i64..20, Just(33), Just(64), Just(67)];
-    let choices = (0..3usize, any::<bool>(), 0..FINISHES.len(), any::<bool>());
+    let choices = (0..RIGHTS.len(), any::<bool>(), 0..FINISHES.len(), any::<bool>());
     (1i64..4, size(), size(), 1i64..4, size(), choices).prop_map(
         |(batch, rows, columns, taps, depth, (right, batched, finish, symbolic))| Product {
             batch,
@@ -196,7 +234,7 @@ fn product() -> impl Strategy<Value = Product> {
             columns,
             taps,
             depth,
-            right,
+            right: RIGHTS[right],
             batched,
             finish: FINISHES[finish],
             symbolic,
@@ -216,7 +254,7 @@ proptest! {
 #[test]
 fn products_of_several_blocks() {
     for (rows, columns, depth) in [(300, 40, 20), (5, 700, 30), (140, 300, 9)] {
-        for right in 0..3 {
+        for right in RIGHTS {
             for finish in [Finish::Known, Finish::Strip] {
                 for symbolic in [false, true] {
                     let product =

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::attention::{self, AttentionBlock};
+use super::book::{self, BookBlock};
 use super::bytes::{self, ByteBlock};
 use super::depthwise::{self, DepthwiseBlock};
 use super::fma;
@@ -158,6 +159,8 @@ kernel_table! {
     levels {
         /// One block of a matrix product, [`GemmBlock`].
         gemm_f32, GemmF32: fn(*const GemmBlock) = gemm::gemm_f32;
+        /// One block of a matrix product with weights of four bits, [`BookBlock`].
+        gemm_book, GemmBook: fn(*const BookBlock) = book::gemm_book;
         /// One block of a matrix product of bytes, [`ByteBlock`].
         gemm_bytes, GemmBytes: fn(*const ByteBlock) = bytes::gemm_bytes;
         /// `(source, k_stride, n_stride, depth, columns, packed)`: the panels of a matrix, [`pack`].

@@ -14,7 +14,7 @@ use crate::{
         strip::{Job, Sink},
         tile::estimate,
     },
-    plan::kernel::{Gemm, RightOperand, Store},
+    plan::kernel::{Gemm, Store},
 };
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::mem::{offset_of, size_of};
@@ -77,7 +77,7 @@ impl<'g> Plan<'g> {
             tile_columns: 32,
         };
         let blocking = Blocking::choose(&extents);
-        let (RightOperand::Packed(b) | RightOperand::Strided(b)) = gemm.b;
+        let b = gemm.b.access();
         let tile = TileVariables { rows: gemm.rows, columns: gemm.columns };
         let whole = recognise(emitter, gemm, true);
         let direct = match (&whole, &gemm.stores[..]) {

@@ -23,6 +23,7 @@ use std::mem::{offset_of, size_of};
 use strang_ir::{ElementType, Size};
 use strang_runtime::kernels::{
     Function,
+    book::{BookBlock, CODES, DEPTHS},
     gemm::{GemmBlock, GemmItem},
 };
 
@@ -34,6 +35,11 @@ const FINISHED: i64 = 8192;
 enum Right {
     /// Panels that were packed when the model was compiled.
     Packed,
+    /// Panels of codes, and the access to what they stand for.
+    Coded {
+        book: u32,
+        by_column: bool,
+    },
     /// Rows with contiguous columns, in place.
     InPlace,
     /// Packed by every tile into scratch memory.
@@ -60,7 +66,7 @@ struct Plan<'g> {
 
 /// Scratch memory of a worker.
 struct Memory {
-    /// The [`GemmBlock`].
+    /// The [`GemmBlock`] or [`BookBlock`].
     block: Value,
     /// The list of [`GemmItem`].
     items: Value,
@@ -82,7 +88,8 @@ fn emit_floats(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
     let plan = Plan::new(emitter, gemm);
     let taps: Size = gemm.taps.iter().map(|tap| emitter.extent(*tap)).product();
     let memory = Memory {
-        block: emitter.reserve(&Size::from(size_of::<GemmBlock>() as i64)),
+        // A product is the first field of one with codes.
+        block: emitter.reserve(&Size::from(size_of::<BookBlock>() as i64)),
         items: emitter.reserve(&(&taps * &Size::from(size_of::<GemmItem>() as i64))),
         packed: match &plan.right {
             Right::PackHere { length } => Some(emitter.reserve(&(length * &taps * Size::from(4)))),
@@ -96,7 +103,12 @@ fn emit_floats(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
     plan.fixed_fields(emitter, &memory, &taps);
     let grid =
         grid(emitter, gemm, plan.b, plan.blocking, |emitter, rows, columns| plan.tile(emitter, &memory, rows, columns));
-    let kind = if emitter.extent(gemm.rows).is(1) { "gemv" } else { "gemm" };
+    let kind = match (emitter.extent(gemm.rows).is(1), &plan.right) {
+        (true, Right::Coded { .. }) => "gemv u4",
+        (true, _) => "gemv",
+        (false, Right::Coded { .. }) => "gemm u4",
+        (false, _) => "gemm",
+    };
     (grid, kind)
 }
 
@@ -135,6 +147,11 @@ fn grid(
     grid
 }
 
+/// Words of codes, one below the other, that a depth takes.
+fn words_deep(depth: &Size) -> Size {
+    depth.ceil_div(&Size::from(DEPTHS as i64))
+}
+
 /// The part of a variable that a block covers.
 fn range(emitter: &mut Emitter<'_>, variable: u32, block: Value, length: i64) -> (Value, Value) {
     let low = emitter.builder.ins().imul_imm_s(block, length);
@@ -156,6 +173,7 @@ impl<'g> Plan<'g> {
         let blocking = Blocking::choose(&extents);
         let (b, right) = match gemm.b {
             RightOperand::Packed(access) => (access, Right::Packed),
+            RightOperand::Coded { codes, book, by_column } => (codes, Right::Coded { book, by_column }),
             RightOperand::Strided(access) => {
                 let contiguous = emitter.is_contiguous(access, gemm.columns) || extents.columns.is(1);
                 let length = emitter.extent(gemm.depth) * Size::from(blocking.columns);
@@ -190,6 +208,7 @@ impl<'g> Plan<'g> {
         let depth_size = emitter.extent(depth);
         let panel = Size::from(16);
         let (b_depth, b_panel) = match &self.right {
+            Right::Coded { .. } => (Size::ZERO, &panel * &words_deep(&depth_size)),
             Right::InPlace => (stride(self.b, depth), panel),
             Right::Packed | Right::PackHere { .. } => (panel.clone(), &panel * &depth_size),
         };
@@ -206,7 +225,8 @@ impl<'g> Plan<'g> {
             (offset_of!(GemmBlock, depth), depth_size),
             (offset_of!(GemmBlock, b_depth_stride), b_depth),
             (offset_of!(GemmBlock, b_panel_stride), b_panel),
-            (offset_of!(GemmBlock, accumulate), Size::ZERO),
+            (offset_of!(GemmBlock, start), Size::ZERO),
+            (offset_of!(GemmBlock, start_row_stride), Size::ZERO),
             (offset_of!(GemmBlock, residual_row_stride), residual_rows),
             (
                 offset_of!(GemmBlock, residual_before_activation),
@@ -230,6 +250,10 @@ impl<'g> Plan<'g> {
             emitter.builder.ins().store(PLAIN, value, memory.block, offset as i32);
         }
         emitter.builder.ins().store(PLAIN, memory.items, memory.block, offset_of!(GemmBlock, items) as i32);
+        if let Right::Coded { by_column, .. } = self.right {
+            let by_column = emitter.size(&Size::from(i64::from(by_column)));
+            self.field(emitter, memory, offset_of!(BookBlock, by_column), by_column);
+        }
     }
 
     /// One block, the batch variables being bound.
@@ -244,6 +268,14 @@ impl<'g> Plan<'g> {
                 let place = emitter.address_at(access, self.gemm.columns, columns.0);
                 self.field(emitter, memory, offset, place);
             }
+        }
+        if let Right::Coded { book, by_column } = self.right {
+            let start = emitter.address_of(book, &[]);
+            // Sixteen numbers a column.
+            let bytes = if by_column { 4 * CODES as i64 } else { 0 };
+            let ahead = emitter.builder.ins().imul_imm_s(columns.0, bytes);
+            let place = emitter.builder.ins().iadd(start, ahead);
+            self.field(emitter, memory, offset_of!(BookBlock, book), place);
         }
         if let Some(packed) = memory.packed {
             self.pack(emitter, packed, columns.0, width);
@@ -273,7 +305,11 @@ impl<'g> Plan<'g> {
             self.field(emitter, memory, offset_of!(GemmBlock, residual), place);
         }
         self.items(emitter, memory, rows.0, columns.0);
-        emitter.call(Function::GemmF32, &[memory.block]);
+        let function = match self.right {
+            Right::Coded { .. } => Function::GemmBook,
+            _ => Function::GemmF32,
+        };
+        emitter.call(function, &[memory.block]);
         if let Some(result) = memory.result {
             self.finish(emitter, result, rows, columns);
         }
@@ -304,14 +340,16 @@ impl<'g> Plan<'g> {
     fn items(&self, emitter: &mut Emitter<'_>, memory: &Memory, row: Value, column: Value) {
         let taps = &self.gemm.taps;
         let depth = emitter.extent(self.gemm.depth);
-        // Where the block's columns begin in a packed matrix: `column * depth` elements on.
-        let ahead = match self.right {
-            Right::Packed => {
-                let bytes = emitter.builder.ins().imul_imm_s(column, 4);
-                Some(emitter.times(bytes, &depth))
-            }
+        // Where the block's columns begin in a packed matrix: elements or words of 32 bits, `column` times as deep.
+        let deep = match self.right {
+            Right::Packed => Some(depth),
+            Right::Coded { .. } => Some(words_deep(&depth)),
             _ => None,
         };
+        let ahead = deep.map(|deep| {
+            let bytes = emitter.builder.ins().imul_imm_s(column, 4);
+            emitter.times(bytes, &deep)
+        });
         let size = size_of::<GemmItem>() as i64;
         let packed_bytes = match &self.right {
             Right::PackHere { length } => length * &Size::from(4),

@@ -187,8 +187,9 @@ unsafe fn add_chunk<T: Tiles>(
             let scores = scratch.scores.add(index * stride);
             weigh_row::<T::Panel>(block, scratch, scores, row, &keys);
         }
+        let c = block.out.offset(rows.start as isize * block.out_row_stride as isize);
         gemm::run::<T>(&GemmBlock {
-            c: block.out.offset(rows.start as isize * block.out_row_stride as isize),
+            c,
             c_row_stride: block.out_row_stride,
             rows: rows.len() as u64,
             columns: block.columns,
@@ -199,7 +200,8 @@ unsafe fn add_chunk<T: Tiles>(
             depth: keys.len() as u64,
             b_depth_stride: operands.values_depth_stride,
             b_panel_stride: operands.values_panel_stride,
-            accumulate: continues.into(),
+            start: if continues { c } else { std::ptr::null() },
+            start_row_stride: block.out_row_stride,
             ..GemmBlock::default()
         });
     }

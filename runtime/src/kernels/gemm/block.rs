@@ -16,7 +16,7 @@ pub struct GemmItem {
 /// For row `i < rows` and column `j < columns`, with `fma` rounding once and every other operation on its own:
 ///
 /// ```text
-/// x = accumulate ? c[i, j] : +0
+/// x = start[i, j]                            +0 if null
 /// for item in items: for k in 0..depth: x = fma(a[i, k], b[k, j], x)
 /// x = x * scale                              unless 1
 /// x = x * column_scale[j]                    unless null
@@ -55,8 +55,10 @@ pub struct GemmBlock {
     pub b_depth_stride: i64,
     /// Distance of two panels of 16 columns of B.
     pub b_panel_stride: i64,
-    /// Not 0: continue the chains that C holds.
-    pub accumulate: u64,
+    /// An array of the shape of C whose chains are continued, or null; may be C itself.
+    pub start: *const f32,
+    /// Distance of two rows of what is continued.
+    pub start_row_stride: i64,
     /// A factor for all sums.
     pub scale: FloatSlot,
     /// A factor for each column, or null.
@@ -90,7 +92,8 @@ impl Default for GemmBlock {
             depth: 0,
             b_depth_stride: 0,
             b_panel_stride: 0,
-            accumulate: 0,
+            start: std::ptr::null(),
+            start_row_stride: 0,
             scale: FloatSlot(1.0),
             column_scale: std::ptr::null(),
             column_bias: std::ptr::null(),

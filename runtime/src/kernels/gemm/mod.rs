@@ -27,7 +27,7 @@ per_level! {
     ///
     /// # Safety
     /// The block, and the arrays it points at with the strides and sizes it gives, can be read and C written; nothing
-    /// C covers is read through another pointer, except a residual that is C itself (same pointer and stride).
+    /// C covers is read through another pointer, except a residual or a start that is C itself (same pointer and stride).
     pub(crate) mod gemm_f32 = run::<families>(block: *const GemmBlock);
 }
 

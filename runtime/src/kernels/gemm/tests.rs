@@ -106,7 +106,7 @@ struct Case {
     a: LayoutA,
     b: LayoutB,
     c_padding: usize,
-    accumulate: bool,
+    continues: bool,
     scale: f32,
     column_scale: bool,
     bias: bool,
@@ -141,7 +141,7 @@ fn cases() -> impl Strategy<Value = Case> {
             a,
             b,
             c_padding,
-            accumulate: flags[0],
+            continues: flags[0],
             scale,
             column_scale: flags[1],
             bias: flags[2],
@@ -225,7 +225,7 @@ fn check(case: &Case) {
     for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
         let at = i * c_row_stride + j;
         let residual = if in_place { c.get(at) } else { separate.get(i * columns + j) };
-        let mut x = if case.accumulate { c.get(at) } else { 0.0 };
+        let mut x = if case.continues { c.get(at) } else { 0.0 };
         for (a, b) in a.iter().zip(&b) {
             for k in 0..depth {
                 x = a.get(i * a_row_stride as usize + k * a_depth_stride as usize).mul_add(b.get(b_index(k, j)), x);
@@ -261,7 +261,8 @@ fn check(case: &Case) {
             depth: depth as u64,
             b_depth_stride: b_depth_stride as i64,
             b_panel_stride: b_panel_stride as i64,
-            accumulate: case.accumulate.into(),
+            start: if case.continues { pointer } else { std::ptr::null() },
+            start_row_stride: c_row_stride as i64,
             scale: FloatSlot(case.scale),
             column_scale: column_scale.as_ref().map_or(std::ptr::null(), Guarded::pointer),
             column_bias: bias.as_ref().map_or(std::ptr::null(), Guarded::pointer),
@@ -298,7 +299,7 @@ fn every_tile() {
                 a: LayoutA::RowMajor,
                 b: LayoutB::Packed,
                 c_padding: 1,
-                accumulate: columns % 2 == 0,
+                continues: columns % 2 == 0,
                 scale: 0.5,
                 column_scale: true,
                 bias: true,
@@ -314,6 +315,6 @@ fn every_tile() {
 #[test]
 fn every_field_has_eight_bytes() {
     assert_eq!(size_of::<FloatSlot>(), 8);
-    assert_eq!(size_of::<GemmBlock>(), 21 * 8);
-    assert_eq!(core::mem::offset_of!(GemmBlock, activation_parameters), 19 * 8);
+    assert_eq!(size_of::<GemmBlock>(), 22 * 8);
+    assert_eq!(core::mem::offset_of!(GemmBlock, activation_parameters), 20 * 8);
 }

@@ -116,9 +116,10 @@ unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlo
         let mut sums = [[T::Panel::splat(0.0); PANELS]; ROWS];
         let c = block.c.offset(row as isize * block.c_row_stride as isize + column as isize);
         prefetch::<T::Panel, ROWS, PANELS>(block, row, column);
-        if block.accumulate != 0 {
+        if !block.start.is_null() {
+            let start = block.start.offset(row as isize * block.start_row_stride as isize + column as isize);
             for (r, sums) in sums.iter_mut().enumerate() {
-                *sums = edge.load_row(c.offset(r as isize * block.c_row_stride as isize));
+                *sums = edge.load_row(start.offset(r as isize * block.start_row_stride as isize));
             }
         }
         // Packed panels are padded, so that all of them can be loaded whole.

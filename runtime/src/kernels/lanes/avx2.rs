@@ -234,6 +234,27 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn shift_right<const BITS: u32>(self) -> Self {
+        unsafe {
+            let count = _mm_cvtsi32_si128(BITS as i32);
+            Avx2(
+                _mm256_castsi256_ps(_mm256_srl_epi32(_mm256_castps_si256(self.0), count)),
+                _mm256_castsi256_ps(_mm256_srl_epi32(_mm256_castps_si256(self.1), count)),
+            )
+        }
+    }
+    #[inline(always)]
+    fn look_up(self, table: Self) -> Self {
+        // A permutation looks at three bits; the fourth, moved to the top, says which half of the table is meant.
+        let fourth = self.shift_left::<28>();
+        let half = |numbers: __m256, fourth: __m256| unsafe {
+            let numbers = _mm256_castps_si256(numbers);
+            let (low, high) = (_mm256_permutevar8x32_ps(table.0, numbers), _mm256_permutevar8x32_ps(table.1, numbers));
+            _mm256_blendv_ps(low, high, fourth)
+        };
+        Avx2(half(self.0, fourth.0), half(self.1, fourth.1))
+    }
+    #[inline(always)]
     fn scale(self, exponent: Self) -> Self {
         halves!(scale(self, exponent))
     }

@@ -155,6 +155,14 @@ impl Lanes for Avx512 {
         from_bits(unsafe { _mm512_slli_epi32::<BITS>(bits(self)) })
     }
     #[inline(always)]
+    fn shift_right<const BITS: u32>(self) -> Self {
+        from_bits(unsafe { _mm512_srli_epi32::<BITS>(bits(self)) })
+    }
+    #[inline(always)]
+    fn look_up(self, table: Self) -> Self {
+        Avx512(unsafe { _mm512_permutexvar_ps(bits(self), table.0) })
+    }
+    #[inline(always)]
     fn scale(self, exponent: Self) -> Self {
         Avx512(unsafe { _mm512_scalef_ps(self.0, exponent.0) })
     }

@@ -96,6 +96,10 @@ pub(crate) trait Lanes: Copy {
     fn xor(self, b: Self) -> Self;
     /// The bits of every lane, moved up by `BITS`.
     fn shift_left<const BITS: u32>(self) -> Self;
+    /// The bits of every lane, moved down by `BITS`, zeros following.
+    fn shift_right<const BITS: u32>(self) -> Self;
+    /// Every lane gets that lane of the table whose number is in its lowest four bits.
+    fn look_up(self, table: Self) -> Self;
 
     /// `self * 2^exponent` with one rounding, for an integral exponent in `-252..=252`; where `self` is NaN the exponent
     /// may be too. `self * 2^(exponent / 2)` must be a normal number, or zero, or not finite.

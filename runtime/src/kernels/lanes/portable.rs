@@ -172,6 +172,14 @@ impl Lanes for Portable {
         self.map(|x| f32::from_bits(x.to_bits() << BITS))
     }
     #[inline(always)]
+    fn shift_right<const BITS: u32>(self) -> Self {
+        self.map(|x| f32::from_bits(x.to_bits() >> BITS))
+    }
+    #[inline(always)]
+    fn look_up(self, table: Self) -> Self {
+        self.map(|x| table.0[x.to_bits() as usize % WIDTH])
+    }
+    #[inline(always)]
     fn scale(self, exponent: Self) -> Self {
         // Adding this constant leaves a small integer in the low bits, which a saturating conversion takes longer for.
         const SHIFT: f32 = 12_582_912.0;

@@ -1,0 +1,182 @@
+//! Products with weights of four bits: B holds codes, and a book says which of sixteen numbers a code stands for.
+//!
+//! Codes are looked up a few depths at a time into panels in L1, where the tiles of [`super::gemm`] read them: every element of C
+//! is the same chain as with the numbers themselves, and an eighth of the memory passes by.
+
+mod decode;
+mod pack;
+
+pub use pack::{pack, packed_len};
+
+use super::gemm::{self, Activation, FloatSlot, GemmBlock, GemmItem, Tiles, families};
+use super::lanes::WIDTH;
+use super::level::per_level;
+use decode::{Book, decode};
+use std::mem::MaybeUninit;
+
+/// Numbers that a code may stand for.
+pub const CODES: usize = 16;
+/// Depths whose codes lie in one word.
+pub const DEPTHS: usize = 8;
+
+/// One block of C and all that goes into it, as [`GemmBlock`] says, but for B.
+///
+/// In panels of B, `b` and `b_panel_stride` count words of 32 bits: those of depth `k` and column `j` lie in word
+/// `b + (j / 16) * b_panel_stride + (k / 8) * 16 + j % 16`, at the bits from `k % 8 * 4` on. `b_depth_stride` means nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct BookBlock {
+    /// The product.
+    pub product: GemmBlock,
+    /// Sixteen numbers; or, for every panel, sixteen rows with the number of each of its columns.
+    pub book: *const f32,
+    /// Not 0: every column has numbers of its own.
+    pub by_column: u64,
+}
+
+per_level! {
+    /// [`BookBlock`] says what it computes.
+    ///
+    /// # Safety
+    /// As for [`gemm::gemm_f32`], and the book can be read.
+    pub(crate) mod gemm_book = run::<families>(block: *const BookBlock);
+}
+
+/// Panels times depths that are looked up at a time: half of the smallest first-level cache that is usual.
+const DECODED: usize = 256;
+/// The most rows that pass by what was looked up: tiles of full height, whose sums stay in L1 too.
+const MOST_ROWS: usize = 52;
+/// The most panels of the tiles that many rows have.
+const MOST_PANELS: usize = 2;
+
+/// Memory that is as aligned as vectors are.
+#[repr(C, align(64))]
+struct Aligned<T>(T);
+
+/// # Safety
+/// As for [`gemm_book`].
+#[inline(always)]
+unsafe fn run<T: Tiles>(block: *const BookBlock) {
+    // SAFETY: the caller vouches for the block.
+    let block = unsafe { &*block };
+    let product = &block.product;
+    if product.item_count == 0 || product.depth == 0 {
+        // SAFETY: the caller vouches for the block, and no B is read.
+        return unsafe { gemm::run::<T>(&GemmBlock { item_count: 0, ..*product }) };
+    }
+    let (rows, panels) = (product.rows as usize, (product.columns as usize).div_ceil(WIDTH));
+    let strip = MOST_ROWS / T::TILES.len() * T::TILES.len();
+    for row in (0..rows).step_by(strip) {
+        let height = strip.min(rows - row);
+        let tallest = height.div_ceil(height.div_ceil(T::TILES.len()));
+        let most = T::TILES[tallest - 1].len();
+        let mut panel = 0;
+        while panel < panels {
+            let wide = most.min((panels - panel).ilog2() as usize + 1) - 1;
+            // SAFETY: the rows and panels lie in the block.
+            unsafe { strip_of_panels::<T>(block, (row, height), (panel, wide)) };
+            panel += 1 << wide;
+        }
+    }
+}
+
+/// Some rows of `2^wide` panels.
+///
+/// # Safety
+/// As for [`gemm_book`]; the rows and the first columns of the panels lie in the block.
+#[inline(always)]
+unsafe fn strip_of_panels<T: Tiles>(
+    block: &BookBlock,
+    (row, height): (usize, usize),
+    (panel, wide): (usize, usize),
+) {
+    let product = &block.product;
+    let (width, column, depth) = (1 << wide, panel * WIDTH, product.depth as usize);
+    let chunk = DECODED / width / DEPTHS * DEPTHS;
+    let mut decoded = MaybeUninit::<Aligned<[f32; DECODED * WIDTH]>>::uninit();
+    let mut sums = MaybeUninit::<Aligned<[f32; MOST_ROWS * MOST_PANELS * WIDTH]>>::uninit();
+    let (decoded, sums) = (decoded.as_mut_ptr().cast::<f32>(), sums.as_mut_ptr().cast::<f32>());
+    let sum_stride = (width * WIDTH) as i64;
+    // SAFETY: the strip lies in the block; what was looked up is no more than there is room for, and sums are read where an
+    // earlier part has written them.
+    unsafe {
+        let whole = within(product, row, column);
+        for number in 0..product.item_count as usize {
+            let item = *product.items.add(number);
+            for from in (0..depth).step_by(chunk) {
+                let count = chunk.min(depth - from);
+                let groups = count.div_ceil(DEPTHS);
+                let panel_stride = groups * DEPTHS * WIDTH;
+                for index in 0..width {
+                    let words = item.b.offset((panel + index) as isize * product.b_panel_stride as isize);
+                    let book = Book::<T::Panel>::of(block, panel + index);
+                    decode(words.add(from / DEPTHS * WIDTH), groups, &book, decoded.add(index * panel_stride));
+                }
+                let a = item.a.offset(row as isize * product.a_row_stride as isize);
+                let part = GemmItem { a: a.offset(from as isize * product.a_depth_stride as isize), b: decoded };
+                let (is_first, is_last) = (number == 0 && from == 0, from + count == depth);
+                let last = is_last && number + 1 == product.item_count as usize;
+                let start = if is_first { (whole.start, whole.start_row_stride) } else { (sums.cast_const(), sum_stride) };
+                let end = if last { whole } else { without_epilogue(&whole, sums, sum_stride) };
+                let part = GemmBlock {
+                    rows: height as u64,
+                    items: &part,
+                    item_count: 1,
+                    depth: count as u64,
+                    b_depth_stride: WIDTH as i64,
+                    b_panel_stride: panel_stride as i64,
+                    start: start.0,
+                    start_row_stride: start.1,
+                    ..end
+                };
+                let tiles = height.div_ceil(T::TILES.len());
+                let mut done = 0;
+                for tile in 0..tiles {
+                    let rows = (height - done).div_ceil(tiles - tile);
+                    T::TILES[rows - 1][wide](&part, done, 0);
+                    done += rows;
+                }
+            }
+        }
+    }
+}
+
+/// The part of a block from a row and a column on.
+///
+/// # Safety
+/// They lie in the block.
+#[inline(always)]
+unsafe fn within(block: &GemmBlock, row: usize, column: usize) -> GemmBlock {
+    let place = |stride: i64| row as isize * stride as isize + column as isize;
+    let vector = |vector: *const f32| if vector.is_null() { vector } else { vector.wrapping_add(column) };
+    let array =
+        |array: *const f32, stride: i64| if array.is_null() { array } else { array.wrapping_offset(place(stride)) };
+    GemmBlock {
+        c: block.c.wrapping_offset(place(block.c_row_stride)),
+        columns: block.columns - column as u64,
+        start: array(block.start, block.start_row_stride),
+        column_scale: vector(block.column_scale),
+        column_bias: vector(block.column_bias),
+        residual: array(block.residual, block.residual_row_stride),
+        ..*block
+    }
+}
+
+/// A block that leaves its sums elsewhere, for a later part to continue.
+#[inline(always)]
+fn without_epilogue(block: &GemmBlock, sums: *mut f32, stride: i64) -> GemmBlock {
+    GemmBlock {
+        c: sums,
+        c_row_stride: stride,
+        scale: FloatSlot(1.0),
+        column_scale: std::ptr::null(),
+        column_bias: std::ptr::null(),
+        residual: std::ptr::null(),
+        residual_before_activation: 0,
+        activation: Activation::None as u64,
+        ..*block
+    }
+}
+
+#[cfg(test)]
+mod tests;
