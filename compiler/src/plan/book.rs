@@ -22,8 +22,8 @@ pub struct Coded {
     pub codes: u32,
     /// The buffer of the numbers.
     pub book: u32,
-    /// Whether each column has numbers of its own.
-    pub by_column: bool,
+    /// When each column has numbers of its own, how many at most are used; 0 otherwise.
+    pub by_column: u8,
 }
 
 /// Numbers that occur, as bits, ascending.
@@ -69,15 +69,18 @@ impl Planner<'_> {
 }
 
 impl Matrices<'_> {
-    /// The codes, the book, and whether that is one for each column.
-    fn packed(&self) -> Option<(Tensor, Tensor, bool)> {
+    /// The codes, the book, and how many numbers it has for each column if it has them for each.
+    fn packed(&self) -> Option<(Tensor, Tensor, u8)> {
         let of_columns = self.numbers()?;
         let shared = union(&of_columns);
-        let by_column = shared.is_none();
+        let by_column = match shared {
+            Some(_) => 0,
+            None => of_columns.iter().map(Vec::len).max()? as u8,
+        };
         let numbers = |column: usize| shared.as_ref().unwrap_or(&of_columns[column]);
         let book: Vec<f32> = match by_column {
-            false => (0..CODES).map(|code| number(numbers(0), code)).collect(),
-            true => (0..self.columns.next_multiple_of(PANEL) * CODES)
+            0 => (0..CODES).map(|code| number(numbers(0), code)).collect(),
+            _ => (0..self.columns.next_multiple_of(PANEL) * CODES)
                 .map(|place| (place / (CODES * PANEL) * PANEL + place % PANEL, place / PANEL % CODES))
                 .map(|(column, code)| if column < self.columns { number(numbers(column), code) } else { 0. })
                 .collect(),

@@ -309,7 +309,7 @@ impl Machine<'_> {
             let word = (column / 16 * ((depth + 7) / 8) + k / 8) * 16 + column % 16;
             let (buffer, bit) = self.place(access)?;
             let code = read_bits(&self.memory[buffer], ElementType::U4, bit + word as usize * 32 + k as usize % 8 * 4);
-            let entry = if by_column { (column / 16 * 16 + code as i64) * 16 + column % 16 } else { code as i64 };
+            let entry = if by_column > 0 { (column / 16 * 16 + code as i64) * 16 + column % 16 } else { code as i64 };
             let (buffer, bit) = self.place(&self.kernel.accesses[book as usize])?;
             let bit = bit + entry as usize * 32;
             return Ok(number(ElementType::F32, read_bits(&self.memory[buffer], ElementType::F32, bit)));

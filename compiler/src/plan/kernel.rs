@@ -356,8 +356,8 @@ pub enum RightOperand {
         codes: u32,
         /// The numbers.
         book: u32,
-        /// Whether each column has numbers of its own.
-        by_column: bool,
+        /// When each column has numbers of its own, how many at most are used; 0 otherwise.
+        by_column: u8,
     },
     /// As it lies in memory: affine in batch, taps, depth and columns. The code generator reads it in place when its
     /// columns are contiguous, else packs it into scratch.

@@ -121,7 +121,7 @@ impl Display for Kernel {
                     RightOperand::Packed(_) => writeln!(f, "    {a} times packed {b}")?,
                     RightOperand::Strided(_) => writeln!(f, "    {a} times {b}")?,
                     RightOperand::Coded { book, by_column, .. } => {
-                        let columns = if by_column { " of each column" } else { "" };
+                        let columns = if by_column > 0 { " of each column" } else { "" };
                         writeln!(f, "    {a} times codes {b} in the book {}{columns}", self.access(book))?;
                     }
                 }

@@ -42,12 +42,12 @@ enum Right {
     InPlace,
     /// With columns far apart.
     Apart,
-    /// As codes, and whether each column has numbers of its own.
-    Coded(bool),
+    /// As codes, and how many numbers each column has if it has its own.
+    Coded(u8),
 }
 
 const RIGHTS: [Right; 5] =
-    [Right::Packed, Right::InPlace, Right::Apart, Right::Coded(false), Right::Coded(true)];
+    [Right::Packed, Right::InPlace, Right::Apart, Right::Coded(0), Right::Coded(16)];
 
 /// A product `[batch, rows, columns]` over `[taps, depth]`.
 #[derive(Clone, Copy, Debug)]

@@ -38,7 +38,7 @@ enum Right {
     /// Panels of codes, and the access to what they stand for.
     Coded {
         book: u32,
-        by_column: bool,
+        by_column: u8,
     },
     /// Rows with contiguous columns, in place.
     InPlace,
@@ -272,7 +272,7 @@ impl<'g> Plan<'g> {
         if let Right::Coded { book, by_column } = self.right {
             let start = emitter.address_of(book, &[]);
             // Sixteen numbers a column.
-            let bytes = if by_column { 4 * CODES as i64 } else { 0 };
+            let bytes = if by_column > 0 { 4 * CODES as i64 } else { 0 };
             let ahead = emitter.builder.ins().imul_imm_s(columns.0, bytes);
             let place = emitter.builder.ins().iadd(start, ahead);
             self.field(emitter, memory, offset_of!(BookBlock, book), place);

@@ -30,7 +30,7 @@ pub struct BookBlock {
     pub product: GemmBlock,
     /// Sixteen numbers; or, for every panel, sixteen rows with the number of each of its columns.
     pub book: *const f32,
-    /// Not 0: every column has numbers of its own.
+    /// When every column has numbers of its own, how many at most are used; 0 otherwise.
     pub by_column: u64,
 }
 
@@ -44,8 +44,8 @@ per_level! {
 
 /// Panels times depths that are looked up at a time: half of the smallest first-level cache that is usual.
 const DECODED: usize = 256;
-/// The most rows that pass by what was looked up: tiles of full height, whose sums stay in L1 too.
-const MOST_ROWS: usize = 52;
+/// The most rows that pass by what was looked up, whose sums stay in L1 too: those of a block that code generation makes.
+const MOST_ROWS: usize = 130;
 /// The most panels of the tiles that many rows have.
 const MOST_PANELS: usize = 2;
 
@@ -65,7 +65,7 @@ unsafe fn run<T: Tiles>(block: *const BookBlock) {
         return unsafe { gemm::run::<T>(&GemmBlock { item_count: 0, ..*product }) };
     }
     let (rows, panels) = (product.rows as usize, (product.columns as usize).div_ceil(WIDTH));
-    let strip = MOST_ROWS / T::TILES.len() * T::TILES.len();
+    let strip = rows.div_ceil(rows.div_ceil(MOST_ROWS).max(1)).max(1);
     for row in (0..rows).step_by(strip) {
         let height = strip.min(rows - row);
         let tallest = height.div_ceil(height.div_ceil(T::TILES.len()));
