@@ -78,6 +78,7 @@ pub struct Compiler {
     keep_as_written: bool,
     level: Option<Level>,
     fuel: Option<usize>,
+    without: Vec<String>,
     explain: bool,
     extraction: rewrite::Extraction,
     budget: Option<budget::Budget>,
@@ -155,6 +156,13 @@ impl Compiler {
     #[must_use]
     pub fn fuel(mut self, applications: usize) -> Self {
         self.fuel = Some(applications);
+        self
+    }
+
+    /// Leaves out a rule, by the name that `strang rules` and receipts call it.
+    #[must_use]
+    pub fn without(mut self, rule: impl Into<String>) -> Self {
+        self.without.push(rule.into());
         self
     }
 
@@ -241,6 +249,7 @@ impl Compiler {
         let level = self.level.map_or_else(Level::detect, Ok)?;
         let mut options = rewrite::RewriteOptions::for_level(level);
         options.fuel = self.fuel.unwrap_or(options.fuel);
+        options.without.clone_from(&self.without);
         options.explain = self.explain;
         options.extraction = self.extraction;
         Ok(options)

@@ -2,11 +2,12 @@
 
 use proptest::prelude::*;
 use strang_compiler::quantise::{
-    Granularity, QuantiseError, Scheme, cluster::boundaries, codes::Coding, quantise, split::Split,
+    Granularity, QuantiseError, Scheme, Splitting, cluster::boundaries, codes::Coding, quantise, split::Split,
 };
+use strang_compiler::rewrite::evaluate::evaluate;
 use strang_ir::{
-    Module, Tensor,
-    interpret::{Arithmetic, interpret},
+    Bindings, FunctionId, Module, Op, Tensor,
+    interpret::{Arithmetic, interpret, interpret_node},
     random::random_tensor,
     text,
 };
@@ -112,7 +113,10 @@ fn @net(%x: f32[b, m]) -> f32[b, m] {
   return %y
 }
 ";
-    let mut module = text::parse(source, "net").unwrap();
+    with_weights(text::parse(source, "net").unwrap())
+}
+
+fn with_weights(mut module: Module) -> Module {
     for (number, parameter) in module.parameters.iter_mut().enumerate() {
         let shape: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
         parameter.data = Some(random_tensor(parameter.element, &shape, false, number as u64));
@@ -121,7 +125,8 @@ fn @net(%x: f32[b, m]) -> f32[b, m] {
 }
 
 fn scheme(bits: u32, granularity: Granularity, split: bool) -> Scheme {
-    Scheme { bits, affine: false, granularity, split }
+    let splitting = if split { Splitting::Joined } else { Splitting::Whole };
+    Scheme { bits, affine: false, granularity, splitting }
 }
 
 #[test]
@@ -160,4 +165,101 @@ fn what_has_no_codes_is_refused() {
     module.parameters[1].data = Tensor::from_slice(&[24, 40], &data).ok();
     let refused = quantise(&module, &scheme(4, Granularity::Tensor, true));
     assert_eq!(refused, Err(QuantiseError::NotFinite { layer: "%y".into() }));
+}
+
+fn network_with_biases() -> Module {
+    let source = "ncd 0.1 \"net\"
+axis b = 4   axis m = 40   axis n = 24
+param @w: f32[m, n]   param @c: f32[n]   param @v: f32[n, m]   param @d: f32[m]
+fn @net(%x: f32[b, m]) -> f32[b, m] {
+  %p = dot %x[b, {m}], @w[{m}, n] -> [b, n]
+  %q = map $0 + $1 : %p[b, n], @c[n] -> [b, n]
+  %r = map tanh : %q[b, n] -> [b, n]
+  %s = dot %r[b, {n}], @v[{n}, m] -> [b, m]
+  %y = map $0 + $1 : %s[b, m], @d[m] -> [b, m]
+  return %y
+}
+";
+    with_weights(text::parse(source, "net").unwrap())
+}
+
+/// The numbers that weights become are those of their codes, in whichever form: three layers add up to one.
+#[test]
+fn forms_compute_the_same() {
+    let module = network_with_biases();
+    let input = vec![random_tensor(strang_ir::ElementType::F32, &[4, 40], false, 9)];
+    let result = |module: &Module| interpret(module, &input, Arithmetic::Wide).unwrap()[0].to_f64();
+    for granularity in [Granularity::Tensor, Granularity::Channel, Granularity::Group(8)] {
+        for bits in [2, 8] {
+            let of = |splitting| Scheme { bits, affine: true, granularity, splitting };
+            let (joined, reports) = quantise(&module, &of(Splitting::Joined)).unwrap();
+            assert_eq!(reports.iter().map(|report| report.weights).collect::<Vec<_>>(), [960 + 24, 960 + 40]);
+            let (layers, same_reports) = quantise(&module, &of(Splitting::Layers)).unwrap();
+            assert_eq!(reports, same_reports);
+            let products = |module: &Module| {
+                module.entry().graph.node_weights().filter(|node| matches!(node.op, strang_ir::Op::Dot { .. })).count()
+            };
+            assert_eq!((products(&joined), products(&layers)), (2, 6));
+            let (one, three, exact) = (result(&joined), result(&layers), result(&module));
+            for ((one, three), exact) in one.iter().zip(&three).zip(&exact) {
+                assert!((one - three).abs() < 1e-9, "{one} and {three} with {bits} bits by {granularity:?}");
+                assert!(bits < 8 || (one - exact).abs() < 0.1, "{one} instead of {exact} by {granularity:?}");
+            }
+            for module in [&joined, &layers] {
+                let again = text::parse(&text::print(module), "again").unwrap();
+                assert_eq!(text::print(&again), text::print(module));
+            }
+        }
+    }
+}
+
+/// What a circuit computes with codes is what it computes with weights rounded beforehand.
+#[test]
+fn codes_stand_for_rounded_weights() {
+    let module = network();
+    let weights =
+        |module: &Module, number: usize| module.parameters[number].data.as_ref().unwrap().to_vec::<f32>().unwrap();
+    let (joined, _) = quantise(&module, &scheme(2, Granularity::Tensor, true)).unwrap();
+    let mut rounded = module.clone();
+    for number in 0..2 {
+        let values = weights(&module, number);
+        let shape = rounded.parameters[number].data.as_ref().unwrap().shape().to_vec();
+        let values = Split::new(&values, 2).rounded(&values);
+        rounded.parameters[number].data = Tensor::from_slice(&shape, &values).ok();
+    }
+    let input = vec![random_tensor(strang_ir::ElementType::F32, &[4, 40], false, 9)];
+    let result = |module: &Module| interpret(module, &input, Arithmetic::Typed).unwrap()[0].to_vec::<f32>().unwrap();
+    assert_eq!(result(&joined), result(&rounded));
+}
+
+/// Lookups that are made when a model is compiled give what the interpreter gives.
+#[test]
+fn lookups_are_evaluated_right() {
+    for (granularity, fast) in
+        [(Granularity::Tensor, true), (Granularity::Channel, true), (Granularity::Group(8), false)]
+    {
+        for bits in [2, 8] {
+            let (module, _) = quantise(&network(), &scheme(bits, granularity, true)).unwrap();
+            let gathers = |node: &petgraph::stable_graph::NodeIndex| module.entry().graph[*node].op == Op::Gather;
+            let found: Vec<_> = module.entry().order().into_iter().filter(gathers).collect();
+            assert_eq!(found.len(), 2);
+            for node in found {
+                let operands: Vec<Tensor> = module
+                    .entry()
+                    .operands(node)
+                    .into_iter()
+                    .map(|value| match module.entry().graph[value.node].op {
+                        Op::Param(number) => module.parameters[number as usize].data.clone().unwrap(),
+                        _ => panic!("codes and books are parameters"),
+                    })
+                    .collect();
+                let expected =
+                    interpret_node(&module, FunctionId(0), node, &operands, &Bindings::new(), Arithmetic::Typed)
+                        .unwrap();
+                let evaluated = evaluate(&module.entry().graph[node], &operands);
+                assert_eq!(evaluated.is_some(), fast, "{granularity:?}");
+                assert!(evaluated.is_none_or(|evaluated| evaluated.bytes() == expected[0].bytes()));
+            }
+        }
+    }
 }

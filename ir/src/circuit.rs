@@ -470,4 +470,12 @@ impl Module {
         self.parameters.push(parameter);
         self.parameters.len() as u32 - 1
     }
+
+    /// Adds a parameter, underscores after its name if another has that name; says its position, and how it was added.
+    pub fn add_fresh_parameter(&mut self, mut parameter: Parameter) -> (u32, Parameter) {
+        while self.parameters.iter().any(|other| other.name == parameter.name) {
+            parameter.name = format!("{}_", parameter.name).into();
+        }
+        (self.add_parameter(parameter.clone()), parameter)
+    }
 }

@@ -89,12 +89,16 @@ struct ModelArguments {
     /// Stop rewriting after so many applications of rules (`strang bisect` says of which)
     #[arg(long, value_name = "N")]
     fuel: Option<usize>,
+    /// Leave out a rule of rewriting (`strang rules` lists them); may be given several times
+    #[arg(long, value_name = "RULE")]
+    without: Vec<String>,
 }
 
 impl ModelArguments {
     fn compiler(&self) -> strang::Compiler {
         let start = strang::Compiler::new();
         let start = self.fuel.map_or(start.clone(), |applications| start.fuel(applications));
+        let start = self.without.iter().fold(start, |compiler, rule| compiler.without(rule));
         self.dimensions.iter().fold(start, |compiler, (name, size)| compiler.dimension(name, *size))
     }
 }

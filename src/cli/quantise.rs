@@ -4,15 +4,16 @@ use super::{ModelArguments, output::showln, report, show::bytes_text};
 use miette::Result;
 use std::path::PathBuf;
 use strang::{
-    compiler::quantise::{Granularity, Scheme, quantise},
+    compiler::quantise::{Granularity, Scheme, Splitting, quantise},
     save::save,
 };
 
 /// Round the weights of a model to codes of few bits, plainly or split into three clusters
 ///
 /// With --split every layer's weights are divided by k-means into a lower, a middle and an upper part, each with codes of its own
-/// (SplitQuant): cluster and code are one index, of 4 bits where codes have 2. The model that is written computes in floats with what the
-/// codes stand for: it shows what few bits do to results. The table says how many bytes the codes take.
+/// (SplitQuant): cluster and code are one index, of 4 bits where codes have 2. Biases are rounded likewise. The model that is written has
+/// codes, in bytes, and the books they are looked up in; compiled, weights with up to 16 different numbers take 4 bits each and are
+/// looked up while they are multiplied. The table says how many bytes the codes take.
 ///
 /// Examples:
 ///   strang quantise model.onnx --bits 2 --split -o split.ncd
@@ -28,6 +29,9 @@ pub struct Quantise {
     /// Split weights into a lower, a middle and an upper part
     #[arg(long)]
     split: bool,
+    /// Write the parts of a split as three layers whose results add up; compiling joins them again
+    #[arg(long, requires = "split")]
+    layers: bool,
     /// Codes around a zero point, instead of around 0; parts of a split always are
     #[arg(long)]
     affine: bool,
@@ -51,8 +55,13 @@ impl Quantise {
     /// Does it.
     pub fn execute(self) -> Result<()> {
         let module = super::load_with_progress(&self.model)?;
-        let Quantise { bits, split, affine, granularity, .. } = self;
-        let scheme = Scheme { bits, affine, granularity, split };
+        let Quantise { bits, split, layers, affine, granularity, .. } = self;
+        let splitting = match (split, layers) {
+            (false, _) => Splitting::Whole,
+            (true, false) => Splitting::Joined,
+            (true, true) => Splitting::Layers,
+        };
+        let scheme = Scheme { bits, affine, granularity, splitting };
         let (quantised, reports) = quantise(&module, &scheme).map_err(report)?;
         save(&quantised, &self.output).map_err(report)?;
         showln!("{:>10} {:>10} {:>8}  layer", "f32", "codes", "error");

@@ -3,29 +3,87 @@
 use std::path::Path;
 use strang::{
     Compiler,
-    compiler::quantise::{Granularity, Scheme, quantise},
+    compiler::{
+        plan::kernel::{Body, PlanStep, RightOperand},
+        quantise::{Granularity, Scheme, Splitting, quantise},
+    },
+    ir::Module,
     npy,
 };
 
-/// How many of the 360 held-out images are read right with weights of a scheme.
-fn right(bits: u32, split: bool) -> usize {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits");
-    let module = Compiler::new().load(folder.join("digits.onnx")).unwrap();
-    let images = npy::read(&folder.join("inputs/input_0.npy"), None).unwrap();
+fn load(example: &str) -> Module {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example);
+    Compiler::new().load(folder.join(format!("{example}.onnx"))).unwrap()
+}
+
+fn digits() -> Module {
+    load("digits")
+}
+
+/// How many held-out inputs of an example are read right, and how many there are, with weights of a scheme.
+fn right(example: &str, bits: u32, splitting: Splitting) -> (usize, usize) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example);
+    let inputs = npy::read(&folder.join("inputs/input_0.npy"), None).unwrap();
     let labels = npy::read(&folder.join("labels.npy"), None).unwrap().to_vec::<i64>().unwrap();
-    let scheme = Scheme { bits, affine: false, granularity: Granularity::Tensor, split };
-    let (quantised, layers) = quantise(&module, &scheme).unwrap();
-    assert_eq!(layers.len(), 25);
-    let outputs = Compiler::new().compile(quantised).unwrap().executable.run(&[images]).unwrap();
+    let scheme = Scheme { bits, affine: false, granularity: Granularity::Tensor, splitting };
+    let (quantised, layers) = quantise(&load(example), &scheme).unwrap();
+    assert!(layers.len() > 12);
+    let outputs = Compiler::new().compile(quantised).unwrap().executable.run(&[inputs]).unwrap();
     let logits = outputs[0].as_slice::<f32>().unwrap();
-    let best = |row: &[f32]| (0..10).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as i64;
-    logits.chunks(10).map(best).zip(labels).filter(|(read, label)| read == label).count()
+    let classes = logits.len() / labels.len();
+    let best = |row: &[f32]| (0..classes).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as i64;
+    let found = logits.chunks(classes).map(best).zip(&labels).filter(|(read, label)| read == *label).count();
+    (found, labels.len())
 }
 
 #[test]
 fn a_split_recovers_what_two_bits_lose() {
-    let (plain, split) = (right(2, false), right(2, true));
-    assert!(plain < 180, "{plain}");
-    assert!(split > 340, "{split}");
-    assert!(right(8, false) > 350);
+    for example in ["digits", "emotions"] {
+        let [plain, split] = [Splitting::Whole, Splitting::Joined].map(|splitting| right(example, 2, splitting));
+        assert!(4 * plain.0 < 3 * plain.1, "{example}: {plain:?}");
+        assert!(20 * split.0 > 19 * split.1, "{example}: {split:?}");
+        let eight = right(example, 8, Splitting::Whole);
+        assert!(100 * eight.0 > 98 * eight.1, "{example}: {eight:?}");
+    }
+    assert_eq!(right("digits", 2, Splitting::Layers), right("digits", 2, Splitting::Joined));
+}
+
+/// How many products of a compiled circuit read codes, and how many there are.
+fn products(compiler: &Compiler, module: Module) -> (usize, usize) {
+    let plan = compiler.plan(module).unwrap().plan;
+    let gemms: Vec<_> = plan
+        .body
+        .iter()
+        .filter_map(|step| match step {
+            PlanStep::Kernel(kernel) => match &kernel.body {
+                Body::Gemm(gemm) => Some(gemm),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect();
+    (gemms.iter().filter(|gemm| matches!(gemm.b, RightOperand::Coded { .. })).count(), gemms.len())
+}
+
+#[test]
+fn three_layers_become_one_that_reads_codes() {
+    for granularity in [Granularity::Tensor, Granularity::Channel] {
+        let form =
+            |splitting| quantise(&digits(), &Scheme { bits: 2, affine: false, granularity, splitting }).unwrap().0;
+        let joined = products(&Compiler::new(), form(Splitting::Joined));
+        let layers = products(&Compiler::new(), form(Splitting::Layers));
+        // All but the patches and the classes, which have fewer weights.
+        assert!(joined.0 + 2 >= joined.1 && joined.0 > 12, "{joined:?} by {granularity:?}");
+        assert!(layers.0 + 2 >= layers.1 && layers.0 > 12 && layers.1 <= 26, "{layers:?} by {granularity:?}");
+    }
+    let rules = ["sum-of-products-of-one-input", "sum-of-two-products", "merge-parallel-products"];
+    let apart = rules.iter().fold(Compiler::new(), |compiler, rule| compiler.without(*rule));
+    let scheme = Scheme { bits: 2, affine: false, granularity: Granularity::Tensor, splitting: Splitting::Layers };
+    assert!(products(&apart, quantise(&digits(), &scheme).unwrap().0).1 >= 70);
+}
+
+#[test]
+fn rules_that_are_left_out_exist() {
+    let refused = Compiler::new().without("sum-of-everything").plan(digits()).err().unwrap();
+    assert_eq!(refused.to_string(), "there is no rule `sum-of-everything`; `strang rules` lists them");
 }

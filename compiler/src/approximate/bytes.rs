@@ -186,9 +186,6 @@ fn weights(module: &mut Module, product: &Product) -> Option<Value> {
 fn add(module: &mut Module, old: &Parameter, suffix: &str, axes: Vec<Axis>, data: Tensor) -> Value {
     let mut new = Parameter { axes, element: data.element(), ..old.clone() }.with_data(data);
     new.name = format!("{}_{suffix}", old.name).into();
-    while module.parameters.iter().any(|other| other.name == new.name) {
-        new.name = format!("{}_{suffix}", new.name).into();
-    }
-    let number = module.add_parameter(new.clone());
+    let (number, new) = module.add_fresh_parameter(new);
     module.functions[0].add_param(number, &new).into()
 }

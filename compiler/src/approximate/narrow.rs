@@ -176,10 +176,7 @@ impl Narrowing {
                     let Some(data) = old.data.as_ref().and_then(|data| kept(data, *axis, &self.kept)) else { continue };
                     let mut new = old.clone().with_data(data);
                     new.axes[*axis] = Axis::new(new.axes[*axis].name.clone(), size.clone());
-                    while module.parameters.iter().any(|other| other.name == new.name) {
-                        new.name = format!("{}_narrow", new.name).into();
-                    }
-                    let number = module.add_parameter(new.clone());
+                    let (number, new) = module.add_fresh_parameter(new);
                     module.functions[0].add_param(number, &new).into()
                 }
             };

@@ -108,7 +108,8 @@ impl Matrices<'_> {
 
     /// What occurs in each column; `None` as soon as that is too much.
     fn numbers(&self) -> Option<Vec<Numbers>> {
-        let last = self.starts.iter().max()? + (self.depth - 1) * self.strides[0] + (self.columns - 1) * self.strides[1];
+        let last =
+            self.starts.iter().max()? + (self.depth - 1) * self.strides[0] + (self.columns - 1) * self.strides[1];
         if last >= self.values.len() {
             return None;
         }

@@ -368,9 +368,9 @@ impl RightOperand {
     /// The access whose address batch and taps move.
     pub fn access(&self) -> u32 {
         match self {
-            RightOperand::Packed(access) | RightOperand::Coded { codes: access, .. } | RightOperand::Strided(access) => {
-                *access
-            }
+            RightOperand::Packed(access)
+            | RightOperand::Coded { codes: access, .. }
+            | RightOperand::Strided(access) => *access,
         }
     }
 }

@@ -5,14 +5,16 @@
 //! | `cluster` | k-means of numbers |
 //! | `codes` | numbers as codes with a scale and a zero point |
 //! | `split` | a lower, a middle and an upper part, each with its own codes |
-//! | `weights` | the weights of a circuit |
+//! | `weights` | the weights and biases of a circuit, and their codes |
+//! | `form` | what takes their place |
 
 pub mod cluster;
 pub mod codes;
+mod form;
 pub mod split;
 mod weights;
 
-pub use weights::quantise;
+pub use form::quantise;
 pub(crate) use weights::weights as layer_weights;
 
 /// How weights become codes.
@@ -24,8 +26,19 @@ pub struct Scheme {
     pub affine: bool,
     /// Which weights share a scale.
     pub granularity: Granularity,
-    /// Whether weights are split into clusters first. Parts are always affine, with an exact zero.
-    pub split: bool,
+    /// Whether weights are split into clusters first.
+    pub splitting: Splitting,
+}
+
+/// Whether weights are split into clusters, whose codes are always affine, with an exact zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Splitting {
+    /// They are not.
+    Whole,
+    /// They are; cluster and code of a weight are one index into a book.
+    Joined,
+    /// They are; a layer becomes three, one for each cluster, whose results add up.
+    Layers,
 }
 
 /// Which weights share a scale.
@@ -44,11 +57,11 @@ pub enum Granularity {
 pub struct Quantised {
     /// The user's layer.
     pub layer: String,
-    /// How many weights it has.
+    /// How many weights it has, its bias included.
     pub weights: usize,
     /// The bits that codes, clusters, scales and zero points take.
     pub bits: usize,
-    /// The root mean square of the error relative to that of the weights.
+    /// The root mean square of the error relative to that of the weights, without the bias.
     pub error: f64,
 }
 

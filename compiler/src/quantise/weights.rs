@@ -1,60 +1,13 @@
-//! The weights of a circuit's products and convolutions, rounded to codes.
+//! The weights and biases of a circuit's products and convolutions, and the codes that they get.
 
-use super::{Granularity, QuantiseError, Quantised, Scheme, codes::Coding, split::Split};
-use crate::plan::layer_of;
+use super::{Granularity, Scheme, Splitting, codes::Coding, split::Split};
 use petgraph::stable_graph::NodeIndex;
 use rayon::prelude::*;
-use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
-use strang_ir::{ElementType, Function, Module, Op, Tensor, Value};
+use strang_ir::{ElementType, Function, IndexExpr, Module, Op, ScalarExpr, Size, scalar::Binary};
 
 /// Layers with fewer weights stay as they are.
 const FEWEST: usize = 512;
-
-/// Rounds the f32 weights of every product of the entry to codes of a scheme. The circuit computes with what the codes stand for;
-/// the reports say how many bits they take.
-///
-/// # Errors
-/// A scheme that is none, or weights that are not finite.
-pub fn quantise(module: &Module, scheme: &Scheme) -> Result<(Module, Vec<Quantised>), QuantiseError> {
-    if ![2, 3, 4, 8].contains(&scheme.bits) {
-        return Err(QuantiseError::Bits(scheme.bits));
-    }
-    if scheme.granularity == Granularity::Group(0) {
-        return Err(QuantiseError::Group);
-    }
-    let mut module = module.clone();
-    let mut reports = Vec::new();
-    let mut known: FxHashMap<(u32, Vec<usize>), Value> = FxHashMap::default();
-    for node in module.entry().order() {
-        let Some((slot, number, groups)) = weights(&module, module.entry(), node, scheme.granularity) else { continue };
-        let layer = layer_of(&module.entry().graph[node]);
-        let key = (number, groups.clone());
-        let value = match known.get(&key) {
-            Some(value) => *value,
-            None => {
-                let mut parameter = module.parameters[number as usize].clone();
-                let Some(data) = parameter.data.as_ref().and_then(|data| data.to_vec::<f32>().ok()) else { continue };
-                if !data.iter().all(|value| value.is_finite()) {
-                    return Err(QuantiseError::NotFinite { layer });
-                }
-                let (rounded, bits) = rounded(&data, &groups, scheme);
-                reports.push(Quantised { layer, weights: data.len(), bits, error: error(&data, &rounded) });
-                let shape = parameter.data.as_ref().map_or(Vec::new(), |data| data.shape().to_vec());
-                parameter.data = Tensor::from_slice(&shape, &rounded).ok();
-                while module.parameters.iter().any(|other| other.name == parameter.name) {
-                    parameter.name = format!("{}_quantised", parameter.name).into();
-                }
-                let number = module.add_parameter(parameter.clone());
-                module.functions[0].add_param(number, &parameter).into()
-            }
-        };
-        known.insert(key, value);
-        module.functions[0].set_operand(node, slot, value);
-    }
-    module.functions[0].remove_dead();
-    Ok((module, reports))
-}
 
 /// The slot and the number of a product's weights, and to which group each weight belongs.
 pub(crate) fn weights(
@@ -75,72 +28,198 @@ pub(crate) fn weights(
         if parameter.element != ElementType::F32 || data.count() < FEWEST || !sums {
             return None;
         }
-        Some((slot as u32, number, groups(data.shape(), &variables, &contracted, granularity)))
+        Some((slot as u32, number, Grouping::new(data.shape(), &variables, &contracted, granularity).of_all()))
     })
 }
 
-/// The group of every weight: by its position along the axes of output channels and, in groups, along those of the sum.
-fn groups(shape: &[usize], variables: &[u32], contracted: &[u32], granularity: Granularity) -> Vec<usize> {
-    let count: usize = shape.iter().product();
-    let sum: usize =
-        (0..shape.len()).filter(|axis| contracted.contains(&variables[*axis])).map(|axis| shape[axis]).product();
-    (0..count)
-        .map(|position| {
-            let (mut channel, mut term, mut rest, mut inner) = (0, 0, position, count);
-            for (axis, size) in shape.iter().enumerate() {
-                inner /= size;
-                let at = rest / inner;
-                rest %= inner;
-                let place = if contracted.contains(&variables[axis]) { &mut term } else { &mut channel };
-                *place = *place * size + at;
-            }
-            match granularity {
-                Granularity::Tensor => 0,
-                Granularity::Channel => channel,
-                Granularity::Group(size) => channel * sum.div_ceil(size) + term / size,
-            }
-        })
-        .collect()
-}
-
-/// What weights become, and the bits that their codes take.
-fn rounded(data: &[f32], groups: &[usize], scheme: &Scheme) -> (Vec<f32>, usize) {
-    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    groups.iter().enumerate().for_each(|(position, group)| members.entry(*group).or_default().push(position));
-    let members: Vec<Vec<usize>> = members.into_values().collect();
-    // A scale takes 32 bits, a zero point as many as a code.
-    let coding_bits = |affine: bool| 32 + if affine { scheme.bits as usize } else { 0 };
-    let of_group = |positions: &Vec<usize>| {
-        let values: Vec<f32> = positions.iter().map(|position| data[*position]).collect();
-        let codes = values.len() * scheme.bits as usize;
-        if scheme.split {
-            let split = Split::new(&values, scheme.bits);
-            // The cluster and the code of a weight are one index.
-            let indices = split.codings.len() << scheme.bits;
-            let index = indices.next_power_of_two().trailing_zeros() as usize;
-            (split.rounded(&values), values.len() * index + split.codings.len() * coding_bits(true))
-        } else {
-            let own = values.iter().copied();
-            let coding = match scheme.affine {
-                true => Coding::affine(own, scheme.bits),
-                false => Coding::symmetric(own, scheme.bits),
-            };
-            (values.iter().map(|value| coding.rounded(*value)).collect(), codes + coding_bits(scheme.affine))
-        }
-    };
-    let results: Vec<(Vec<f32>, usize)> = members.par_iter().map(of_group).collect();
-    let mut rounded = vec![0.; data.len()];
-    let mut bits = 0;
-    for (positions, (values, own)) in members.iter().zip(results) {
-        bits += own;
-        positions.iter().zip(values).for_each(|(position, value)| rounded[*position] = value);
+/// The sum that adds a bias to a product and nothing else, its slot for the bias, and the bias.
+pub fn bias(module: &Module, function: &Function, product: NodeIndex) -> Option<(NodeIndex, u32, u32)> {
+    let [(sum, slot)] = function.readers(product.into())[..] else { return None };
+    let [first, second] = function.operands(sum)[..] else { return None };
+    let [a, b] = [ScalarExpr::Operand(0), ScalarExpr::Operand(1)];
+    let sums = [ScalarExpr::binary(Binary::Add, a.clone(), b.clone()), ScalarExpr::binary(Binary::Add, b, a)];
+    let is_sum = matches!(&function.graph[sum].op, Op::Map(expression) if sums.contains(expression));
+    if !is_sum || function.outputs.contains(&product.into()) {
+        return None;
     }
-    (rounded, bits)
+    let other = if slot == 0 { second } else { first };
+    let Op::Param(number) = function.graph[other.node].op else { return None };
+    let parameter = &module.parameters[number as usize];
+    let is_vector = parameter.element == ElementType::F32 && parameter.axes.len() == 1 && parameter.data.is_some();
+    is_vector.then_some((sum, 1 - slot, number))
 }
 
-fn error(data: &[f32], rounded: &[f32]) -> f64 {
-    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-    let whole = squares(&mut data.iter().map(|value| f64::from(*value)));
-    let lost = squares(&mut data.iter().zip(rounded).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    if whole > 0. { (lost / whole).sqrt() } else { 0. }
+/// Which weights share a book.
+#[derive(Clone, Debug)]
+pub struct Grouping {
+    shape: Vec<usize>,
+    /// For every axis how far positions along it are apart: in channels, and in terms of the sum.
+    strides: Vec<(usize, usize)>,
+    granularity: Granularity,
+    channels: usize,
+    terms: usize,
+}
+
+impl Grouping {
+    /// By the position along the axes of output channels and, in groups, along those of the sum.
+    pub fn new(shape: &[usize], variables: &[u32], contracted: &[u32], granularity: Granularity) -> Self {
+        let (mut channels, mut terms) = (1, 1);
+        let mut strides = Vec::new();
+        for (size, variable) in shape.iter().zip(variables).rev() {
+            if contracted.contains(variable) {
+                strides.push((0, terms));
+                terms *= size;
+            } else {
+                strides.push((channels, 0));
+                channels *= size;
+            }
+        }
+        strides.reverse();
+        Grouping { shape: shape.to_vec(), strides, granularity, channels, terms }
+    }
+
+    /// All of a vector.
+    pub fn whole(length: usize) -> Self {
+        Grouping::new(&[length], &[0], &[], Granularity::Tensor)
+    }
+
+    /// How many groups there are.
+    pub fn count(&self) -> usize {
+        match self.granularity {
+            Granularity::Tensor => 1,
+            Granularity::Channel => self.channels,
+            Granularity::Group(size) => self.channels * self.terms.div_ceil(size),
+        }
+    }
+
+    /// The group of every weight.
+    fn of_all(&self) -> Vec<usize> {
+        let count: usize = self.shape.iter().product();
+        (0..count)
+            .map(|position| {
+                let (mut channel, mut term, mut rest) = (0, 0, position);
+                for (size, (of_channels, of_terms)) in self.shape.iter().zip(&self.strides).rev() {
+                    channel += rest % size * of_channels;
+                    term += rest % size * of_terms;
+                    rest /= size;
+                }
+                match self.granularity {
+                    Granularity::Tensor => 0,
+                    Granularity::Channel => channel,
+                    Granularity::Group(size) => channel * self.terms.div_ceil(size) + term / size,
+                }
+            })
+            .collect()
+    }
+
+    /// The group at a position of variables that run over the axes.
+    pub fn expression(&self) -> IndexExpr {
+        let sum = |stride: fn(&(usize, usize)) -> usize| {
+            let strides = self.strides.iter().map(stride).enumerate();
+            strides.fold(IndexExpr::constant(0), |sum, (axis, stride)| {
+                sum.plus(&IndexExpr::variable(axis as u32).times(&Size::from(stride as i64)))
+            })
+        };
+        let (channel, term) = (sum(|stride| stride.0), sum(|stride| stride.1));
+        match self.granularity {
+            Granularity::Tensor => IndexExpr::constant(0),
+            Granularity::Channel => channel,
+            Granularity::Group(size) => {
+                let groups = Size::from(self.terms.div_ceil(size) as i64);
+                let size_of = |variable: u32| Size::from(self.shape[variable as usize] as i64);
+                channel.times(&groups).plus(&term.floor_div(&Size::from(size as i64), &size_of))
+            }
+        }
+    }
+}
+
+/// Weights as indices into books.
+pub struct Coded {
+    /// An index into its group's book for every weight.
+    pub codes: Vec<u16>,
+    /// What the indices of each group stand for.
+    pub books: Vec<Vec<f32>>,
+    /// Which part of a split each weight is in.
+    pub parts: Vec<u8>,
+    /// The bits that codes, clusters, scales and zero points take.
+    pub bits: usize,
+    groups: Vec<usize>,
+}
+
+impl Coded {
+    /// Codes for finite weights.
+    pub fn new(data: &[f32], grouping: &Grouping, scheme: &Scheme) -> Self {
+        let groups = grouping.of_all();
+        let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        groups.iter().enumerate().for_each(|(position, group)| members.entry(*group).or_default().push(position));
+        let results: Vec<(usize, Vec<usize>, Group)> = members
+            .into_par_iter()
+            .map(|(group, positions)| {
+                let values: Vec<f32> = positions.iter().map(|position| data[*position]).collect();
+                let coded = Group::new(&values, scheme);
+                (group, positions, coded)
+            })
+            .collect();
+        let mut coded = Coded {
+            codes: vec![0; data.len()],
+            books: vec![Vec::new(); grouping.count()],
+            parts: vec![0; data.len()],
+            bits: 0,
+            groups,
+        };
+        for (number, positions, group) in results {
+            coded.bits += group.bits;
+            for ((position, code), part) in positions.iter().zip(group.codes).zip(group.parts) {
+                (coded.codes[*position], coded.parts[*position]) = (code, part);
+            }
+            coded.books[number] = group.book;
+        }
+        coded
+    }
+
+    /// What the weights become.
+    pub fn rounded(&self) -> Vec<f32> {
+        self.codes.iter().zip(&self.groups).map(|(code, group)| self.books[*group][usize::from(*code)]).collect()
+    }
+}
+
+/// The weights of a group.
+struct Group {
+    codes: Vec<u16>,
+    parts: Vec<u8>,
+    book: Vec<f32>,
+    bits: usize,
+}
+
+impl Group {
+    fn new(values: &[f32], scheme: &Scheme) -> Self {
+        let (parts, codings) = match scheme.splitting {
+            Splitting::Whole => {
+                let own = values.iter().copied();
+                let coding = match scheme.affine {
+                    true => Coding::affine(own, scheme.bits),
+                    false => Coding::symmetric(own, scheme.bits),
+                };
+                (vec![0; values.len()], vec![coding])
+            }
+            Splitting::Joined | Splitting::Layers => {
+                let split = Split::new(values, scheme.bits);
+                (split.parts, split.codings)
+            }
+        };
+        let code = |(value, part): (&f32, &u8)| {
+            let coding = &codings[usize::from(*part)];
+            (u16::from(*part) << scheme.bits) + (coding.code(*value) - coding.codes.0) as u16
+        };
+        let codes = values.iter().zip(&parts).map(code).collect();
+        let book = codings
+            .iter()
+            .flat_map(|coding| (0..1 << scheme.bits).map(|code| coding.value(coding.codes.0 + code)))
+            .collect::<Vec<f32>>();
+        // A scale takes 32 bits, a zero point as many as a code; the cluster and the code of a weight are one index.
+        let affine = scheme.affine || scheme.splitting != Splitting::Whole;
+        let coding_bits = 32 + if affine { scheme.bits as usize } else { 0 };
+        let index = book.len().next_power_of_two().trailing_zeros() as usize;
+        Group { codes, parts, bits: values.len() * index + codings.len() * coding_bits, book }
+    }
 }

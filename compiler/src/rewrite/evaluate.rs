@@ -1,11 +1,11 @@
 //! Arithmetic on weights when a model is compiled, fast: f32 maps (of integers converted to f32 too), f32 products, sums of
-//! integers and concatenations whose operands are read at affine positions. The interpreter computes everything else, and is
+//! integers, lookups of codes and concatenations whose operands are read at affine positions. The interpreter computes everything else, and is
 //! what this is tested against: the bits are equal.
 
 use rayon::prelude::*;
 use std::borrow::Cow;
 use strang_ir::{
-    ElementType, IndexMap, Node, Op, ScalarExpr, Tensor,
+    Atom, ElementType, IndexExpr, IndexMap, Node, Op, ScalarExpr, Tensor,
     op::Monoid,
     scalar::{Binary, Unary},
 };
@@ -19,6 +19,7 @@ pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
         Op::Map(expression) if is_widening(expression, node) => copied(node, &operands[0], integers(&operands[0])?),
         Op::View => viewed(node, &operands[0]),
         Op::Dot { accumulator: ElementType::F32 } if operands.len() == 2 => product(node, operands),
+        Op::Gather if operands.len() == 2 => looked_up(node, operands),
         Op::Reduce(Monoid::Sum) => summed(node, &operands[0]),
         _ => None,
     }
@@ -281,6 +282,36 @@ fn copied<T: Element + Copy + Send + Sync>(node: &Node, operand: &Tensor, data: 
         let start = offset(&operand.strides, position);
         for (column, value) in values.iter_mut().enumerate() {
             *value = operand.at(start + stride * column as i64);
+        }
+    })
+}
+
+/// Codes looked up in a book, along one of its axes.
+fn looked_up(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
+    let sizes = sizes(node)?;
+    let [book, codes] = operands else { return None };
+    let code = IndexExpr::atom(Atom::Read(1));
+    let axis = node.maps[0].exprs.iter().position(|expression| *expression == code)?;
+    let mut map = node.maps[0].clone();
+    map.exprs[axis] = IndexExpr::constant(0);
+    let extent = *book.shape().get(axis)?;
+    let apart: usize = book.shape()[axis + 1..].iter().product();
+    let book = strided(&map, &sizes, book, floats(book).filter(|_| book.element() == ElementType::F32)?)?;
+    // Numbers up to 2^24 are exact as f32.
+    let narrow = matches!(codes.element(), ElementType::U8 | ElementType::U16);
+    let codes = strided(&node.maps[1], &sizes, codes, floats(codes).filter(|_| narrow)?)?;
+    if codes.data.iter().any(|code| *code as usize >= extent) {
+        return None;
+    }
+    let output = &node.outputs[0].variables;
+    let step = |strides: &[i64]| output.last().map_or(0, |last| strides[*last as usize]);
+    let (book_step, code_step) = (step(&book.strides), step(&codes.strides));
+    by_rows::<f32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+        let (book_start, code_start) = (offset(&book.strides, position), offset(&codes.strides, position));
+        for (column, value) in values.iter_mut().enumerate() {
+            let column = column as i64;
+            let code = codes.at(code_start + code_step * column) as usize;
+            *value = book.at(book_start + book_step * column + (code * apart) as i64);
         }
     })
 }

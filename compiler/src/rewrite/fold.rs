@@ -75,6 +75,8 @@ fn constant_operands(module: &Module, position: usize, index: NodeIndex, larger:
     let most = match node.op {
         Op::Dot { .. } if larger == NARROW => read.max(small),
         Op::Dot { .. } => PRODUCT,
+        // Codes and their book: no rule looks into them, but many do into weights.
+        Op::Gather => read.saturating_mul(WIDE).max(SMALL),
         _ => read.saturating_mul(larger).max(small),
     };
     (!operands.is_empty() && bytes <= most).then_some(operands)
@@ -135,13 +137,9 @@ fn fold(
     let data = evaluate(module, position, index, operands)
         .map_err(|reason| RewriteError::Constant { layer: layer.clone(), reason })?;
     let Some(data) = data else { return Ok(()) };
-    let mut name = node.outputs[0].name.to_string();
-    while module.parameters.iter().any(|parameter| *parameter.name == *name) {
-        name.push('_');
-    }
     let axes = node.axes(0).into_iter().cloned().collect();
-    let parameter = Parameter::new(name, node.outputs[0].element, axes).with_data(data);
-    let number = module.add_parameter(parameter.clone());
+    let parameter = Parameter::new(node.outputs[0].name.clone(), node.outputs[0].element, axes).with_data(data);
+    let (number, parameter) = module.add_fresh_parameter(parameter);
     let function = &mut module.functions[position];
     let replacement = function.add_param(number, &parameter);
     function.graph[replacement].source = node.source.clone();

@@ -53,6 +53,8 @@ pub enum Extraction {
 pub struct RewriteOptions {
     /// Which rules may be used.
     pub numerics: Numerics,
+    /// Names of rules that are not used though they may be.
+    pub without: Vec<String>,
     /// The machine whose costs decide.
     pub target: &'static Target,
     /// The most rounds of rules on one window.
@@ -80,6 +82,7 @@ impl Default for RewriteOptions {
         let target = Target::for_level(Level::Avx512);
         RewriteOptions {
             numerics: Numerics::default(),
+            without: Vec::new(),
             target,
             iterations: 6,
             nodes: 5_000,
@@ -93,6 +96,9 @@ impl Default for RewriteOptions {
 /// Why rewriting fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RewriteError {
+    /// A rule to be left out does not exist.
+    #[error("there is no rule `{0}`; `strang rules` lists them")]
+    Rule(String),
     /// A constant part of the circuit has no value.
     #[error("{layer}: {reason}")]
     Constant {
@@ -106,8 +112,11 @@ pub enum RewriteError {
 /// Rewrites a verified module into an equal one.
 ///
 /// # Errors
-/// A constant part without a value.
+/// A constant part without a value, or a rule to be left out that is none.
 pub fn rewrite(module: &Module, options: &RewriteOptions) -> Result<(Module, Receipt), RewriteError> {
+    if let Some(unknown) = options.without.iter().find(|name| rules::all().iter().all(|rule| rule.name != **name)) {
+        return Err(RewriteError::Rule(unknown.clone()));
+    }
     let mut module = module.clone();
     let mut receipt = Receipt::default();
     fold::fold_constants(&mut module, fold::NARROW, options.fuel, &mut receipt)?;

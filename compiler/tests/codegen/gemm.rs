@@ -46,8 +46,7 @@ enum Right {
     Coded(u8),
 }
 
-const RIGHTS: [Right; 5] =
-    [Right::Packed, Right::InPlace, Right::Apart, Right::Coded(0), Right::Coded(16)];
+const RIGHTS: [Right; 5] = [Right::Packed, Right::InPlace, Right::Apart, Right::Coded(0), Right::Coded(16)];
 
 /// A product `[batch, rows, columns]` over `[taps, depth]`.
 #[derive(Clone, Copy, Debug)]

@@ -36,10 +36,7 @@ enum Right {
     /// Panels that were packed when the model was compiled.
     Packed,
     /// Panels of codes, and the access to what they stand for.
-    Coded {
-        book: u32,
-        by_column: u8,
-    },
+    Coded { book: u32, by_column: u8 },
     /// Rows with contiguous columns, in place.
     InPlace,
     /// Packed by every tile into scratch memory.

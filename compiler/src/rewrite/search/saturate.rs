@@ -144,7 +144,8 @@ pub fn run(mut graph: Graph, options: &RewriteOptions) -> Graph {
         Numerics::Exact => class == Class::Bit,
         Numerics::Fast => class != Class::Approximate,
     };
-    let all = || rules::all().iter().enumerate().filter(|(_, rule)| allowed(rule.class));
+    let kept = |name: &str| options.without.iter().all(|other| other != name);
+    let all = || rules::all().iter().enumerate().filter(|(_, rule)| allowed(rule.class) && kept(rule.name));
     let rewrites: Vec<_> = all().flat_map(|(number, _)| COMPILED[number].rewrites()).collect();
     for _ in 0..RUNS {
         let runner = Runner::<Term, Knowledge, ()>::default()

@@ -85,11 +85,7 @@ unsafe fn run<T: Tiles>(block: *const BookBlock) {
 /// # Safety
 /// As for [`gemm_book`]; the rows and the first columns of the panels lie in the block.
 #[inline(always)]
-unsafe fn strip_of_panels<T: Tiles>(
-    block: &BookBlock,
-    (row, height): (usize, usize),
-    (panel, wide): (usize, usize),
-) {
+unsafe fn strip_of_panels<T: Tiles>(block: &BookBlock, (row, height): (usize, usize), (panel, wide): (usize, usize)) {
     let product = &block.product;
     let (width, column, depth) = (1 << wide, panel * WIDTH, product.depth as usize);
     let chunk = DECODED / width / DEPTHS * DEPTHS;
@@ -116,7 +112,8 @@ unsafe fn strip_of_panels<T: Tiles>(
                 let part = GemmItem { a: a.offset(from as isize * product.a_depth_stride as isize), b: decoded };
                 let (is_first, is_last) = (number == 0 && from == 0, from + count == depth);
                 let last = is_last && number + 1 == product.item_count as usize;
-                let start = if is_first { (whole.start, whole.start_row_stride) } else { (sums.cast_const(), sum_stride) };
+                let start =
+                    if is_first { (whole.start, whole.start_row_stride) } else { (sums.cast_const(), sum_stride) };
                 let end = if last { whole } else { without_epilogue(&whole, sums, sum_stride) };
                 let part = GemmBlock {
                     rows: height as u64,

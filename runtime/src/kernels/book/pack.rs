@@ -26,7 +26,7 @@ pub fn pack(
         let (panel, place) = (place / (depth.div_ceil(DEPTHS) * WIDTH), place % (depth.div_ceil(DEPTHS) * WIDTH));
         let (first, column) = (place / WIDTH * DEPTHS, panel * WIDTH + place % WIDTH);
         let depths = if column < columns { first..depth.min(first + DEPTHS) } else { 0..0 };
-        *word = depths.fold(0, |word, k| word | code(k, column) % 16 << (k % DEPTHS * 4));
+        *word = depths.fold(0, |word, k| word | ((code(k, column) % 16) << (k % DEPTHS * 4)));
     }
     Ok(())
 }

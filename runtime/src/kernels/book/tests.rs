@@ -21,18 +21,20 @@ fn cases() -> impl Strategy<Value = Case> {
     let by_column = prop_oneof![Just(0u32), 1u32..=16];
     let sizes = (1usize..=150, 1usize..=80, prop_oneof![0usize..=40, 250usize..=300], 0usize..=3);
     let activations = proptest::sample::select(&Activation::ALL[..]);
-    (sizes, any::<[bool; 3]>(), by_column, activations, any::<u64>()).prop_map(|(sizes, flags, by_column, activation, seed)| Case {
-        rows: sizes.0,
-        columns: sizes.1,
-        depth: sizes.2,
-        items: sizes.3,
-        by_column,
-        continues: flags[0],
-        bias: flags[1],
-        residual_is_c: flags[2],
-        activation,
-        seed,
-    })
+    (sizes, any::<[bool; 3]>(), by_column, activations, any::<u64>()).prop_map(
+        |(sizes, flags, by_column, activation, seed)| Case {
+            rows: sizes.0,
+            columns: sizes.1,
+            depth: sizes.2,
+            items: sizes.3,
+            by_column,
+            continues: flags[0],
+            bias: flags[1],
+            residual_is_c: flags[2],
+            activation,
+            seed,
+        },
+    )
 }
 
 /// The same bits as the product with the numbers themselves, at every level.
@@ -45,7 +47,8 @@ fn check(case: &Case) {
     };
     let mut value = || bits() as f32 / 8_388_608.0 - 1.0;
     let panels = columns.div_ceil(WIDTH);
-    let book: Vec<f32> = (0..if case.by_column > 0 { panels * CODES * WIDTH } else { CODES }).map(|_| value()).collect();
+    let book: Vec<f32> =
+        (0..if case.by_column > 0 { panels * CODES * WIDTH } else { CODES }).map(|_| value()).collect();
     let a: Vec<Vec<f32>> = (0..items).map(|_| (0..rows * depth).map(|_| value()).collect()).collect();
     let bias: Vec<f32> = (0..columns).map(|_| value()).collect();
     let c: Vec<f32> = (0..rows * columns).map(|_| value()).collect();
@@ -95,10 +98,7 @@ fn check(case: &Case) {
         unsafe { (table.gemm_f32)(&block(&mut expected, &list)) };
         let list: Vec<GemmItem> =
             a.iter().zip(&words).map(|(a, b)| GemmItem { a: a.as_ptr(), b: b.as_ptr().cast() }).collect();
-        let product = GemmBlock {
-            b_panel_stride: (depth.div_ceil(DEPTHS) * WIDTH) as i64,
-            ..block(&mut found, &list)
-        };
+        let product = GemmBlock { b_panel_stride: (depth.div_ceil(DEPTHS) * WIDTH) as i64, ..block(&mut found, &list) };
         let block = BookBlock { product, book: book.as_ptr(), by_column: case.by_column.into() };
         // SAFETY: all arrays have the sizes the block states.
         unsafe { (table.gemm_book)(&block) };
