@@ -262,9 +262,22 @@ fn quantise_writes_a_model_and_tells_its_bits() {
     let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits/digits.onnx");
     let digits = digits.to_str().unwrap();
     let told = prints(path, &["quantise", digits, "--bits", "2", "--split", "-o", "split.ncd"]);
-    assert_has(&told, &["25 layers, 148096 weights, 4.02 bits each", "error", "layer"]);
+    assert_has(&told, &["25 layers, 150026 weights, 4.03 bits each", "error", "layer"]);
     let output = strang(path, &["diff", digits, "split.ncd"]);
-    assert_has(&String::from_utf8_lossy(&output.stdout), &["0 changed, 25 weights with other elements"]);
+    assert_has(
+        &String::from_utf8_lossy(&output.stdout),
+        &["0 weights with other elements", "gather @val_8_book[0, {code}], @val_8_codes"],
+    );
+    let size = |name: &str| std::fs::metadata(path.join(name)).unwrap().len();
+    assert!(size("split.safetensors") < 200_000, "codes take a byte each");
+    prints(path, &["quantise", digits, "--bits", "2", "--split", "--layers", "-o", "layers.ncd"]);
+    assert!(size("layers.safetensors") > 1_500_000, "three layers have three times the weights");
+    prints(
+        path,
+        &["run", "layers.ncd", "--dim", "batch=1", "--random", "0", "--without", "sum-of-products-of-one-input"],
+    );
+    let message = fails(path, &["run", "layers.ncd", "--dim", "batch=1", "--random", "0", "--without", "sums"]);
+    assert_has(&message, &["there is no rule `sums`", "strang rules"]);
     assert_has(
         &fails(path, &["quantise", digits, "--bits", "5", "-o", "x.ncd"]),
         &["codes of 5 bits", "2, 3, 4 and 8"],

@@ -175,6 +175,7 @@ impl Narrowing {
                 None => {
                     let Some(data) = old.data.as_ref().and_then(|data| kept(data, *axis, &self.kept)) else { continue };
                     let mut new = old.clone().with_data(data);
+                    new.name = format!("{}_narrow", new.name).into();
                     new.axes[*axis] = Axis::new(new.axes[*axis].name.clone(), size.clone());
                     let (number, new) = module.add_fresh_parameter(new);
                     module.functions[0].add_param(number, &new).into()

@@ -34,6 +34,7 @@ pub fn quantise(module: &Module, scheme: &Scheme) -> Result<(Module, Vec<Quantis
         form.layer(node, slot, number)?;
     }
     form.module.functions[0].remove_dead();
+    form.module.remove_unused_parameters();
     Ok((form.module, form.reports))
 }
 
