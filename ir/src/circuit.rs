@@ -479,26 +479,18 @@ impl Module {
         (self.add_parameter(parameter.clone()), parameter)
     }
 
-    /// Removes the parameters that no function reads.
+    /// Removes the parameters that no function reads; the others are in the order in which they are read.
     pub fn remove_unused_parameters(&mut self) {
-        let nodes = || self.functions.iter().flat_map(|function| function.graph.node_weights());
-        let mut used = vec![false; self.parameters.len()];
-        for node in nodes() {
-            if let Op::Param(number) = node.op {
-                used[number as usize] = true;
-            }
-        }
-        let mut places = Vec::new();
-        for is_used in &used {
-            let before = places.last().map_or(0, |(place, was_used): &(u32, bool)| place + u32::from(*was_used));
-            places.push((before, *is_used));
-        }
+        let mut read: Vec<u32> = Vec::new();
         for node in self.functions.iter_mut().flat_map(|function| function.graph.node_weights_mut()) {
             if let Op::Param(number) = &mut node.op {
-                *number = places[*number as usize].0;
+                let new = read.iter().position(|other| other == number).unwrap_or_else(|| {
+                    read.push(*number);
+                    read.len() - 1
+                });
+                *number = new as u32;
             }
         }
-        let mut used = used.into_iter();
-        self.parameters.retain(|_| used.next().unwrap_or(true));
+        self.parameters = read.iter().map(|number| self.parameters[*number as usize].clone()).collect();
     }
 }

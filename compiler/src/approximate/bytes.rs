@@ -154,7 +154,8 @@ fn over(axes: &[Axis], expression: ScalarExpr, element: ElementType, name: &str)
 
 /// The weights of a product as bytes times a scale for each output channel.
 fn weights(module: &mut Module, product: &Product) -> Option<Value> {
-    let (slot, number, channels) = layer_weights(module, module.entry(), product.node, Granularity::Channel)?;
+    let (slot, number, grouping) = layer_weights(module, module.entry(), product.node, Granularity::Channel)?;
+    let channels = grouping.of_all();
     let old = module.parameters[number as usize].clone();
     let node = &module.entry().graph[product.node];
     let contracted = node.contracted();

@@ -118,22 +118,14 @@ fn pruned(mut module: Module) -> Module {
     let mut kept: Vec<Function> =
         functions.iter().map(|id| std::mem::take(&mut module.functions[id.0 as usize])).collect();
     let place = |id: FunctionId| FunctionId(functions.iter().position(|other| *other == id).unwrap_or_default() as u32);
-    let mut parameters: Vec<u32> = Vec::new();
     for node in kept.iter_mut().flat_map(|function| function.graph.node_weights_mut()) {
         match &mut node.op {
-            Op::Param(number) => {
-                let new = parameters.iter().position(|other| other == number).unwrap_or_else(|| {
-                    parameters.push(*number);
-                    parameters.len() - 1
-                });
-                *number = new as u32;
-            }
             Op::Scan { body, .. } | Op::Loop { body } | Op::Call(body) => *body = place(*body),
             Op::If { then, otherwise } => (*then, *otherwise) = (place(*then), place(*otherwise)),
             _ => {}
         }
     }
-    module.parameters = parameters.iter().map(|number| module.parameters[*number as usize].clone()).collect();
     module.functions = kept;
+    module.remove_unused_parameters();
     module
 }

@@ -3,7 +3,7 @@
 use super::{
     Granularity, QuantiseError, Quantised, Scheme, Splitting,
     split::PARTS,
-    weights::{Coded, Grouping, bias, weights},
+    weights::{Coded, Grouping, weights},
 };
 use crate::plan::layer_of;
 use petgraph::stable_graph::NodeIndex;
@@ -30,8 +30,10 @@ pub fn quantise(module: &Module, scheme: &Scheme) -> Result<(Module, Vec<Quantis
     }
     let mut form = Form { module: module.clone(), scheme, known: FxHashMap::default(), reports: Vec::new() };
     for node in module.entry().order() {
-        let Some((slot, number, _)) = weights(module, module.entry(), node, scheme.granularity) else { continue };
-        form.layer(node, slot, number)?;
+        let Some((slot, number, grouping)) = weights(module, module.entry(), node, scheme.granularity) else {
+            continue;
+        };
+        form.layer((node, slot), number, &grouping)?;
     }
     form.module.functions[0].remove_dead();
     form.module.remove_unused_parameters();
@@ -42,8 +44,8 @@ pub fn quantise(module: &Module, scheme: &Scheme) -> Result<(Module, Vec<Quantis
 struct Form<'a> {
     module: Module,
     scheme: &'a Scheme,
-    /// Weights that have them, by parameter and variables that tell how they are grouped.
-    known: FxHashMap<(u32, Vec<u32>, Vec<u32>), Known>,
+    /// Weights that have them, by parameter and by which of them belong together.
+    known: FxHashMap<(u32, Grouping), Known>,
     reports: Vec<Quantised>,
 }
 
@@ -61,28 +63,25 @@ impl Form<'_> {
         &mut self.module.functions[0]
     }
 
-    fn layer(&mut self, node: NodeIndex, slot: u32, number: u32) -> Result<(), QuantiseError> {
-        let product = &self.module.entry().graph[node];
-        let layer = layer_of(product);
-        let Some(variables) = product.maps[slot as usize].as_variables() else { return Ok(()) };
-        let contracted = product.contracted();
-        let shape = self.module.parameters[number as usize].data.as_ref().map_or(&[][..], |data| data.shape());
-        let grouping = Grouping::new(shape, &variables, &contracted, self.scheme.granularity);
-        let key = (number, variables, contracted);
-        let is_new = !self.known.contains_key(&key);
-        let Some(weights) = self.values(key, &grouping, &layer)? else { return Ok(()) };
-        if let (true, Some(report)) = (is_new, self.reports.last_mut()) {
-            report.layer = layer.clone();
-        }
-        let bias = bias(&self.module, self.module.entry(), node);
-        let bias = match bias {
-            Some((sum, slot, number)) => {
-                let length = self.module.parameters[number as usize].data.as_ref().map_or(0, Tensor::count);
-                let known = self.values((number, Vec::new(), Vec::new()), &Grouping::whole(length), &layer)?;
-                known.map(|known| (sum, slot, known))
+    fn layer(&mut self, (node, slot): (NodeIndex, u32), number: u32, grouping: &Grouping) -> Result<(), QuantiseError> {
+        let layer = layer_of(&self.module.entry().graph[node]);
+        let Some((weights, mut report)) = self.values(number, grouping, &layer)? else { return Ok(()) };
+        let mut bias = None;
+        if let Some((sum, slot, number)) = super::weights::bias(&self.module, self.module.entry(), node) {
+            let length = self.module.parameters[number as usize].data.as_ref().map_or(0, Tensor::count);
+            if let Some((known, own)) = self.values(number, &Grouping::whole(length), &layer)? {
+                bias = Some((sum, slot, known));
+                report = match (report, own) {
+                    (Some(report), Some(own)) => Some(Quantised {
+                        weights: report.weights + own.weights,
+                        bits: report.bits + own.bits,
+                        ..report
+                    }),
+                    (report, own) => report.or(own),
+                };
             }
-            None => None,
-        };
+        }
+        self.reports.extend(report);
         match weights {
             Known::One(weights) => {
                 self.function().set_operand(node, slot, weights);
@@ -95,40 +94,35 @@ impl Form<'_> {
         Ok(())
     }
 
-    /// Codes for a parameter, reported as a layer's weights or added to the report of the last.
+    /// What a parameter becomes, with a report the first time.
     fn values(
         &mut self,
-        key: (u32, Vec<u32>, Vec<u32>),
+        number: u32,
         grouping: &Grouping,
         layer: &str,
-    ) -> Result<Option<Known>, QuantiseError> {
+    ) -> Result<Option<(Known, Option<Quantised>)>, QuantiseError> {
+        let key = (number, grouping.clone());
         if let Some(known) = self.known.get(&key) {
-            return Ok(Some(known.clone()));
+            return Ok(Some((known.clone(), None)));
         }
-        let parameter = self.module.parameters[key.0 as usize].clone();
+        let parameter = self.module.parameters[number as usize].clone();
         let Some(data) = parameter.data.as_ref().and_then(|data| data.to_vec::<f32>().ok()) else { return Ok(None) };
         if !data.iter().all(|value| value.is_finite()) {
             return Err(QuantiseError::NotFinite { layer: layer.to_owned() });
         }
         let coded = Coded::new(&data, grouping, self.scheme);
-        match (key.1.is_empty(), self.reports.last_mut()) {
-            (true, Some(last)) => {
-                last.weights += data.len();
-                last.bits += coded.bits;
-            }
-            _ => self.reports.push(Quantised {
-                layer: layer.to_owned(),
-                weights: data.len(),
-                bits: coded.bits,
-                error: error(&data, &coded.rounded()),
-            }),
-        }
+        let report = Quantised {
+            layer: layer.to_owned(),
+            weights: data.len(),
+            bits: coded.bits,
+            error: error(&data, &coded.rounded()),
+        };
         let known = match self.scheme.splitting {
             Splitting::Layers => Known::Parts(self.parts(&parameter, &coded)),
             Splitting::Whole | Splitting::Joined => Known::One(self.looked_up(&parameter, &coded, grouping)),
         };
         self.known.insert(key, known.clone());
-        Ok(Some(known))
+        Ok(Some((known, Some(report))))
     }
 
     /// Codes looked up in a book for each group.
@@ -139,10 +133,10 @@ impl Form<'_> {
             .iter()
             .flat_map(|book| (0..entries).map(|code| book.get(code).copied().unwrap_or(0.)))
             .collect();
-        let shape: Vec<usize> = old.axes.iter().map(|axis| axis.size.as_constant().unwrap_or(0) as usize).collect();
+        let shape = old.data.as_ref().map_or(&[][..], |data| data.shape());
         let codes = match entries <= 256 {
-            true => Tensor::from_slice(&shape, &coded.codes.iter().map(|code| *code as u8).collect::<Vec<u8>>()),
-            false => Tensor::from_slice(&shape, &coded.codes),
+            true => Tensor::from_slice(shape, &coded.codes.iter().map(|code| *code as u8).collect::<Vec<u8>>()),
+            false => Tensor::from_slice(shape, &coded.codes),
         };
         let book_axes = [("group", coded.books.len()), ("code", entries)]
             .map(|(name, size)| Axis::new(name, Size::from(size as i64)));
@@ -162,19 +156,20 @@ impl Form<'_> {
     /// Each part with its numbers and zeros elsewhere; fewer where there are fewer clusters.
     fn parts(&mut self, old: &Parameter, coded: &Coded) -> Vec<Value> {
         let rounded = coded.rounded();
-        let shape: Vec<usize> = old.axes.iter().map(|axis| axis.size.as_constant().unwrap_or(0) as usize).collect();
+        let shape = old.data.as_ref().map_or(&[][..], |data| data.shape());
         let most = usize::from(coded.parts.iter().copied().max().unwrap_or(0));
         let part = |number: usize| -> Vec<f32> {
             let own = rounded.iter().zip(&coded.parts);
             own.map(|(value, part)| if usize::from(*part) == number { *value } else { 0. }).collect()
         };
         (0..=most)
-            .map(|number| self.add(old, NAMES[number], old.axes.clone(), Tensor::from_slice(&shape, &part(number))))
+            .map(|number| self.add(old, NAMES[number], old.axes.clone(), Tensor::from_slice(shape, &part(number))))
             .collect()
     }
 
     /// A parameter that takes the place of another.
     fn add<E>(&mut self, old: &Parameter, suffix: &str, axes: Vec<Axis>, data: Result<Tensor, E>) -> Value {
+        // Their shape is that of the elements they are made of.
         let data = data.unwrap_or_else(|_| unreachable!("there are as many numbers as the shape says"));
         let name = format!("{}_{suffix}", old.name);
         let parameter = Parameter::new(name, data.element(), axes).with_data(data);

@@ -42,7 +42,7 @@ pub enum Splitting {
 }
 
 /// Which weights share a scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Granularity {
     /// All of a layer.
     Tensor,

@@ -9,13 +9,13 @@ use strang_ir::{ElementType, Function, IndexExpr, Module, Op, ScalarExpr, Size, 
 /// Layers with fewer weights stay as they are.
 const FEWEST: usize = 512;
 
-/// The slot and the number of a product's weights, and to which group each weight belongs.
+/// The slot and the number of a product's weights, and which of them belong together.
 pub(crate) fn weights(
     module: &Module,
     function: &Function,
     node: NodeIndex,
     granularity: Granularity,
-) -> Option<(u32, u32, Vec<usize>)> {
+) -> Option<(u32, u32, Grouping)> {
     let product = &function.graph[node];
     let Op::Dot { .. } = product.op else { return None };
     let contracted = product.contracted();
@@ -28,7 +28,7 @@ pub(crate) fn weights(
         if parameter.element != ElementType::F32 || data.count() < FEWEST || !sums {
             return None;
         }
-        Some((slot as u32, number, Grouping::new(data.shape(), &variables, &contracted, granularity).of_all()))
+        Some((slot as u32, number, Grouping::new(data.shape(), &variables, &contracted, granularity)))
     })
 }
 
@@ -50,7 +50,7 @@ pub fn bias(module: &Module, function: &Function, product: NodeIndex) -> Option<
 }
 
 /// Which weights share a book.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Grouping {
     shape: Vec<usize>,
     /// For every axis how far positions along it are apart: in channels, and in terms of the sum.
@@ -93,7 +93,7 @@ impl Grouping {
     }
 
     /// The group of every weight.
-    fn of_all(&self) -> Vec<usize> {
+    pub fn of_all(&self) -> Vec<usize> {
         let count: usize = self.shape.iter().product();
         (0..count)
             .map(|position| {

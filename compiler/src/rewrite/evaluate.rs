@@ -1,6 +1,6 @@
 //! Arithmetic on weights when a model is compiled, fast: f32 maps (of integers converted to f32 too), f32 products, sums of
-//! integers, lookups of codes and concatenations whose operands are read at affine positions. The interpreter computes everything else, and is
-//! what this is tested against: the bits are equal.
+//! integers, lookups of codes and concatenations whose operands are read at affine positions. The interpreter computes everything
+//! else, and is what this is tested against: the bits are equal.
 
 use rayon::prelude::*;
 use std::borrow::Cow;

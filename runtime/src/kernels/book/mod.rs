@@ -72,22 +72,23 @@ unsafe fn run<T: Tiles>(block: *const BookBlock) {
         let most = T::TILES[tallest - 1].len();
         let mut panel = 0;
         while panel < panels {
-            let wide = most.min((panels - panel).ilog2() as usize + 1) - 1;
+            // The widest tile that fits; entry i has 2^i panels.
+            let width = 1 << (most.min((panels - panel).ilog2() as usize + 1) - 1);
             // SAFETY: the rows and panels lie in the block.
-            unsafe { strip_of_panels::<T>(block, (row, height), (panel, wide)) };
-            panel += 1 << wide;
+            unsafe { strip_of_panels::<T>(block, (row, height), (panel, width)) };
+            panel += width;
         }
     }
 }
 
-/// Some rows of `2^wide` panels.
+/// Some rows of some panels, as many as the widest tile for the rows has.
 ///
 /// # Safety
 /// As for [`gemm_book`]; the rows and the first columns of the panels lie in the block.
 #[inline(always)]
-unsafe fn strip_of_panels<T: Tiles>(block: &BookBlock, (row, height): (usize, usize), (panel, wide): (usize, usize)) {
+unsafe fn strip_of_panels<T: Tiles>(block: &BookBlock, (row, height): (usize, usize), (panel, width): (usize, usize)) {
     let product = &block.product;
-    let (width, column, depth) = (1 << wide, panel * WIDTH, product.depth as usize);
+    let (column, depth) = (panel * WIDTH, product.depth as usize);
     let chunk = DECODED / width / DEPTHS * DEPTHS;
     let mut decoded = MaybeUninit::<Aligned<[f32; DECODED * WIDTH]>>::uninit();
     let mut sums = MaybeUninit::<Aligned<[f32; MOST_ROWS * MOST_PANELS * WIDTH]>>::uninit();
@@ -115,8 +116,9 @@ unsafe fn strip_of_panels<T: Tiles>(block: &BookBlock, (row, height): (usize, us
                 let start =
                     if is_first { (whole.start, whole.start_row_stride) } else { (sums.cast_const(), sum_stride) };
                 let end = if last { whole } else { without_epilogue(&whole, sums, sum_stride) };
-                let part = GemmBlock {
+                gemm::run::<T>(&GemmBlock {
                     rows: height as u64,
+                    columns: whole.columns.min((width * WIDTH) as u64),
                     items: &part,
                     item_count: 1,
                     depth: count as u64,
@@ -125,14 +127,7 @@ unsafe fn strip_of_panels<T: Tiles>(block: &BookBlock, (row, height): (usize, us
                     start: start.0,
                     start_row_stride: start.1,
                     ..end
-                };
-                let tiles = height.div_ceil(T::TILES.len());
-                let mut done = 0;
-                for tile in 0..tiles {
-                    let rows = (height - done).div_ceil(tiles - tile);
-                    T::TILES[rows - 1][wide](&part, done, 0);
-                    done += rows;
-                }
+                });
             }
         }
     }

@@ -115,7 +115,7 @@ unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlo
     unsafe {
         let mut sums = [[T::Panel::splat(0.0); PANELS]; ROWS];
         let c = block.c.offset(row as isize * block.c_row_stride as isize + column as isize);
-        prefetch::<T::Panel, ROWS, PANELS>(block, row, column);
+        prefetch::<ROWS, PANELS>(block, row, column);
         if !block.start.is_null() {
             let start = block.start.offset(row as isize * block.start_row_stride as isize + column as isize);
             for (r, sums) in sums.iter_mut().enumerate() {
@@ -146,13 +146,13 @@ unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlo
 /// Asks for the lines that the epilogue reads and writes: rows lie too far apart for the CPU to foresee them, and the sums hide
 /// the wait.
 #[inline(always)]
-fn prefetch<V: Lanes, const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
+fn prefetch<const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
     for row in row..row + ROWS {
         for column in (column..column + PANELS * WIDTH).step_by(WIDTH) {
             let offset = |stride: i64| row as isize * stride as isize + column as isize;
-            V::prefetch_to_write(block.c.wrapping_offset(offset(block.c_row_stride)));
+            lanes::prefetch_to_write(block.c.wrapping_offset(offset(block.c_row_stride)));
             if !block.residual.is_null() && !std::ptr::eq(block.residual, block.c) {
-                V::prefetch(block.residual.wrapping_offset(offset(block.residual_row_stride)));
+                lanes::prefetch(block.residual.wrapping_offset(offset(block.residual_row_stride)));
             }
         }
     }

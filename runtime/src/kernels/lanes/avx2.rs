@@ -144,14 +144,6 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    fn prefetch(from: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-    }
-    #[inline(always)]
-    fn prefetch_to_write(to: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(to.cast()) }
-    }
-    #[inline(always)]
     fn add(self, b: Self) -> Self {
         halves!(_mm256_add_ps(self, b))
     }

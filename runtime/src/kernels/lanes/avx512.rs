@@ -68,14 +68,6 @@ impl Lanes for Avx512 {
         unsafe { _mm512_mask_storeu_ps(to, mask, self.0) }
     }
     #[inline(always)]
-    fn prefetch(from: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-    }
-    #[inline(always)]
-    fn prefetch_to_write(to: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(to.cast()) }
-    }
-    #[inline(always)]
     fn add(self, b: Self) -> Self {
         Avx512(unsafe { _mm512_add_ps(self.0, b.0) })
     }

@@ -34,7 +34,7 @@ impl<V: Lanes> Group<V> for Whole {
     }
     #[inline(always)]
     fn prefetch_to_write(self, array: *mut f32) {
-        V::prefetch_to_write(array.wrapping_add(self.0));
+        super::prefetch_to_write(array.wrapping_add(self.0));
     }
     #[inline(always)]
     fn update(self, _: V, new: V) -> V {
@@ -66,7 +66,7 @@ impl<V: Lanes> Group<V> for Part<V> {
     }
     #[inline(always)]
     fn prefetch_to_write(self, array: *mut f32) {
-        V::prefetch_to_write(array.wrapping_add(self.0));
+        super::prefetch_to_write(array.wrapping_add(self.0));
     }
     #[inline(always)]
     fn update(self, old: V, new: V) -> V {

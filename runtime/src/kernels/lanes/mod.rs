@@ -24,6 +24,31 @@ pub(crate) use portable::Portable;
 /// The number of lanes.
 pub(crate) const WIDTH: usize = 16;
 
+/// Starts bringing a line near that will be read. Any address will do, valid or not.
+#[inline(always)]
+pub(crate) fn prefetch(from: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has the instruction, which ignores addresses that are not valid.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(from.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = from;
+}
+
+/// Starts bringing a line near that will be written. Any address will do, valid or not.
+#[inline(always)]
+pub(crate) fn prefetch_to_write(to: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has the instruction, or takes it for one that does nothing, and it ignores addresses that are not
+    // valid.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_ET0 }>(to.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = to;
+}
+
 /// 16 f32 lanes. Implementations for x86 levels may only be used in code compiled for that level, which is what makes
 /// their safe methods sound: only `per_level!` names them.
 pub(crate) trait Lanes: Copy {
@@ -58,11 +83,6 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// The elements in the mask can be written.
     unsafe fn store_masked(self, to: *mut f32, mask: Self::Mask);
-
-    /// Starts bringing a line near that will be read. Any address will do, valid or not.
-    fn prefetch(from: *const f32);
-    /// Starts bringing a line near that will be written. Any address will do, valid or not.
-    fn prefetch_to_write(to: *const f32);
 
     fn add(self, b: Self) -> Self;
     fn sub(self, b: Self) -> Self;

@@ -94,10 +94,6 @@ impl Lanes for Portable {
         }
     }
     #[inline(always)]
-    fn prefetch(_: *const f32) {}
-    #[inline(always)]
-    fn prefetch_to_write(_: *const f32) {}
-    #[inline(always)]
     fn add(self, b: Self) -> Self {
         self.zip(b, |x, y| x + y)
     }
