@@ -2,8 +2,8 @@
 
 use super::broadcast::over_own_variables;
 use super::parts::{
-    combined, distinct, in_output_frame, inner_wraps_alike, instead, is_float, joined, mentions_none, moved,
-    output_frame, positions, product_over, with_operands,
+    combined, distinct, in_output_frame, instead, is_float, moved,
+    output_frame, positions, with_operands,
 };
 use crate::rewrite::{
     egraph::{Read, build},
@@ -255,64 +255,6 @@ fn @f(%x: f32[a, b], %y: f32[a, b]) -> f32[a, c] {
   %p = dot %x[a, {b}], @w[{b}, c] -> [a, c]
   %q = dot %y[a, {b}], @w[{b}, c] -> [a, c]
   %r = map add : %p[a, c], %q[a, c] -> [a, c]
-  return %r
-}"],
-    },
-    Rule {
-        name: "product-of-products",
-        class: Class::Real,
-        law: "(x v) w = x (v w)",
-        source: "associativity; low-rank layers",
-        find: Find::Patterns(&["(dot ?d (dot ?e ?x ?v) ?w)"], |m| {
-            // Apart from profit: of scores between computed arrays attention makes one kernel, and weights alone are free.
-            if !m.facts("v").constant || !m.facts("w").constant {
-                return None;
-            }
-            let (d, e) = (m.node("d"), m.node("e"));
-            // Products of narrow integers have a kernel; those of their sums have none.
-            if d.op != e.op || e.outputs[0].element != m.facts("x").element() {
-                return None;
-            }
-            let (variables, places) = joined(&d, 0, &e)?;
-            let place = |variable: u32| places[variable as usize];
-            let (x, v) = (e.maps[0].renumbered(&place), e.maps[1].renumbered(&place));
-            // The variables that both inner and outer product sum over: v and w alone may have them.
-            let summed = d.contracted();
-            if !mentions_none(&x, &summed) {
-                return None;
-            }
-            let w = d.maps[1].clone();
-            let (x, v) = (Read { value: m.id("x"), map: x }, Read { value: m.id("v"), map: v });
-            let w = Read { value: m.id("w"), map: w };
-            // v w over its own variables first.
-            let all: Vec<u32> = (0..variables.len() as u32).collect();
-            let own: Vec<u32> = all.iter().copied().filter(|u| v.map.mentions(*u) || w.map.mentions(*u)).collect();
-            // One that neither has would still count its positions.
-            if !summed.iter().all(|u| own.contains(u)) {
-                return None;
-            }
-            let kept: Vec<u32> = own.iter().copied().filter(|u| !summed.contains(u)).collect();
-            let weights = product_over(m, (&variables, &own), &kept, [v, w]);
-            let weights = Read { value: weights, map: IndexMap::of_variables(kept) };
-            // Then x with it: the outer variables but those that are summed already.
-            let left: Vec<u32> = all.into_iter().filter(|u| !summed.contains(u)).collect();
-            Some(product_over(m, (&variables, &left), &d.outputs[0].variables, [x, weights]))
-        }),
-        guard: &[Conjunct {
-            text: "the inner product is of floats, or of the type in which the outer one is summed: a narrower one would wrap before",
-            holds: inner_wraps_alike,
-            counterexample: "param @v: i8[b, c] param @w: i8[c, d]
-fn @f(%x: i8[a, b]) -> i32[a, d] {
-  %q = map $0 * 25 : %x[a, b] -> [a, b]
-  %p = dot %q[a, {b}], @v[{b}, c] -> i8[a, c]
-  %r = dot %p[a, {c}], @w[{c}, d] -> [a, d]
-  return %r
-}",
-        }],
-        examples: &["param @v: f32[b, c] param @w: f32[c, d]
-fn @f(%x: f32[a, b]) -> f32[a, d] {
-  %p = dot %x[a, {b}], @v[{b}, c] -> [a, c]
-  %r = dot %p[a, {c}], @w[{c}, d] -> [a, d]
   return %r
 }"],
     },

@@ -1,6 +1,7 @@
 //! The rules, one family a file, and the list of all.
 
 mod activation;
+mod association;
 mod attention;
 mod broadcast;
 mod chained;
@@ -9,14 +10,15 @@ mod convolution;
 mod elementwise;
 mod integers;
 mod linear;
-mod low_rank;
 mod merging;
 mod normalisation;
 mod parts;
 mod pooling;
 mod projections;
 mod quantised;
+mod rotary;
 mod splitting;
+mod streaming;
 mod views;
 
 use super::rule::Rule;
@@ -29,13 +31,15 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("activation", activation::RULES),
         ("broadcast", broadcast::RULES),
         ("linear", linear::RULES),
-        ("low-rank", low_rank::RULES),
+        ("association", association::RULES),
         ("merging", merging::RULES),
         ("convolution", convolution::RULES),
         ("chained", chained::RULES),
         ("pooling", pooling::RULES),
         ("normalisation", normalisation::RULES),
         ("attention", attention::RULES),
+        ("streaming", streaming::RULES),
+        ("rotary", rotary::RULES),
         ("projections", projections::RULES),
         ("splitting", splitting::RULES),
         ("integers", integers::RULES),

@@ -18,7 +18,7 @@ use egg::Id;
 use strang_ir::{Axis, IndexExpr, IndexMap, Node, Op, Size, Variable, scalar::Binary};
 
 /// The axis of a concatenation's result that it is along, and where its parts start.
-fn parts(node: &Node) -> Option<(usize, Vec<Size>)> {
+pub fn parts(node: &Node) -> Option<(usize, Vec<Size>)> {
     let Op::Concat { along, offsets } = &node.op else { return None };
     let axis = node.outputs[0].variables.iter().position(|v| v == along)?;
     Some((axis, offsets.clone()))
@@ -26,7 +26,7 @@ fn parts(node: &Node) -> Option<(usize, Vec<Size>)> {
 
 /// A part of a concatenation, where a reader reads the whole through a map: the reader's variable at the joined axis is
 /// `variable` and now runs over the part alone.
-fn part_read(concat: &Node, part: usize, reader: &IndexMap, value: Id) -> Option<Read> {
+pub fn part_read(concat: &Node, part: usize, reader: &IndexMap, value: Id) -> Option<Read> {
     let Op::Concat { along, offsets } = &concat.op else { return None };
     // Each part is read at `along - offset`; over the part alone, at the variable itself.
     let positions = variable_positions(concat, 0, &reader.exprs);
@@ -38,7 +38,7 @@ fn part_read(concat: &Node, part: usize, reader: &IndexMap, value: Id) -> Option
 }
 
 /// A node in which a variable has another size.
-fn resized(node: &Node, variable: u32, size: &Size) -> Node {
+pub fn resized(node: &Node, variable: u32, size: &Size) -> Node {
     let mut node = node.clone();
     let place: &mut Variable = &mut node.variables[variable as usize];
     place.axis = Axis::new(place.axis.name.clone(), size.clone());
@@ -46,14 +46,14 @@ fn resized(node: &Node, variable: u32, size: &Size) -> Node {
 }
 
 /// The variable of a reader at the joined axis of a concatenation in a slot, where the reader reads it plainly.
-fn joined_variable(reader: &Node, slot: usize, concat: &Node) -> Option<u32> {
+pub fn joined_variable(reader: &Node, slot: usize, concat: &Node) -> Option<u32> {
     let (axis, _) = parts(concat)?;
     let variable = distinct(&reader.maps[slot])?.get(axis).copied()?;
     (reader.size_of(variable) == concat.shape(0)[axis]).then_some(variable)
 }
 
 /// The read of an operand whose variable is moved by an offset: the part of it beside a part of a concatenation.
-fn beside(map: &IndexMap, variable: u32, offset: &Size) -> IndexMap {
+pub fn beside(map: &IndexMap, variable: u32, offset: &Size) -> IndexMap {
     let moved = |expression: &IndexExpr| expression.plus_size(&(expression.coefficient(variable) * offset.clone()));
     IndexMap::new(map.exprs.iter().map(moved).collect())
 }
@@ -84,7 +84,7 @@ fn is_contracted(m: &Match) -> bool {
 }
 
 /// Two values side by side along a variable that both read at.
-fn joined(
+pub fn joined(
     graph: &mut Graph,
     node: &Node,
     slot: usize,
