@@ -14,7 +14,7 @@ use super::{
 };
 use crate::plan::kernel::PlanStep;
 use petgraph::stable_graph::NodeIndex;
-use strang_ir::{ElementType, IndexExpr, Size, Value};
+use strang_ir::{ElementType, IndexExpr, Op, Size, Value};
 
 /// Rows that are worth a tile, where there is a choice: the images of a network are 7 positions wide in the end.
 const FEWEST_ROWS: i64 = 7;
@@ -298,7 +298,7 @@ fn single(kernel: &mut KernelBuilder) -> u32 {
 }
 
 /// The physical order of the axes of a product: rows as readers want them, columns innermost; with weights, the variables
-/// that weights share come between.
+/// that weights share come between, but for those of which readers want one position at a time: these slices lie apart.
 fn product_order(scope: &Scope, group: &Group, roles: &Roles, is_weight: bool) -> Vec<usize> {
     let root = &scope.function.graph[group.root];
     let output = &root.outputs[0].variables;
@@ -312,19 +312,49 @@ fn product_order(scope: &Scope, group: &Group, roles: &Roles, is_weight: bool) -
         }
         None => output.clone(),
     };
+    let is_sliced = |v: &u32| {
+        let read = last.and_then(|last| {
+            let frame = &group.frames[last];
+            let axes = &scope.function.graph[*last].outputs[0].variables;
+            axes.iter().position(|axis| frame[*axis as usize] == *v).map(|axis| (Value::from(*last), axis))
+        });
+        read.is_some_and(|(value, axis)| is_read_in_slices(scope, value, axis, DEEPEST_SLICES))
+    };
     let class = |v: &u32| {
         if roles.columns.contains(v) {
-            2
-        } else if roles.shared.contains(v) && is_weight {
+            3
+        } else if !roles.shared.contains(v) || !is_weight {
             1
-        } else {
+        } else if is_sliced(v) {
             0
+        } else {
+            2
         }
     };
-    let mut ordered: Vec<u32> = wanted.iter().copied().filter(|v| class(v) == 0).collect();
-    ordered.extend(wanted.iter().copied().filter(|v| class(v) == 1));
+    let mut ordered: Vec<u32> = wanted.iter().copied().filter(|v| class(v) < 3).collect();
+    ordered.sort_by_key(class);
     ordered.extend(&roles.columns);
     ordered.iter().filter_map(|v| output.iter().position(|other| other == v)).collect()
+}
+
+/// How many maps are looked through for readers of slices.
+const DEEPEST_SLICES: usize = 4;
+
+/// Whether everything that is made of a value reads it at single positions of an axis.
+fn is_read_in_slices(scope: &Scope, value: Value, axis: usize, depth: usize) -> bool {
+    let readers = scope.function.readers(value);
+    let reads_slice = |(reader, slot): &(NodeIndex, u32)| {
+        let node = &scope.function.graph[*reader];
+        let Some(map) = node.maps.get(*slot as usize) else { return false };
+        if map.exprs[axis].as_size().is_some() {
+            return true;
+        }
+        let passes = depth > 0 && matches!(node.op, Op::Map(_) | Op::View | Op::Concat { .. });
+        let variable = map.exprs[axis].as_variable().filter(|_| passes);
+        let own = variable.and_then(|v| node.outputs[0].variables.iter().position(|other| *other == v));
+        own.is_some_and(|own| is_read_in_slices(scope, (*reader).into(), own, depth - 1))
+    };
+    !readers.is_empty() && readers.iter().all(reads_slice)
 }
 
 fn covers(have: Option<&Vec<Halo>>, want: &[Halo]) -> bool {

@@ -289,7 +289,12 @@ impl<'a> Planner<'a> {
             axes.push(node.outputs[0].variables.iter().position(|v| *v == variable)?);
         }
         let along = node.outputs[0].variables.iter().position(|v| v == along)?;
-        let whole_order: Vec<usize> = order.iter().map(|axis| axes[*axis]).collect();
+        let mut whole_order: Vec<usize> = order.iter().map(|axis| axes[*axis]).collect();
+        if !axes.contains(&along) {
+            // One position of a new axis: it lies right inside of the axis that it comes after.
+            let before = along.checked_sub(1).and_then(|before| whole_order.iter().position(|axis| *axis == before));
+            whole_order.insert(before.map_or(0, |before| before + 1), along);
+        }
         if whole_order.len() != node.outputs[0].variables.len() {
             return None;
         }

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 use std::borrow::Cow;
 use strang_ir::{
-    Atom, ElementType, IndexExpr, IndexMap, Node, Op, ScalarExpr, Tensor,
+    Atom, ElementType, IndexExpr, IndexMap, Node, Op, ScalarExpr, Size, Tensor,
     op::Monoid,
     scalar::{Binary, Unary},
 };
@@ -14,7 +14,9 @@ use strang_runtime::tensor::Element;
 /// The result of a node of known sizes, if this can compute it.
 pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     match &node.op {
-        Op::Concat { along, .. } => concatenated(node, *along as usize, operands),
+        Op::Concat { along, offsets } => {
+            concatenated(node, *along as usize, operands).or_else(|| side_by_side(node, *along, offsets, operands))
+        }
         Op::Map(expression) if is_supported(expression, operands) => mapped(node, expression, operands),
         Op::Map(expression) if is_widening(expression, node) => copied(node, &operands[0], integers(&operands[0])?),
         Op::View => viewed(node, &operands[0]),
@@ -186,8 +188,7 @@ fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Option<T
     }
     let last = output.last().copied();
     by_rows::<f32>(&shape, &sizes, &output, |position, values| {
-        let row = Row { operands: &operands, position, last };
-        values.copy_from_slice(&row.value(expression, values.len()));
+        Row { operands: &operands, position, last }.write(expression, values);
     })
 }
 
@@ -199,43 +200,71 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn value(&self, expression: &ScalarExpr, width: usize) -> Vec<f32> {
+    /// Puts the values of an expression in place of what is there.
+    fn write(&self, expression: &ScalarExpr, values: &mut [f32]) {
         match expression {
-            ScalarExpr::Operand(slot) => {
-                let operand = &self.operands[*slot as usize];
-                let start = offset(&operand.strides, self.position);
-                let stride = self.last.map_or(0, |last| operand.strides[last as usize]);
-                let first = (operand.start as i64 + start) as usize;
-                match stride {
-                    0 => vec![operand.data[first]; width],
-                    1 => operand.data[first..first + width].to_vec(),
-                    _ => (0..width as i64).map(|column| operand.at(start + stride * column)).collect(),
-                }
-            }
-            ScalarExpr::Cast(_, operand) => self.value(operand, width),
-            ScalarExpr::Literal(literal) => vec![f32::from_bits(literal.bits as u32); width],
+            ScalarExpr::Operand(slot) => self.combine(*slot, values, |_, x| x),
+            ScalarExpr::Cast(_, operand) => self.write(operand, values),
+            ScalarExpr::Literal(literal) => values.fill(f32::from_bits(literal.bits as u32)),
             ScalarExpr::Unary(function, a) => {
-                let mut values = self.value(a, width);
+                self.write(a, values);
                 let function: fn(f32) -> f32 = match function {
                     Unary::Negate => |x| -x,
                     Unary::SquareRoot => f32::sqrt,
                     _ => |x| 1. / x.sqrt(),
                 };
                 values.iter_mut().for_each(|value| *value = function(*value));
-                values
             }
             ScalarExpr::Binary(function, a, b) => {
-                let (mut left, right) = (self.value(a, width), self.value(b, width));
-                let pairs = left.iter_mut().zip(right);
+                self.write(a, values);
                 match function {
-                    Binary::Add => pairs.for_each(|(a, b)| *a += b),
-                    Binary::Subtract => pairs.for_each(|(a, b)| *a -= b),
-                    Binary::Multiply => pairs.for_each(|(a, b)| *a *= b),
-                    _ => pairs.for_each(|(a, b)| *a /= b),
+                    Binary::Add => self.combined(b, values, |a, b| a + b),
+                    Binary::Subtract => self.combined(b, values, |a, b| a - b),
+                    Binary::Multiply => self.combined(b, values, |a, b| a * b),
+                    _ => self.combined(b, values, |a, b| a / b),
                 }
-                left
             }
             _ => unreachable!("supported expressions have no other parts"),
+        }
+    }
+
+    /// Combines values with those of an expression.
+    fn combined(&self, expression: &ScalarExpr, values: &mut [f32], function: impl Fn(f32, f32) -> f32) {
+        match expression {
+            ScalarExpr::Operand(slot) => self.combine(*slot, values, function),
+            ScalarExpr::Literal(literal) => {
+                let number = f32::from_bits(literal.bits as u32);
+                values.iter_mut().for_each(|value| *value = function(*value, number));
+            }
+            _ => {
+                let mut other = vec![0.; values.len()];
+                self.write(expression, &mut other);
+                values.iter_mut().zip(other).for_each(|(value, other)| *value = function(*value, other));
+            }
+        }
+    }
+
+    /// Combines values with those that an operand has in the row.
+    fn combine(&self, slot: u32, values: &mut [f32], function: impl Fn(f32, f32) -> f32) {
+        let operand = &self.operands[slot as usize];
+        let stride = self.last.map_or(0, |last| operand.strides[last as usize]);
+        let first = (operand.start as i64 + offset(&operand.strides, self.position)) as usize;
+        match stride {
+            0 => {
+                let number = operand.data[first];
+                values.iter_mut().for_each(|value| *value = function(*value, number));
+            }
+            1 => values.iter_mut().zip(&operand.data[first..]).for_each(|(value, x)| *value = function(*value, *x)),
+            stride if stride > 0 => {
+                let read = operand.data[first..].iter().step_by(stride as usize);
+                values.iter_mut().zip(read).for_each(|(value, x)| *value = function(*value, *x));
+            }
+            _ => {
+                for (column, value) in values.iter_mut().enumerate() {
+                    let place = first as i64 + stride * column as i64;
+                    *value = function(*value, operand.data[place as usize]);
+                }
+            }
         }
     }
 }
@@ -364,19 +393,22 @@ fn concatenated(node: &Node, along: usize, operands: &[Tensor]) -> Option<Tensor
     let inner: usize = shape[axis + 1..].iter().product::<usize>() * width;
     let mut parts = Vec::new();
     for (map, tensor) in node.maps.iter().zip(operands) {
+        // An operand may have one position of the axis, without having the axis.
+        let is_single = map.exprs.len() + 1 == output.len();
+        let places: Vec<usize> = (0..output.len()).filter(|place| !is_single || *place != axis).collect();
         let in_order = map.fill.is_none()
-            && map.exprs.len() == output.len()
-            && map.exprs.iter().zip(output).enumerate().all(|(place, (expression, variable))| {
+            && map.exprs.len() == places.len()
+            && map.exprs.iter().zip(&places).zip(tensor.shape()).all(|((expression, place), extent)| {
                 let varies = match expression.terms() {
-                    [(strang_ir::Atom::Variable(v), coefficient)] => v == variable && coefficient.is(1),
+                    [(strang_ir::Atom::Variable(v), coefficient)] => *v == output[*place] && coefficient.is(1),
                     _ => false,
                 };
-                varies && (place == axis || expression.offset().is(0) && tensor.shape()[place] == shape[place])
+                varies && (*place == axis || expression.offset().is(0) && *extent == shape[*place])
             });
         if !in_order {
             return None;
         }
-        parts.push((tensor.bytes(), tensor.shape()[axis] * inner));
+        parts.push((tensor.bytes(), if is_single { 1 } else { tensor.shape()[axis] } * inner));
     }
     let row = shape[axis] * inner;
     if row == 0 || parts.iter().map(|(_, bytes)| bytes).sum::<usize>() != row {
@@ -390,4 +422,32 @@ fn concatenated(node: &Node, along: usize, operands: &[Tensor]) -> Option<Tensor
         }
     });
     Some(result)
+}
+
+/// Parts of floats that are read at affine positions, row by row, joined along an axis that is not the last.
+fn side_by_side(node: &Node, along: u32, offsets: &[Size], operands: &[Tensor]) -> Option<Tensor> {
+    let sizes = sizes(node)?;
+    let output = &node.outputs[0].variables;
+    let last = output.last().filter(|last| **last != along && node.outputs[0].element == ElementType::F32)?;
+    let starts: Vec<usize> =
+        offsets.iter().map(|offset| usize::try_from(offset.as_constant()?).ok()).collect::<Option<_>>()?;
+    let mut parts = Vec::new();
+    for (slot, (map, tensor)) in node.maps.iter().zip(operands).enumerate() {
+        // In the part, positions along the axis start from zero.
+        let moved = |expression: &IndexExpr| {
+            expression.plus_size(&(expression.coefficient(along) * offsets[slot].clone()))
+        };
+        let map = IndexMap { exprs: map.exprs.iter().map(moved).collect(), ..map.clone() };
+        let mut sizes = sizes.clone();
+        sizes[along as usize] = starts[slot + 1].checked_sub(starts[slot])?;
+        parts.push(strided(&map, &sizes, tensor, floats(tensor)?)?);
+    }
+    by_rows::<f32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+        let place = position[along as usize];
+        let slot = starts.partition_point(|start| *start <= place) - 1;
+        let mut position = position.to_vec();
+        position[along as usize] -= starts[slot];
+        let operands = std::slice::from_ref(&parts[slot]);
+        Row { operands, position: &position, last: Some(*last) }.write(&ScalarExpr::Operand(0), values);
+    })
 }

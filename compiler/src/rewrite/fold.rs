@@ -4,11 +4,13 @@
 //! weights wait for the search, which multiplies by one after the other where the rank between them is low, and counts on
 //! those that it leaves being computed.
 
-use super::{Receipt, RewriteError};
+use super::{Receipt, RewriteError, blocks::Cone};
 use crate::plan::error::layer_of;
 use petgraph::stable_graph::NodeIndex;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
 use strang_ir::{
-    Bindings, FunctionId, Module, Node, Op, Parameter, Tensor, Value,
+    Bindings, ElementType, Function, FunctionId, Module, Op, Parameter, Tensor, Value,
     interpret::{Arithmetic, InterpretError, interpret_node},
 };
 use strang_runtime::size::SizeError;
@@ -34,22 +36,127 @@ pub fn fold_constants(
     receipt: &mut Receipt,
 ) -> Result<(), RewriteError> {
     for position in 0..module.functions.len() {
+        let mut computed = Computed::default();
+        let mut cones = cones(module, position, larger);
         for node in module.functions[position].order() {
             if receipt.spent >= fuel {
                 break;
             }
-            if let Some(operands) = constant_operands(module, position, node, larger) {
-                fold(module, position, node, &operands, receipt)?;
+            let Some(cone) = cones.remove(&node) else {
+                if !cones.values().any(|cone| cone.nodes.contains(&node)) {
+                    fold(module, position, node, larger, &mut computed, receipt)?;
+                }
+                continue;
+            };
+            let enough = receipt.spent + cone.nodes.len() <= fuel;
+            if !enough || !fold_blocks(module, position, &cone, &mut computed, receipt) {
+                for node in cone.nodes.into_iter().take(fuel.saturating_sub(receipt.spent)) {
+                    fold(module, position, node, larger, &mut computed, receipt)?;
+                }
             }
+        }
+        for (node, data) in computed.values {
+            store(module, position, node, data);
         }
         module.functions[position].remove_dead();
     }
     Ok(())
 }
 
-/// The operands of a node, when all of them are constant and folding pays.
-fn constant_operands(module: &Module, position: usize, index: NodeIndex, larger: usize) -> Option<Vec<Tensor>> {
+/// The nodes of which several are computed together, by the last of them.
+fn cones(module: &Module, position: usize, larger: usize) -> FxHashMap<NodeIndex, Cone> {
     let function = &module.functions[position];
+    let mut constant: FxHashSet<NodeIndex> = FxHashSet::default();
+    for index in function.order() {
+        let operands = function.operands(index);
+        let is_known = |value: &Value| match &function.graph[value.node].op {
+            Op::Param(number) => module.parameters.get(*number as usize).is_some_and(|other| other.data.is_some()),
+            Op::Const(_) => true,
+            _ => constant.contains(&value.node),
+        };
+        let sizes = || operands.iter().map(|value| Some((function.element_of(*value), bytes_of(function, *value)?)));
+        if operands.iter().all(is_known)
+            && let Some(sizes) = sizes().collect::<Option<Vec<_>>>()
+            && pays(function, index, &sizes, larger)
+        {
+            constant.insert(index);
+        }
+    }
+    let is_read = |(reader, _): &(NodeIndex, u32)| constant.contains(reader);
+    let is_last = |node: &&NodeIndex| !function.readers((**node).into()).iter().all(is_read);
+    constant.iter().filter(is_last).filter_map(|root| Some((*root, Cone::new(function, *root, &constant)?))).collect()
+}
+
+/// Computes several nodes together; `false` where that cannot be done.
+fn fold_blocks(module: &Module, position: usize, cone: &Cone, computed: &mut Computed, receipt: &mut Receipt) -> bool {
+    let function = &module.functions[position];
+    let value = |value: Value| constant(module, position, value, computed);
+    let (Some(data), Some(root)) = (cone.evaluate(function, &value), cone.nodes.last()) else { return false };
+    for node in &cone.nodes {
+        receipt.apply("fold-constants", layer_of(&function.graph[*node]));
+        computed.nodes.insert(*node);
+    }
+    computed.insert(function, *root, data);
+    true
+}
+
+fn fold(
+    module: &Module,
+    position: usize,
+    node: NodeIndex,
+    larger: usize,
+    computed: &mut Computed,
+    receipt: &mut Receipt,
+) -> Result<(), RewriteError> {
+    let Some(operands) = constant_operands(module, position, node, larger, computed) else { return Ok(()) };
+    let layer = layer_of(&module.functions[position].graph[node]);
+    let data = evaluate(module, position, node, &operands)
+        .map_err(|reason| RewriteError::Constant { layer: layer.clone(), reason })?;
+    if let Some(data) = data {
+        receipt.apply("fold-constants", layer);
+        computed.insert(&module.functions[position], node, data);
+    }
+    Ok(())
+}
+
+/// The values of nodes that others may still read.
+#[derive(Default)]
+struct Computed {
+    values: BTreeMap<NodeIndex, Tensor>,
+    nodes: FxHashSet<NodeIndex>,
+}
+
+impl Computed {
+    /// Keeps the value of a node, and drops those of operands that only computed nodes read.
+    fn insert(&mut self, function: &Function, node: NodeIndex, data: Tensor) {
+        self.nodes.insert(node);
+        self.values.insert(node, data);
+        for operand in function.operands(node) {
+            let is_done = |(reader, _): &(NodeIndex, u32)| self.nodes.contains(reader);
+            if !function.outputs.contains(&operand) && function.readers(operand).iter().all(is_done) {
+                self.values.remove(&operand.node);
+            }
+        }
+    }
+}
+
+/// The operands of a node, when all of them are constant and folding pays.
+fn constant_operands(
+    module: &Module,
+    position: usize,
+    index: NodeIndex,
+    larger: usize,
+    computed: &Computed,
+) -> Option<Vec<Tensor>> {
+    let function = &module.functions[position];
+    let operands = function.operands(index).into_iter().map(|operand| constant(module, position, operand, computed));
+    let operands: Vec<Tensor> = operands.collect::<Option<_>>()?;
+    let size = |tensor: &Tensor| (tensor.element(), tensor.bytes().len());
+    pays(function, index, &operands.iter().map(size).collect::<Vec<_>>(), larger).then_some(operands)
+}
+
+/// Whether a node of constant operands, of given types and bytes, is computed when the model is compiled.
+fn pays(function: &Function, index: NodeIndex, operands: &[(ElementType, usize)], larger: usize) -> bool {
     let node = &function.graph[index];
     let foldable = matches!(
         node.op,
@@ -61,16 +168,11 @@ fn constant_operands(module: &Module, position: usize, index: NodeIndex, larger:
             | Op::Norm { .. }
             | Op::Softmax { .. }
     );
-    if !foldable || node.outputs.len() != 1 {
-        return None;
+    if !foldable || node.outputs.len() != 1 || operands.is_empty() {
+        return false;
     }
-    let mut operands = Vec::new();
-    for operand in function.operands(index) {
-        operands.push(constant(module, position, operand)?);
-    }
-    let bytes = bytes_of(node)?;
-    let read: usize = operands.iter().map(|operand| operand.bytes().len()).sum();
-    let narrow = |operand: &Tensor| operand.element().bits() <= 8 && !operand.shape().is_empty();
+    let read: usize = operands.iter().map(|(_, bytes)| bytes).sum();
+    let narrow = |(element, bytes): &(ElementType, usize)| element.bits() <= 8 && *bytes > 1;
     let small = if larger == NARROW && operands.iter().any(narrow) { 0 } else { SMALL };
     let most = match node.op {
         Op::Dot { .. } if larger == NARROW => read.max(small),
@@ -79,19 +181,22 @@ fn constant_operands(module: &Module, position: usize, index: NodeIndex, larger:
         Op::Gather => read.saturating_mul(WIDE).max(SMALL),
         _ => read.saturating_mul(larger).max(small),
     };
-    (!operands.is_empty() && bytes <= most).then_some(operands)
+    bytes_of(function, index.into()).is_some_and(|bytes| bytes <= most)
 }
 
-/// The bytes of a node's first output, when its sizes are fixed and memory can hold it.
-fn bytes_of(node: &Node) -> Option<usize> {
-    let sizes = node.shape(0);
+/// The bytes of a value, when its sizes are fixed and memory can hold it.
+fn bytes_of(function: &Function, value: Value) -> Option<usize> {
+    let sizes = function.shape_of(value);
     let mut counts = sizes.iter().map(|size| usize::try_from(size.as_constant()?).ok());
     let count = counts.try_fold(1usize, |product, count| product.checked_mul(count?))?;
-    node.outputs[0].element.bytes_of(count)
+    function.element_of(value).bytes_of(count)
 }
 
 /// The value of a parameter or constant; of a small view of one too.
-fn constant(module: &Module, position: usize, value: Value) -> Option<Tensor> {
+fn constant(module: &Module, position: usize, value: Value, computed: &Computed) -> Option<Tensor> {
+    if let Some(data) = computed.values.get(&value.node) {
+        return Some(data.clone());
+    }
     let function = &module.functions[position];
     let node = &function.graph[value.node];
     match &node.op {
@@ -102,8 +207,8 @@ fn constant(module: &Module, position: usize, value: Value) -> Option<Tensor> {
             Some(tensor)
         }
         Op::View => {
-            let inner = constant(module, position, function.operands(value.node)[0])?;
-            if bytes_of(node)? > inner.bytes().len().max(SMALL) {
+            let inner = constant(module, position, function.operands(value.node)[0], computed)?;
+            if bytes_of(function, value)? > inner.bytes().len().max(SMALL) {
                 return None;
             }
             evaluate(module, position, value.node, &[inner]).ok()?
@@ -125,18 +230,9 @@ fn evaluate(module: &Module, position: usize, node: NodeIndex, operands: &[Tenso
     }
 }
 
-fn fold(
-    module: &mut Module,
-    position: usize,
-    index: NodeIndex,
-    operands: &[Tensor],
-    receipt: &mut Receipt,
-) -> Result<(), RewriteError> {
+/// Puts a parameter with a node's value in its place.
+fn store(module: &mut Module, position: usize, index: NodeIndex, data: Tensor) {
     let node = module.functions[position].graph[index].clone();
-    let layer = layer_of(&node);
-    let data = evaluate(module, position, index, operands)
-        .map_err(|reason| RewriteError::Constant { layer: layer.clone(), reason })?;
-    let Some(data) = data else { return Ok(()) };
     let axes = node.axes(0).into_iter().cloned().collect();
     let parameter = Parameter::new(node.outputs[0].name.clone(), node.outputs[0].element, axes).with_data(data);
     let (number, parameter) = module.add_fresh_parameter(parameter);
@@ -144,6 +240,4 @@ fn fold(
     let replacement = function.add_param(number, &parameter);
     function.graph[replacement].source = node.source.clone();
     function.replace(index.into(), replacement.into());
-    receipt.apply("fold-constants", layer);
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `fold`, `evaluate` | nodes of weights alone become weights |
+//! | `fold`, `evaluate`, `blocks` | nodes of weights alone become weights: which, one of them, several together |
 //! | `hoist` | products out of scans |
 //! | `egraph` | circuits as e-graphs |
 //! | `receipt` | what was done, and what nearly was |
@@ -11,6 +11,7 @@
 //! | `describe` | rules as text for people |
 //! | `single` | one rule applied alone, for tests and examples |
 
+mod blocks;
 pub mod describe;
 pub mod egraph;
 pub mod evaluate;

@@ -20,6 +20,7 @@ mod rotary;
 mod splitting;
 mod streaming;
 mod views;
+mod winograd;
 
 use super::rule::Rule;
 use std::sync::LazyLock;
@@ -34,6 +35,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("association", association::RULES),
         ("merging", merging::RULES),
         ("convolution", convolution::RULES),
+        ("winograd", winograd::RULES),
         ("chained", chained::RULES),
         ("pooling", pooling::RULES),
         ("normalisation", normalisation::RULES),

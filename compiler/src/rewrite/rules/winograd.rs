@@ -1,0 +1,223 @@
+//! Winograd's minimal filtering: convolutions along an axis with fewer products. Along two axes it is applied to each: what
+//! it makes of the first is a convolution along the second.
+
+use super::parts::{is_float, whole_axes};
+use crate::rewrite::{
+    egraph::{
+        Graph, Read,
+        build::{self, nameless},
+    },
+    rule::{Class, Find, Rule},
+    search::cost::estimate,
+};
+use egg::Id;
+use strang_ir::{Axis, ElementType, IndexExpr, IndexMap, Literal, Node, Op, Output, Size, Variable, scalar::Binary};
+
+/// The taps of a kernel.
+const TAPS: i64 = 3;
+
+/// The fewest terms beside the taps that a result is summed from where fewer products pay for transforms.
+const FEWEST_TERMS: f64 = 8.;
+
+/// `F(m, 3)`: `m` results `A ((G g) . (B d))` of a kernel `g` and `m + 2` inputs `d`.
+pub struct Filtering {
+    /// `B`: by product, what of the inputs is multiplied.
+    inputs: &'static [&'static [f64]],
+    /// `G`: by product, what of the kernel.
+    kernel: &'static [&'static [f64]],
+    /// `A`: by result, which products.
+    results: &'static [&'static [f64]],
+}
+
+/// Two results with four products instead of six.
+pub const TWO: Filtering = Filtering {
+    inputs: &[&[1., 0., -1., 0.], &[0., 1., 1., 0.], &[0., -1., 1., 0.], &[0., 1., 0., -1.]],
+    kernel: &[&[1., 0., 0.], &[0.5, 0.5, 0.5], &[0.5, -0.5, 0.5], &[0., 0., 1.]],
+    results: &[&[1., 1., 1., 0.], &[0., 1., -1., -1.]],
+};
+
+/// Where a product filters: a tap, the result's variable that it is beside, and the axis of the input that both move along.
+struct Place {
+    tap: u32,
+    along: u32,
+    axis: usize,
+    offset: Size,
+}
+
+/// The first tap of a product at which it filters, its first operand being the input.
+fn place(d: &Node) -> Option<Place> {
+    let [x, w] = &d.maps[..] else { return None };
+    let is_zero = |fill: Literal| fill.to_f64() == 0.;
+    if !x.conditions.is_empty() || !x.fill.is_none_or(is_zero) || w.fill.is_some() {
+        return None;
+    }
+    let contracted = d.contracted();
+    let is_tap = |variable: &u32| d.size_of(*variable).is(TAPS) && x.mentions(*variable);
+    let (taps, terms): (Vec<u32>, Vec<u32>) = contracted.into_iter().partition(is_tap);
+    let beside: f64 = terms.iter().map(|variable| estimate(&d.size_of(*variable))).product();
+    if beside < FEWEST_TERMS {
+        return None;
+    }
+    taps.into_iter().find_map(|tap| {
+        let mut axes = x.exprs.iter().enumerate().filter(|(_, expression)| expression.mentions(tap));
+        let ((axis, expression), None) = (axes.next()?, axes.next()) else { return None };
+        let is_one = |variable: u32| expression.coefficient(variable).is(1);
+        let outputs = d.outputs[0].variables.iter().copied();
+        let along = outputs.filter(|variable| expression.mentions(*variable)).find(|variable| is_one(*variable))?;
+        let elsewhere = x.exprs.iter().filter(|expression| expression.mentions(along)).count() != 1;
+        let plain = expression.is_affine() && expression.terms().len() == 2 && is_one(tap);
+        let offset = expression.offset().clone();
+        (plain && !elsewhere && !w.mentions(along)).then_some(Place { tap, along, axis, offset })
+    })
+}
+
+/// The sum of reads times numbers over a frame.
+fn combination(graph: &mut Graph, frame: &Node, element: ElementType, factors: &[f64], reads: &[Read]) -> Id {
+    let mut sum: Option<Read> = None;
+    // A sum starts with a term that is added.
+    let terms = || factors.iter().zip(reads).filter(|(factor, _)| **factor != 0.);
+    let positive = terms().filter(|(factor, _)| **factor > 0.);
+    for (factor, read) in positive.chain(terms().filter(|(factor, _)| **factor < 0.)) {
+        let size = factor.abs();
+        let mut term = read.clone();
+        if size != 1. {
+            let number = Read::number(build::number(graph, Literal::from_f64(element, size)));
+            let value = build::binary(graph, frame, Binary::Multiply, term, number);
+            term = build::whole(frame, value);
+        }
+        let value = match sum {
+            None => build::view(graph, frame, term),
+            Some(sum) if *factor < 0. => build::binary(graph, frame, Binary::Subtract, sum, term),
+            Some(sum) => build::binary(graph, frame, Binary::Add, sum, term),
+        };
+        sum = Some(build::whole(frame, value));
+    }
+    sum.map_or_else(|| build::number(graph, Literal::zero(element)), |sum| sum.value)
+}
+
+/// A frame of variables, all of them its output.
+fn frame(variables: Vec<Variable>, element: ElementType) -> Node {
+    let output = (0..variables.len() as u32).collect();
+    nameless(Op::View, variables, element, output)
+}
+
+/// Values over a frame, side by side along a new axis that stands at a place among theirs.
+fn stacked(graph: &mut Graph, over: &Node, values: &[Id], place: u32) -> Id {
+    let count = values.len() as i64;
+    let mut variables = over.variables.clone();
+    variables.insert(place as usize, Variable::over(&Axis::new("part", Size::from(count))));
+    let offsets = (0..=count).map(Size::from).collect();
+    let op = Op::Concat { along: place, offsets };
+    let own = (0..variables.len() as u32).filter(|variable| *variable != place);
+    let map = IndexMap::of_variables(own);
+    let node = Node { op, ..frame(variables, over.outputs[0].element) };
+    let reads = values.iter().map(|value| Read { value: *value, map: map.clone() }).collect();
+    build::add(graph, &node, reads)
+}
+
+/// The product `d` of `x` and `w` with fewer multiplications, where it filters along an axis.
+pub fn filtered(graph: &mut Graph, d: &Node, x: Id, w: Id, filtering: &Filtering) -> Option<Id> {
+    let Place { tap, along, axis, offset } = place(d)?;
+    let element = d.outputs[0].element;
+    if [x, w].iter().any(|value| graph[*value].data.element() != element) {
+        return None;
+    }
+    let (products, results) = (filtering.inputs.len() as i64, filtering.results.len() as i64);
+    let weight_axes = whole_axes(graph, d, 1, w)?;
+    // The inputs of every product, over the axes of the input with a position for every tile of results.
+    let tiles = (d.size_of(along) + Size::from(results - 1)).floor_div(&Size::from(results));
+    let mut variables: Vec<Variable> = (graph[x].data.shape().iter().enumerate())
+        .map(|(axis, size)| Variable::over(&Axis::new(format!("axis_{axis}"), size.clone())))
+        .collect();
+    variables[axis] = Variable::over(&Axis::new("tile", tiles.clone()));
+    let over = frame(variables, element);
+    let reads: Vec<Read> = (0..products)
+        .map(|position| {
+            let mut exprs: Vec<IndexExpr> = (0..over.variables.len() as u32).map(IndexExpr::variable).collect();
+            exprs[axis] = exprs[axis].times(&Size::from(results)).plus_size(&(offset.clone() + Size::from(position)));
+            Read { value: x, map: IndexMap::new(exprs).with_fill(Literal::zero(element)) }
+        })
+        .collect();
+    let inputs: Vec<Id> = filtering.inputs.iter().map(|row| combination(graph, &over, element, row, &reads)).collect();
+    let inputs = stacked(graph, &over, &inputs, 0);
+    // The kernel of every product.
+    let mut own: Vec<u32> = weight_axes.iter().copied().filter(|variable| *variable != tap).collect();
+    // The longest last, as weights are transformed row by row.
+    own.sort_by(|a, b| estimate(&d.size_of(*a)).total_cmp(&estimate(&d.size_of(*b))));
+    let over = frame(own.iter().map(|variable| d.variables[*variable as usize].clone()).collect(), element);
+    let place = |variable: u32| own.iter().position(|other| *other == variable).unwrap_or_default() as u32;
+    let reads: Vec<Read> = (0..TAPS)
+        .map(|position| {
+            let exprs = weight_axes.iter().map(|variable| match *variable == tap {
+                true => IndexExpr::constant(position),
+                false => IndexExpr::variable(place(*variable)),
+            });
+            Read { value: w, map: IndexMap::new(exprs.collect()) }
+        })
+        .collect();
+    let kernel: Vec<Id> = filtering.kernel.iter().map(|row| combination(graph, &over, element, row, &reads)).collect();
+    let kernel = stacked(graph, &over, &kernel, 0);
+    // The products, the tap being which of them.
+    let mut node = d.clone();
+    node.variables[along as usize].axis = Axis::new("tile", tiles);
+    node.variables[tap as usize].axis = Axis::new("part", Size::from(products));
+    node.outputs = vec![Output {
+        variables: [tap].into_iter().chain(d.outputs[0].variables.iter().copied()).collect(),
+        ..d.outputs[0].clone()
+    }];
+    let mut map = d.maps[0].clone();
+    map.exprs[axis] = IndexExpr::variable(along);
+    map.exprs.insert(0, IndexExpr::variable(tap));
+    let reads = vec![
+        Read { value: inputs, map },
+        Read { value: kernel, map: IndexMap::of_variables([tap].into_iter().chain(own)) },
+    ];
+    let value = build::add(graph, &node, reads);
+    // The results of every tile, and those of all in a row.
+    let output = &d.outputs[0].variables;
+    let over = frame(output.iter().map(|variable| node.variables[*variable as usize].clone()).collect(), element);
+    let whole = || (0..output.len() as u32).map(IndexExpr::variable);
+    let reads: Vec<Read> = (0..products)
+        .map(|position| {
+            let exprs = [IndexExpr::constant(position)].into_iter().chain(whole());
+            Read { value, map: IndexMap::new(exprs.collect()) }
+        })
+        .collect();
+    let rows: Vec<Id> = filtering.results.iter().map(|row| combination(graph, &over, element, row, &reads)).collect();
+    let row = output.iter().position(|variable| *variable == along)?;
+    let tiled = stacked(graph, &over, &rows, row as u32 + 1);
+    let over = frame(output.iter().map(|variable| d.variables[*variable as usize].clone()).collect(), element);
+    let size = |variable: u32| over.size_of(variable);
+    let results = Size::from(results);
+    let mut exprs: Vec<IndexExpr> = whole().collect();
+    exprs.insert(row + 1, exprs[row].remainder(&results, &size));
+    exprs[row] = exprs[row].floor_div(&results, &size);
+    Some(build::view(graph, &over, Read { value: tiled, map: IndexMap::new(exprs) }))
+}
+
+pub const RULES: &[Rule] = &[Rule {
+    name: "winograd-two-results",
+    class: Class::Real,
+    law: "x * k = A ((G k) . (B x)) along an axis: two results of three taps with four products",
+    source: "Winograd, 1980, Arithmetic Complexity of Computations; F(2, 3) of Lavin and Gray, 2016",
+    find: Find::Patterns(&["(dot ?d ?x ?w)"], |m| {
+        if !m.facts("w").constant || !is_float(m, "x") {
+            return None;
+        }
+        let (d, x, w) = (m.node("d"), m.id("x"), m.id("w"));
+        filtered(m.graph, &d, x, w, &TWO)
+    }),
+    guard: &[],
+    examples: &[
+        "axis m = 8   axis e = 3   param @k: f32[c, m, e]
+fn @f(%x: f32[m, a]) -> f32[c, a] {
+  %r = dot %x[{m}, a + {e} - 1] else 0.0, @k[c, {m}, {e}] -> [c, a]
+  return %r
+}",
+        "axis m = 8   axis e = 3   axis h = a + 2   axis w = b + 2   param @k: f32[c, m, e, e]
+fn @f(%x: f32[d, h, w, m]) -> f32[d, c, a, b] {
+  %r = dot order=(e, e', m) : %x[d, a + {e}, b + {e'}, {m}], @k[c, {m}, {e}, {e'}] -> [d, c, a, b]
+  return %r
+}",
+    ],
+}];
