@@ -7,12 +7,14 @@
 //! | `rules` | the list: name, law, expansion, order of the error |
 //! | `macaron` | reorderings of splitting steps |
 //! | `bytes` | products of bytes instead of floats |
+//! | `filtering` | convolutions with fewer products |
 //! | `narrow` | feed-forward layers without their least hidden units |
 //! | `budget` | the choice of variants under an error budget |
 
 mod branch;
 pub mod budget;
 mod bytes;
+mod filtering;
 mod macaron;
 mod narrow;
 pub mod rules;
@@ -46,6 +48,7 @@ enum Change {
     Macaron(macaron::Reordering),
     Narrow(narrow::Narrowing),
     Bytes(bytes::Rounding),
+    Filtering(filtering::Filtering),
 }
 
 impl Variant {
@@ -60,6 +63,7 @@ impl Variant {
             Change::Macaron(reordering) => reordering.apply(&mut module.functions[0]),
             Change::Narrow(narrowing) => narrowing.apply(module),
             Change::Bytes(rounding) => rounding.apply(module),
+            Change::Filtering(filtering) => filtering.apply(module),
         }
     }
 }

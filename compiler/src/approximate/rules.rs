@@ -1,6 +1,6 @@
 //! The approximate rules. `h` is the size of the branches: `A` and `F` stand for `h A` and `h F`, primes for Jacobians.
 
-use super::{Ranges, Variant, bytes, macaron, narrow};
+use super::{Ranges, Variant, bytes, filtering, macaron, narrow};
 use strang_ir::Module;
 
 /// A law that holds up to an error.
@@ -110,6 +110,15 @@ fn @f(%x: f32[b, m]) -> f32[b, m] {
   return %y
 }";
 
+const FILTER: &str = "axis b = 5   axis m = 6   axis c = 16   axis e = 3
+param @h: f64[]   param @a: f64[m, c] param @k: f64[c, m, e]
+fn @f(%x: f64[b, m]) -> f64[b, m] {
+  %p = dot %x[b, {m}], @a[{m}, c] -> [b, c]
+  %r = dot order=(e, c) : %p[b + {e} - 1, {c}] else 0.0, @k[{c}, m, {e}] -> [b, m]
+  %y = map mul : %r[b, m], @h[] -> [b, m]
+  return %y
+}";
+
 const SPLITTING: &str = "operator splitting (Strang 1968); Macaron layers (Lu et al. 2019)";
 
 const RULES: &[ApproximateRule] = &[
@@ -184,6 +193,15 @@ const RULES: &[ApproximateRule] = &[
         source: "Jacob et al., Quantization and Training of Neural Networks, 2018, section 2.1",
         find: |module, ranges| bytes::roundings(module, named("product-of-bytes"), ranges),
         example: LONG_BRANCH,
+    },
+    ApproximateRule {
+        name: "winograd-four-results",
+        law: "x * k = A ((G k) . (B x)) along an axis: four results of three taps with six products",
+        expansion: "none over the reals; in floats the rounding of B x, G k and A, whose numbers go from 1/24 to 8",
+        order: 1,
+        source: "F(4, 3) of Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016",
+        find: |module, _| filtering::filterings(module, named("winograd-four-results")),
+        example: FILTER,
     },
 ];
 

@@ -99,6 +99,37 @@ fn applied(module: &Module, rule: &'static Rule, removed: Option<usize>, refused
     Some(rewritten)
 }
 
+/// Puts in the place of a node of a module's entry what a rule makes of it, applied to what it makes too, whatever that costs.
+/// Other nodes keep their places. Returns whether the rule applies.
+pub fn replace(module: &mut Module, node: NodeIndex, rule: &'static Rule) -> bool {
+    const ROUNDS: usize = 4;
+    let function = module.entry().clone();
+    let (_, interface) = Keys::default().key(module, &function, &[node]);
+    let Converted { graph, results } = convert(module, &function, &[node], &interface, Signatures::default());
+    let written: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
+    let compiled = Compiled::new(0, rule, None);
+    let runner = Runner::default().with_egraph(graph).with_scheduler(SimpleScheduler).with_iter_limit(ROUNDS);
+    let mut graph = runner.with_time_limit(Duration::MAX).run(compiled.rewrites()).egraph;
+    graph.rebuild();
+    if graph.analysis.applied.is_empty() {
+        return false;
+    }
+    let written: FxHashSet<Term> = written.into_iter().map(|term| term.map_children(|id| graph.find(id))).collect();
+    let price = |term: &Term, _: Id, own: f64| if written.contains(term) { 1. + own } else { own };
+    let choice = extract(&graph, RewriteOptions::default().target, &results, &price);
+    if !choice.is_acyclic(&graph) {
+        return false;
+    }
+    let template = template(&graph, &choice, &results);
+    let Module { functions, parameters, .. } = module;
+    let mut parameter =
+        |new: &mut Function, number: u32| Value::from(new.add_param(number, &parameters[number as usize]));
+    let window = (&function, &[node][..]);
+    let values = template.put(window, &interface, &mut functions[0], &|value| value, &mut parameter, &mut Vec::new());
+    functions[0].replace(node.into(), values[0]);
+    true
+}
+
 /// The circuit of an example: text as it is, or the body of a map over `%x[a, b]`, `%y[a, b]` and `%z[b]`.
 pub fn circuit(example: &str) -> String {
     let axes = "axis a   axis b   axis c   axis d";

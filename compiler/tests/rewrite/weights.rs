@@ -47,6 +47,14 @@ fn @f(%x: f32[a, e]) -> f32[a, e] {
   %r = map add : %x[a, e], %q[a, e] -> [a, e]
   return %r
 }",
+    "axis e = 3   param @v: f32[b, a] param @w: f32[a, c, b]
+fn @f(%x: f32[e, b, a]) -> f32[e, b, a] {
+  %p = map $0 * 2.0 : @v[b, a] -> [b, a]
+  %q = map neg : @v[b, a] -> [b, a]
+  %s = concat along e at (0, 1, 2, 3) : %p[b, a], @w[a, 0, b], %q[b, a] -> [e, b, a]
+  %r = map add : %x[e, b, a], %s[e, b, a] -> [e, b, a]
+  return %r
+}",
     "param @w: i8[b, c, a]
 fn @f(%x: f32[b, a]) -> f32[b, a] {
   %v = map cast(i32) : @w[b, c, a] -> [c, b, a]
@@ -96,4 +104,33 @@ fn weights_are_what_the_interpreter_says() {
             assert_eq!(difference(Class::Bit, &module, &folded, &[input]), None, "{circuit}");
         }
     }
+}
+
+/// Enough weights that they are made in blocks: parts of parts, and a vector that every block reads whole.
+#[test]
+fn blocks_are_what_the_interpreter_says() {
+    let circuit = "axis e = 2   axis f = 3   axis n = 150   axis m = 301   param @w: f32[n, m, f] param @s: f32[m]
+fn @f(%x: f32[f, e, n, m]) -> f32[f, e, n, m] {
+  %p = map $0 * $1 : @w[n, m, 0], @s[m] -> [n, m]
+  %q = map $0 + $1 : @w[n, m, 1], @w[n, m, 2] -> [n, m]
+  %j = concat along e at (0, 1, 2) : %p[n, m], %q[n, m] -> [e, n, m]
+  %g = map $0 * 0.5 : %j[e, n, m] -> [e, n, m]
+  %h = map $0 + $1 : %g[e, n, m], %j[e, n, m] -> [e, n, m]
+  %k = concat along f at (0, 1, 2, 3) : %g[e, n, m], %h[e, n, m], %j[e, n, m] -> [f, e, n, m]
+  %r = map add : %x[f, e, n, m], %k[f, e, n, m] -> [f, e, n, m]
+  return %r
+}";
+    let module = module(circuit, [1; 4], 3);
+    let mut folded = module.clone();
+    let mut receipt = Receipt::default();
+    fold_constants(&mut folded, fold::WIDE, usize::MAX, &mut receipt).unwrap();
+    assert_eq!(receipt.spent, 6, "every node counts");
+    assert_eq!(folded.parameters.len(), module.parameters.len() + 1, "what lies between is not kept");
+    let input = random_tensor(strang_ir::ElementType::F32, &[3, 2, 150, 301], false, 5);
+    assert_eq!(difference(Class::Bit, &module, &folded, &[input]), None);
+    // Without fuel for all of them they are computed one after the other.
+    let mut partly = module.clone();
+    fold_constants(&mut partly, fold::WIDE, 3, &mut Receipt::default()).unwrap();
+    let input = random_tensor(strang_ir::ElementType::F32, &[3, 2, 150, 301], false, 6);
+    assert_eq!(difference(Class::Bit, &module, &partly, &[input]), None);
 }

@@ -20,7 +20,7 @@ mod rotary;
 mod splitting;
 mod streaming;
 mod views;
-mod winograd;
+pub mod winograd;
 
 use super::rule::Rule;
 use std::sync::LazyLock;

@@ -7,7 +7,7 @@ use crate::rewrite::{
         Graph, Read,
         build::{self, nameless},
     },
-    rule::{Class, Find, Rule},
+    rule::{Class, Find, Match, Rule},
     search::cost::estimate,
 };
 use egg::Id;
@@ -20,7 +20,7 @@ const TAPS: i64 = 3;
 const FEWEST_TERMS: f64 = 8.;
 
 /// `F(m, 3)`: `m` results `A ((G g) . (B d))` of a kernel `g` and `m + 2` inputs `d`.
-pub struct Filtering {
+struct Filtering {
     /// `B`: by product, what of the inputs is multiplied.
     inputs: &'static [&'static [f64]],
     /// `G`: by product, what of the kernel.
@@ -30,10 +30,36 @@ pub struct Filtering {
 }
 
 /// Two results with four products instead of six.
-pub const TWO: Filtering = Filtering {
+const TWO: Filtering = Filtering {
     inputs: &[&[1., 0., -1., 0.], &[0., 1., 1., 0.], &[0., -1., 1., 0.], &[0., 1., 0., -1.]],
     kernel: &[&[1., 0., 0.], &[0.5, 0.5, 0.5], &[0.5, -0.5, 0.5], &[0., 0., 1.]],
     results: &[&[1., 1., 1., 0.], &[0., 1., -1., -1.]],
+};
+
+/// Four results with six products instead of twelve. The numbers are of several sizes, so that rounding counts more.
+const FOUR: Filtering = Filtering {
+    inputs: &[
+        &[4., 0., -5., 0., 1., 0.],
+        &[0., -4., -4., 1., 1., 0.],
+        &[0., 4., -4., -1., 1., 0.],
+        &[0., -2., -1., 2., 1., 0.],
+        &[0., 2., -1., -2., 1., 0.],
+        &[0., 4., 0., -5., 0., 1.],
+    ],
+    kernel: &[
+        &[1. / 4., 0., 0.],
+        &[-1. / 6., -1. / 6., -1. / 6.],
+        &[-1. / 6., 1. / 6., -1. / 6.],
+        &[1. / 24., 1. / 12., 1. / 6.],
+        &[1. / 24., -1. / 12., 1. / 6.],
+        &[0., 0., 1.],
+    ],
+    results: &[
+        &[1., 1., 1., 1., 1., 0.],
+        &[0., 1., -1., 2., -2., 0.],
+        &[0., 1., 1., 4., 4., 0.],
+        &[0., 1., -1., 8., -8., 1.],
+    ],
 };
 
 /// Where a product filters: a tap, the result's variable that it is beside, and the axis of the input that both move along.
@@ -42,6 +68,11 @@ struct Place {
     along: u32,
     axis: usize,
     offset: Size,
+}
+
+/// Whether a product filters along an axis, its first operand being the input.
+pub fn is_filtering(d: &Node) -> bool {
+    place(d).is_some()
 }
 
 /// The first tap of a product at which it filters, its first operand being the input.
@@ -116,7 +147,7 @@ fn stacked(graph: &mut Graph, over: &Node, values: &[Id], place: u32) -> Id {
 }
 
 /// The product `d` of `x` and `w` with fewer multiplications, where it filters along an axis.
-pub fn filtered(graph: &mut Graph, d: &Node, x: Id, w: Id, filtering: &Filtering) -> Option<Id> {
+fn filtered(graph: &mut Graph, d: &Node, x: Id, w: Id, filtering: &Filtering) -> Option<Id> {
     let Place { tap, along, axis, offset } = place(d)?;
     let element = d.outputs[0].element;
     if [x, w].iter().any(|value| graph[*value].data.element() != element) {
@@ -195,18 +226,32 @@ pub fn filtered(graph: &mut Graph, d: &Node, x: Id, w: Id, filtering: &Filtering
     Some(build::view(graph, &over, Read { value: tiled, map: IndexMap::new(exprs) }))
 }
 
+fn apply(m: &mut Match, filtering: &Filtering) -> Option<Id> {
+    if !m.facts("w").constant || !is_float(m, "x") {
+        return None;
+    }
+    let (d, x, w) = (m.node("d"), m.id("x"), m.id("w"));
+    filtered(m.graph, &d, x, w, filtering)
+}
+
+/// The rule of four results: equal over the reals, but with an error in floats that a budget has to allow.
+pub static FOUR_RESULTS: Rule = Rule {
+    name: "winograd-four-results",
+    class: Class::Approximate,
+    law: "x * k = A ((G k) . (B x)) along an axis: four results of three taps with six products",
+    source: "F(4, 3) of Lavin and Gray, 2016, Fast Algorithms for Convolutional Neural Networks",
+    find: Find::Patterns(&["(dot ?d ?x ?w)"], |m| apply(m, &FOUR)),
+    guard: &[],
+    examples: &[],
+};
+
+/// The exact rules.
 pub const RULES: &[Rule] = &[Rule {
     name: "winograd-two-results",
     class: Class::Real,
     law: "x * k = A ((G k) . (B x)) along an axis: two results of three taps with four products",
     source: "Winograd, 1980, Arithmetic Complexity of Computations; F(2, 3) of Lavin and Gray, 2016",
-    find: Find::Patterns(&["(dot ?d ?x ?w)"], |m| {
-        if !m.facts("w").constant || !is_float(m, "x") {
-            return None;
-        }
-        let (d, x, w) = (m.node("d"), m.id("x"), m.id("w"));
-        filtered(m.graph, &d, x, w, &TWO)
-    }),
+    find: Find::Patterns(&["(dot ?d ?x ?w)"], |m| apply(m, &TWO)),
     guard: &[],
     examples: &[
         "axis m = 8   axis e = 3   param @k: f32[c, m, e]
