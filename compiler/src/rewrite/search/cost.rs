@@ -97,7 +97,7 @@ pub fn cost<'a>(
     let mut fused = false;
     let mut counted: FxHashSet<Id> = FxHashSet::default();
     for (slot, value) in values.iter().enumerate() {
-        if tag.is_map() && is_read_in_place(graph, &node, slot, *value, chosen) {
+        if joins(*tag) && is_read_in_place(graph, &node, slot, *value, chosen) {
             fused = true;
             continue;
         }
@@ -122,6 +122,11 @@ pub fn cost<'a>(
     }
     traffic += bytes_out / target.cache;
     arithmetic.max(traffic) + target.start
+}
+
+/// Whether an operation becomes part of the kernel whose result it reads: maps do, and softmax of scores is part of attention.
+fn joins(tag: Tag) -> bool {
+    tag.is_map() || tag == Tag::Softmax
 }
 
 /// Whether there is a kernel for a product of integers: unsigned bytes by weights of signed ones, enough of them side by
