@@ -12,7 +12,12 @@ use strang_compiler::{
     },
     rewrite::{Reason, rule::Rule, rules},
 };
-use strang_ir::{Function, FunctionId, Module, Op, ScalarExpr, op::Norm, scalar::Unary, text::statements};
+use strang_ir::{
+    Function, FunctionId, Module, Op, ScalarExpr, Value,
+    op::Norm,
+    scalar::{Binary, Unary},
+    text::statements,
+};
 
 /// No layer has a name with this in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -228,6 +233,17 @@ fn kernel(function: &Function, group: &Group) -> String {
     format!("{kind} for {root}{before}{after}")
 }
 
+/// Whether a concatenation joins two halves of which each is turned by an angle: `x c - y s` and `y c + x s`.
+fn joins_turned_halves(function: &Function, operands: &[Value]) -> bool {
+    let is_product = |part: &ScalarExpr| matches!(part, ScalarExpr::Binary(Binary::Multiply, ..));
+    let turn = |value: &Value| match &function.graph[value.node].op {
+        Op::Map(ScalarExpr::Binary(function, a, b)) if is_product(a) && is_product(b) => Some(*function),
+        _ => None,
+    };
+    let turns: Vec<Option<Binary>> = operands.iter().map(turn).collect();
+    turns == [Some(Binary::Subtract), Some(Binary::Add)]
+}
+
 /// Composite operations of the circuit with the layers where they stand: what exporters write in pieces, as a whole.
 fn recognised(module: &Module) -> Vec<(&'static str, Vec<String>)> {
     let mut found: Vec<(&'static str, Vec<String>)> = [
@@ -238,6 +254,7 @@ fn recognised(module: &Module) -> Vec<(&'static str, Vec<String>)> {
         "batch normalisation",
         "GELU",
         "SiLU",
+        "rotary embedding",
     ]
     .map(|what| (what, Vec::new()))
     .into();
@@ -254,6 +271,7 @@ fn recognised(module: &Module) -> Vec<(&'static str, Vec<String>)> {
                 Op::Norm { kind: Norm::Layer, .. } => places.push(2),
                 Op::Norm { kind: Norm::Rms, .. } => places.push(3),
                 Op::Norm { kind: Norm::Batch, .. } => places.push(4),
+                Op::Concat { .. } if joins_turned_halves(function, &function.operands(index)) => places.push(7),
                 Op::Map(expression) => expression.visit(&mut |part| match part {
                     ScalarExpr::Unary(Unary::Gelu | Unary::GeluTanh, _) => places.push(5),
                     ScalarExpr::Unary(Unary::Silu, _) => places.push(6),

@@ -5,6 +5,7 @@ mod budget;
 mod bytes;
 mod circuits;
 mod command_line;
+mod convolutions;
 mod cut;
 mod diff;
 mod files;

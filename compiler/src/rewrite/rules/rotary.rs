@@ -1,10 +1,12 @@
 //! Rotary position embedding, as exporters write it: halves of the features side by side, the first with its sign changed.
 
 use super::splitting::{beside, joined, part_read, parts, resized};
+use crate::plan::trace::variable_positions;
 use crate::rewrite::{
     egraph::{
         Read,
         build::{self, nameless},
+        compose::compose,
     },
     rule::{Class, Find, Match, Rule},
 };
@@ -29,19 +31,22 @@ fn halves(m: &mut Match) -> Option<Id> {
         return None;
     }
     let frame = nameless(Op::View, s.variables.clone(), s.outputs[0].element, s.outputs[0].variables.clone());
-    // The first half is what a negation makes of `y`.
     let n = m.node("n");
-    let y = m.read("n", 0, "y");
-    let negated = build::add(m.graph, &n, vec![y]);
     let mut values = Vec::new();
-    for (part, value) in [negated, m.id("z")].into_iter().enumerate() {
+    for (part, name) in ["y", "z"].into_iter().enumerate() {
         let own = resized(&frame, along, &(&offsets[part + 1] - &offsets[part]));
         let at_part = |read: &Read| Read { value: read.value, map: beside(&read.map, along, &offsets[part]) };
-        let value = part_read(&k, part, &read, value)?;
-        let first = build::binary(m.graph, &own, Binary::Multiply, at_part(&x), at_part(&c));
-        let second = build::binary(m.graph, &own, Binary::Multiply, value, at_part(&w));
-        let (first, second) = (build::whole(&own, first), build::whole(&own, second));
-        values.push(build::binary(m.graph, &own, Binary::Add, first, second));
+        let mut turned = part_read(&k, part, &read, m.id(name))?;
+        if part == 0 {
+            // Where the negation of `y` is read.
+            let positions = variable_positions(&n, 0, &turned.map.exprs);
+            turned.map = compose(&n.maps[0], &positions, &|variable| own.size_of(variable));
+        }
+        let plain = build::binary(m.graph, &own, Binary::Multiply, at_part(&x), at_part(&c));
+        let turned = build::binary(m.graph, &own, Binary::Multiply, turned, at_part(&w));
+        let (plain, turned) = (build::whole(&own, plain), build::whole(&own, turned));
+        let function = if part == 0 { Binary::Subtract } else { Binary::Add };
+        values.push(build::binary(m.graph, &own, function, plain, turned));
     }
     let reader = Node {
         maps: vec![IndexMap::of_variables(s.outputs[0].variables.iter().copied())],

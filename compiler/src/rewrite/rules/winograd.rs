@@ -4,7 +4,7 @@
 use super::parts::{is_float, whole_axes};
 use crate::rewrite::{
     egraph::{
-        Graph, Read,
+        Graph, Read, Term,
         build::{self, nameless},
     },
     rule::{Class, Find, Match, Rule},
@@ -226,11 +226,27 @@ fn filtered(graph: &mut Graph, d: &Node, x: Id, w: Id, filtering: &Filtering) ->
     Some(build::view(graph, &over, Read { value: tiled, map: IndexMap::new(exprs) }))
 }
 
+/// The most operations between a weight and the integers that it is made of.
+const DEEPEST: usize = 4;
+
+/// Whether a value is made of integers: products with such weights are products of bytes, or of codes.
+fn is_made_of_integers(graph: &Graph, value: Id, depth: usize) -> bool {
+    let class = &graph[value];
+    let is_read = |child: &Id| is_made_of_integers(graph, *child, depth - 1);
+    !class.data.element().is_float()
+        || depth > 0
+            && class.nodes.iter().any(|term| match term {
+                Term::Apply(_, _, children) => children[1..].iter().any(is_read),
+                _ => false,
+            })
+}
+
 fn apply(m: &mut Match, filtering: &Filtering) -> Option<Id> {
-    if !m.facts("w").constant || !is_float(m, "x") {
+    let (x, w) = (m.id("x"), m.id("w"));
+    if !m.facts("w").constant || !is_float(m, "x") || is_made_of_integers(m.graph, w, DEEPEST) {
         return None;
     }
-    let (d, x, w) = (m.node("d"), m.id("x"), m.id("w"));
+    let d = m.node("d");
     filtered(m.graph, &d, x, w, filtering)
 }
 
