@@ -60,11 +60,8 @@ impl Cone {
         let axis = node.outputs[0].variables.iter().position(|variable| *variable == self.variables[&root])?;
         let shape = shape(node)?;
         let extent = shape[axis];
-        let leaves: FxHashMap<Value, (Tensor, Option<usize>)> = self
-            .leaves
-            .iter()
-            .map(|(leaf, axis)| Some((*leaf, (value(*leaf)?, *axis))))
-            .collect::<Option<_>>()?;
+        let leaves: FxHashMap<Value, (Tensor, Option<usize>)> =
+            self.leaves.iter().map(|(leaf, axis)| Some((*leaf, (value(*leaf)?, *axis)))).collect::<Option<_>>()?;
         let largest = |node: &NodeIndex| bytes_of(&function.graph[*node]);
         let bytes = self.nodes.iter().map(largest).collect::<Option<Vec<_>>>()?.into_iter().max()?;
         let block = (BLOCK_BYTES * extent / bytes.max(1)).clamp(1, extent.max(1));
@@ -165,7 +162,8 @@ fn sliced(tensor: &Tensor, axis: usize, range: &Range<usize>) -> Option<Tensor> 
     let length = range.len() * inner;
     for number in 0..outer {
         let start = number * row + range.start * inner;
-        slice.bytes_mut()[number * length..(number + 1) * length].copy_from_slice(&tensor.bytes()[start..start + length]);
+        slice.bytes_mut()[number * length..(number + 1) * length]
+            .copy_from_slice(&tensor.bytes()[start..start + length]);
     }
     Some(slice)
 }

@@ -434,9 +434,8 @@ fn side_by_side(node: &Node, along: u32, offsets: &[Size], operands: &[Tensor]) 
     let mut parts = Vec::new();
     for (slot, (map, tensor)) in node.maps.iter().zip(operands).enumerate() {
         // In the part, positions along the axis start from zero.
-        let moved = |expression: &IndexExpr| {
-            expression.plus_size(&(expression.coefficient(along) * offsets[slot].clone()))
-        };
+        let moved =
+            |expression: &IndexExpr| expression.plus_size(&(expression.coefficient(along) * offsets[slot].clone()));
         let map = IndexMap { exprs: map.exprs.iter().map(moved).collect(), ..map.clone() };
         let mut sizes = sizes.clone();
         sizes[along as usize] = starts[slot + 1].checked_sub(starts[slot])?;

@@ -2,8 +2,7 @@
 
 use super::broadcast::over_own_variables;
 use super::parts::{
-    combined, distinct, in_output_frame, instead, is_float, moved,
-    output_frame, positions, with_operands,
+    combined, distinct, in_output_frame, instead, is_float, moved, output_frame, positions, with_operands,
 };
 use crate::rewrite::{
     egraph::{Read, build},

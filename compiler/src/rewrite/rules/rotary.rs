@@ -19,7 +19,8 @@ fn halves(m: &mut Match) -> Option<Id> {
     let slot = m.pattern % 2;
     let s = m.node("s");
     let k = m.node("k");
-    let whole = |path: &[(&str, usize)]| m.position_of(path).filter(|map| map.fill.is_none() && map.conditions.is_empty());
+    let whole =
+        |path: &[(&str, usize)]| m.position_of(path).filter(|map| map.fill.is_none() && map.conditions.is_empty());
     let (plain, turned) = if m.pattern < 2 { (0, 1) } else { (1, 0) };
     let x = Read { value: m.id("x"), map: whole(&[("s", plain), ("t", 0)])? };
     let c = Read { value: m.id("c"), map: whole(&[("s", plain), ("t", 1)])? };
@@ -48,10 +49,7 @@ fn halves(m: &mut Match) -> Option<Id> {
         let function = if part == 0 { Binary::Subtract } else { Binary::Add };
         values.push(build::binary(m.graph, &own, function, plain, turned));
     }
-    let reader = Node {
-        maps: vec![IndexMap::of_variables(s.outputs[0].variables.iter().copied())],
-        ..Node::clone(&s)
-    };
+    let reader = Node { maps: vec![IndexMap::of_variables(s.outputs[0].variables.iter().copied())], ..Node::clone(&s) };
     let sizes = [&offsets[1] - &offsets[0], &offsets[2] - &offsets[1]];
     joined(m.graph, &reader, 0, along, [values[0], values[1]], &sizes)
 }
