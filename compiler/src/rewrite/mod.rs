@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `fold`, `evaluate`, `blocks` | nodes of weights alone become weights: which, one of them, several together |
 //! | `hoist` | products out of scans |
+//! | `unread` | positions that nothing reads |
 //! | `egraph` | circuits as e-graphs |
 //! | `receipt` | what was done, and what nearly was |
 //! | `rule`, `rules` | rules as values; the list, a family a file |
@@ -22,6 +23,7 @@ pub mod rule;
 pub mod rules;
 pub mod search;
 pub mod single;
+pub mod unread;
 
 use strang_ir::Module;
 use strang_runtime::kernels::Level;
@@ -122,6 +124,7 @@ pub fn rewrite(module: &Module, options: &RewriteOptions) -> Result<(Module, Rec
     let mut receipt = Receipt::default();
     fold::fold_constants(&mut module, fold::NARROW, options.fuel, &mut receipt)?;
     hoist::hoist(&mut module, options.fuel, &mut receipt);
+    unread::leave_unread(&mut module, options.fuel, &mut receipt);
     search::saturate::saturate(&mut module, options, &mut receipt);
     fold::fold_constants(&mut module, fold::WIDE, options.fuel, &mut receipt)?;
     Ok((module, receipt))

@@ -1,0 +1,139 @@
+//! What no reader reads is not computed: a classifier that looks at the first position of a sequence needs one row of the layers
+//! before, up to attention, whose keys and values are those of all positions.
+//!
+//! Axes are made shorter from readers to operands, where all readers read one range of positions that is known when compiling. Every
+//! element that is left is computed as before, so the bits are the same.
+
+use super::Receipt;
+use crate::plan::error::layer_of;
+use petgraph::stable_graph::NodeIndex;
+use strang_ir::{Axis, Condition, Function, IndexExpr, IndexMap, Module, Node, Op, ScalarExpr, Size, Value};
+
+/// Makes axes shorter of which a part is read, as long as there is fuel.
+pub fn leave_unread(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
+    for function in &mut module.functions {
+        for index in function.order().into_iter().rev() {
+            let rank = function.graph[index].outputs.first().map_or(0, |output| output.variables.len());
+            let mut shorter = false;
+            for axis in (0..rank).filter(|_| receipt.spent < fuel) {
+                if let Some(range) = range(function, index, axis) {
+                    shorten(function, index, axis, &range);
+                    shorter = true;
+                }
+            }
+            if shorter {
+                receipt.apply("unread-positions", layer_of(&function.graph[index]));
+            }
+        }
+    }
+}
+
+/// Positions of an axis.
+struct Range {
+    first: Size,
+    last: Size,
+}
+
+impl Range {
+    fn size(&self) -> Size {
+        &self.last - &self.first + Size::ONE
+    }
+
+    /// The least range that has the positions of both, where that can be told.
+    fn with(self, other: Range) -> Option<Range> {
+        let less = |a: Size, b: Size| {
+            if b.is_at_least(&a, 1) {
+                Some((a, b))
+            } else if a.is_at_least(&b, 1) {
+                Some((b, a))
+            } else {
+                None
+            }
+        };
+        Some(Range { first: less(self.first, other.first)?.0, last: less(self.last, other.last)?.1 })
+    }
+}
+
+/// The positions of an axis of a node that are read, if they are fewer than there are and the node can do without the others.
+fn range(function: &Function, index: NodeIndex, axis: usize) -> Option<Range> {
+    let node = &function.graph[index];
+    let value = Value::from(index);
+    let variable = node.outputs[0].variables[axis];
+    if node.outputs.len() != 1 || function.outputs.contains(&value) || !is_free(node, variable) {
+        return None;
+    }
+    let size = node.size_of(variable);
+    let mut read: Option<Range> = None;
+    for (reader, slot) in function.readers(value) {
+        let reader = &function.graph[reader];
+        let reads = matches!(
+            reader.op,
+            Op::Map(_) | Op::Dot { .. } | Op::View | Op::Softmax { .. } | Op::Norm { .. } | Op::Reduce(_)
+        );
+        let map = reader.maps.get(slot as usize).filter(|map| reads && map.fill.is_none())?;
+        let (first, last) = map.exprs[axis].bounds(&|variable| reader.size_of(variable))?;
+        // No further than the axis goes, whatever symbols stand for.
+        let inside = first.lower_bound(1).is_some_and(|first| first >= 0);
+        if !inside || !size.is_at_least(&(last.clone() + Size::ONE), 1) {
+            return None;
+        }
+        let own = Range { first, last };
+        read = Some(match read {
+            Some(read) => read.with(own)?,
+            None => own,
+        });
+    }
+    read.filter(|range| range.size() != size && range.size().lower_bound(1).is_some_and(|size| size >= 1))
+}
+
+/// Whether a node computes every position of a variable by itself.
+fn is_free(node: &Node, variable: u32) -> bool {
+    match &node.op {
+        Op::Dot { .. } | Op::View | Op::Reduce(_) => true,
+        Op::Map(expression) => {
+            let mut free = true;
+            expression.visit(&mut |part| free &= *part != ScalarExpr::Index(variable));
+            free
+        }
+        Op::Softmax { over, .. } | Op::Norm { over, .. } => !over.contains(&variable),
+        _ => false,
+    }
+}
+
+/// Leaves a node with a range of an axis, and has readers read from its start.
+fn shorten(function: &mut Function, index: NodeIndex, axis: usize, range: &Range) {
+    for (reader, slot) in function.readers(index.into()) {
+        let place = &mut function.graph[reader].maps[slot as usize].exprs[axis];
+        *place = place.plus_size(&(&Size::ZERO - &range.first));
+    }
+    let node = &mut function.graph[index];
+    let variable = node.outputs[0].variables[axis];
+    let place = &mut node.variables[variable as usize];
+    place.axis = Axis::new(place.axis.name.clone(), range.size());
+    let moved = |other: u32| {
+        let expression = IndexExpr::variable(other);
+        if other == variable { expression.plus_size(&range.first) } else { expression }
+    };
+    let sizes: Vec<Size> = node.variables.iter().map(|variable| variable.size().clone()).collect();
+    let place = |expression: &IndexExpr| {
+        expression.substitute(&moved, &|slot| slot, &|variable| sizes[variable as usize].clone())
+    };
+    let condition = |condition: &Condition| match condition {
+        Condition::Range { expression, low, high } => {
+            Condition::Range { expression: place(expression), low: low.clone(), high: high.clone() }
+        }
+        Condition::Divisible { expression, divisor } => {
+            Condition::Divisible { expression: place(expression), divisor: divisor.clone() }
+        }
+    };
+    let maps: Vec<IndexMap> = node
+        .maps
+        .iter()
+        .map(|map| IndexMap {
+            exprs: map.exprs.iter().map(place).collect(),
+            conditions: map.conditions.iter().map(condition).collect(),
+            fill: map.fill,
+        })
+        .collect();
+    node.maps = maps;
+}
