@@ -5,7 +5,8 @@ use proptest::test_runner::{Config as Runner, RngAlgorithm, TestRng, TestRunner}
 use std::path::Path;
 use strang_compiler::rewrite::{Numerics, RewriteOptions, rewrite, rule::Class};
 use strang_ir::{
-    Module, Size,
+    Axis, IndexExpr, IndexMap, Module, Node, Op, Output, Size, Source,
+    circuit::distinct_variables,
     random::{Config, random_module, random_tensor},
     text,
     verify::verify,
@@ -48,6 +49,57 @@ fn random_circuits_keep_their_values() {
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Has every output of a circuit that is an array give its second position alone.
+fn read_in_part(module: &mut Module) {
+    let function = &mut module.functions[0];
+    for place in 0..function.outputs.len() {
+        let value = function.outputs[place];
+        let node = &function.graph[value.node];
+        let axes: Vec<Axis> = node.axes(value.port).into_iter().cloned().collect();
+        let Some(axis) = axes.iter().position(|axis| axis.size.as_constant().is_some_and(|size| size > 1)) else {
+            continue;
+        };
+        let output = &node.outputs[value.port as usize];
+        let rest: Vec<Axis> =
+            axes.iter().enumerate().filter(|(place, _)| *place != axis).map(|(_, a)| a.clone()).collect();
+        let mut exprs: Vec<IndexExpr> = (0..rest.len() as u32).map(IndexExpr::variable).collect();
+        exprs.insert(axis, IndexExpr::constant(1));
+        let outputs = vec![Output {
+            name: format!("{}_part", output.name).into(),
+            element: output.element,
+            variables: (0..rest.len() as u32).collect(),
+        }];
+        let variables = distinct_variables(&rest);
+        let maps = vec![IndexMap::new(exprs)];
+        let view = Node { op: Op::View, variables, maps, outputs, source: Source::None, block: None };
+        function.outputs[place] = function.add(view, &[value]).into();
+    }
+}
+
+#[test]
+fn what_is_left_unread_changes_no_bits() {
+    let config = Config { special_values: true, symbolic: true, ..Config::default() };
+    let options = RewriteOptions { numerics: Numerics::Exact, ..RewriteOptions::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner =
+        TestRunner::new_with_rng(Runner { cases: 400, failure_persistence: None, ..Runner::default() }, rng);
+    let shorter = std::cell::Cell::new(0);
+    let outcome = runner.run(&random_module(config), |sample| {
+        let mut module = sample.module.clone();
+        read_in_part(&mut module);
+        let (rewritten, receipt) = rewrite(&module, &options).unwrap();
+        verify(&rewritten).unwrap_or_else(|error| panic!("{error}\n{}", text::print(&rewritten)));
+        if let Some(difference) = difference(Class::Bit, &module, &rewritten, &sample.inputs) {
+            panic!("{difference}\n{}\nbecame\n{}", text::print(&module), text::print(&rewritten));
+        }
+        let is_applied = receipt.applied.iter().any(|applied| *applied.rule == *"unread-positions");
+        shorter.set(shorter.get() + usize::from(is_applied));
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert!(shorter.get() > 100, "only {} circuits were made shorter", shorter.get());
 }
 
 fn example(name: &str) -> Module {
