@@ -11,6 +11,7 @@ mod elementwise;
 mod integers;
 mod linear;
 mod merging;
+mod norm_products;
 mod normalisation;
 mod parts;
 mod pooling;
@@ -39,6 +40,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("chained", chained::RULES),
         ("pooling", pooling::RULES),
         ("normalisation", normalisation::RULES),
+        ("norm-products", norm_products::RULES),
         ("attention", attention::RULES),
         ("streaming", streaming::RULES),
         ("rotary", rotary::RULES),
