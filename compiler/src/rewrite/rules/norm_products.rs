@@ -4,12 +4,14 @@
 use super::parts::{
     combined, in_output_frame, instead, is_float, mentions_none, output_frame, product_over, whole_axes, with_operands,
 };
+use super::views::positions_of;
 use crate::rewrite::{
     egraph::{
         Read,
         build::{self, nameless},
     },
     rule::{Class, Conjunct, Find, Match, Rule},
+    search::cost::estimate,
 };
 use egg::Id;
 use strang_ir::{
@@ -25,6 +27,11 @@ fn gain_forward(m: &mut Match) -> Option<Id> {
         return None;
     }
     let (d, n) = (m.node("d"), m.node("n"));
+    // Apart from profit: weights stay as they lie in their file where there are more of them than of what a gain multiplies.
+    let weights: f64 = m.facts("w").shape().iter().map(estimate).product();
+    if weights > positions_of(&n) {
+        return None;
+    }
     let contracted = d.contracted();
     if d.maps.iter().any(|map| map.fill.is_some()) || !contracted.iter().all(|v| d.maps[1].mentions(*v)) {
         return None;
@@ -41,8 +48,7 @@ fn gain_forward(m: &mut Match) -> Option<Id> {
     }
     let bias = m.through(&[("d", 0), ("n", 2)], "b")?;
     let w = m.read("d", 1, "w");
-    let own: Vec<u32> =
-        (0..d.variables.len() as u32).filter(|v| bias.map.mentions(*v) || w.map.mentions(*v)).collect();
+    let own: Vec<u32> = (0..d.variables.len() as u32).filter(|v| bias.map.mentions(*v) || w.map.mentions(*v)).collect();
     let kept: Vec<u32> = own.iter().copied().filter(|v| !contracted.contains(v)).collect();
     let bias = product_over(m, (&d.variables, &own), &kept, [bias, w]);
     let (frame, bias) =
@@ -119,15 +125,15 @@ pub const RULES: &[Rule] = &[
         guard: &[],
         examples: &[
             "axis e = 4   param @g: f32[e] param @w: f32[e, c]
-fn @f(%x: f32[a, e]) -> f32[a, c] {
-  %n = norm rms(eps = 1e-5) : %x[a, {e}], @g[e] -> [a, {e}]
-  %r = dot %n[a, {e}], @w[{e}, c] -> [a, c]
+fn @f(%x: f32[a, b, d, e]) -> f32[a, b, d, c] {
+  %n = norm rms(eps = 1e-5) : %x[a, b, d, {e}], @g[e] -> [a, b, d, {e}]
+  %r = dot %n[a, b, d, {e}], @w[{e}, c] -> [a, b, d, c]
   return %r
 }",
-            "axis e = 4   param @g: f32[e] param @b: f32[e] param @w: f32[e, c, d]
-fn @f(%x: f32[a, e]) -> f32[c, a, d] {
-  %n = norm layer(eps = 1e-5) : %x[a, {e}], @g[e], @b[e] -> [a, {e}]
-  %r = dot %n[a, {e}], @w[{e}, c, d] -> [c, a, d]
+            "axis e = 4   param @g: f32[e] param @b: f32[e] param @w: f32[c, e]
+fn @f(%x: f32[a, b, d, e]) -> f32[b, c, a, d] {
+  %n = norm layer(eps = 1e-5) : %x[a, b, d, {e}], @g[e], @b[e] -> [a, b, d, {e}]
+  %r = dot %n[a, b, d, {e}], @w[c, {e}] -> [b, c, a, d]
   return %r
 }",
         ],
