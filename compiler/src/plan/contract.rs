@@ -332,7 +332,7 @@ fn product_order(scope: &Scope, group: &Group, roles: &Roles, is_weight: bool) -
         }
     };
     let mut ordered: Vec<u32> = wanted.iter().copied().filter(|v| class(v) < 3).collect();
-    ordered.sort_by_key(class);
+    ordered.sort_by_cached_key(class);
     ordered.extend(&roles.columns);
     ordered.iter().filter_map(|v| output.iter().position(|other| other == v)).collect()
 }

@@ -27,6 +27,10 @@ impl Cone {
     /// The nodes that make the value of `root` out of values that are known, if they can be computed in blocks. `constant` are
     /// the nodes that are computed when the model is compiled.
     pub fn new(function: &Function, root: NodeIndex, constant: &FxHashSet<NodeIndex>) -> Option<Cone> {
+        let shape = shape(&function.graph[root])?;
+        if bytes_of(&function.graph[root])? < FEWEST_BYTES {
+            return None;
+        }
         let mut members = FxHashSet::from_iter([root]);
         let order = function.order();
         for node in order.iter().rev().filter(|node| constant.contains(node)) {
@@ -37,9 +41,7 @@ impl Cone {
             }
         }
         let nodes: Vec<NodeIndex> = order.into_iter().filter(|node| members.contains(node)).collect();
-        let shape = shape(&function.graph[root])?;
-        let bytes = function.graph[root].outputs[0].element.bytes()? * shape.iter().product::<usize>();
-        if nodes.len() < 2 || bytes < FEWEST_BYTES {
+        if nodes.len() < 2 {
             return None;
         }
         // The longest axis but the last, along which rows are computed.
@@ -111,7 +113,7 @@ fn along(function: &Function, nodes: &[NodeIndex], (root, variable): (NodeIndex,
         let node = &function.graph[*index];
         let variable = *variables.get(index)?;
         let joins = matches!(node.op, Op::Concat { along, .. } if along == variable);
-        if joins || !matches!(node.op, Op::Map(_) | Op::View | Op::Concat { .. }) || node.outputs.len() != 1 {
+        if joins || !matches!(node.op, Op::Map(_) | Op::Concat { .. }) || node.outputs.len() != 1 {
             return None;
         }
         for (map, operand) in node.maps.iter().zip(function.operands(*index)) {

@@ -4,10 +4,10 @@
 //! Axes are made shorter from readers to operands, where all readers read one range of positions that is known when compiling. Every
 //! element that is left is computed as before, so the bits are the same.
 
-use super::Receipt;
+use super::{Receipt, egraph::compose::compose};
 use crate::plan::error::layer_of;
 use petgraph::stable_graph::NodeIndex;
-use strang_ir::{Axis, Condition, Function, IndexExpr, IndexMap, Module, Node, Op, ScalarExpr, Size, Value};
+use strang_ir::{Axis, Function, IndexExpr, Module, Node, Op, ScalarExpr, Size, Value};
 
 /// Makes axes shorter of which a part is read, as long as there is fuel.
 pub fn leave_unread(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
@@ -114,26 +114,7 @@ fn shorten(function: &mut Function, index: NodeIndex, axis: usize, range: &Range
         let expression = IndexExpr::variable(other);
         if other == variable { expression.plus_size(&range.first) } else { expression }
     };
-    let sizes: Vec<Size> = node.variables.iter().map(|variable| variable.size().clone()).collect();
-    let place = |expression: &IndexExpr| {
-        expression.substitute(&moved, &|slot| slot, &|variable| sizes[variable as usize].clone())
-    };
-    let condition = |condition: &Condition| match condition {
-        Condition::Range { expression, low, high } => {
-            Condition::Range { expression: place(expression), low: low.clone(), high: high.clone() }
-        }
-        Condition::Divisible { expression, divisor } => {
-            Condition::Divisible { expression: place(expression), divisor: divisor.clone() }
-        }
-    };
-    let maps: Vec<IndexMap> = node
-        .maps
-        .iter()
-        .map(|map| IndexMap {
-            exprs: map.exprs.iter().map(place).collect(),
-            conditions: map.conditions.iter().map(condition).collect(),
-            fill: map.fill,
-        })
-        .collect();
+    let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(moved).collect();
+    let maps = node.maps.iter().map(|map| compose(map, &positions, &|variable| node.size_of(variable))).collect();
     node.maps = maps;
 }
