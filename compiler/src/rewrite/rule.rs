@@ -245,6 +245,13 @@ impl Applier<Term, Knowledge> for Application {
         let bound = |graph: &Graph| self.variables.iter().map(|variable| graph.find(found[*variable])).collect();
         let ids = bound(graph);
         let matched = Match { graph, pattern: self.place, names: &self.names, ids };
+        // What was applied is not asked about again: the guard held.
+        let mut hasher = FxHasher::default();
+        (self.number, self.place, matched.graph.find(class), &matched.ids).hash(&mut hasher);
+        let key = hasher.finish();
+        if matched.graph.analysis.done.contains(&key) {
+            return Vec::new();
+        }
         let conjuncts = self.rule.guard.iter().enumerate();
         let mut broken =
             conjuncts.filter(|(position, part)| Some(*position) != self.removed && !(part.holds)(&matched));
@@ -253,12 +260,6 @@ impl Applier<Term, Knowledge> for Application {
                 let origin = matched.graph[class].data.origin;
                 matched.graph.analysis.refusals.insert((self.number, conjunct, origin));
             }
-            return Vec::new();
-        }
-        let mut hasher = FxHasher::default();
-        (self.number, self.place, matched.graph.find(class), &matched.ids).hash(&mut hasher);
-        let key = hasher.finish();
-        if matched.graph.analysis.done.contains(&key) {
             return Vec::new();
         }
         let graph = matched.graph;

@@ -3,14 +3,14 @@
 
 use super::{
     Graph,
-    compose::through_view,
+    compose::{compose, through_view},
     facts::Facts,
     term::{Tag, Term},
 };
 use egg::Id;
 use std::sync::Arc;
 use strang_ir::{
-    ElementType, IndexMap, Literal, Node, Op, Output, ScalarExpr, Source, Variable,
+    ElementType, IndexExpr, IndexMap, Literal, Node, Op, Output, ScalarExpr, Source, Variable,
     scalar::{Binary, Unary},
 };
 
@@ -43,6 +43,9 @@ pub fn number(graph: &mut Graph, literal: Literal) -> Id {
 
 /// Adds a node that reads `reads`; its own maps are replaced by theirs.
 pub fn add(graph: &mut Graph, node: &Node, reads: Vec<Read>) -> Id {
+    if let Some((node, reads)) = without_single_positions(node, &reads) {
+        return add(graph, &node, reads);
+    }
     let mut reads: Vec<Read> = reads
         .into_iter()
         .map(|read| {
@@ -74,6 +77,30 @@ pub fn add(graph: &mut Graph, node: &Node, reads: Vec<Read>) -> Id {
     let signature = graph.add(Term::Signature(signature));
     let children: Box<[Id]> = [signature].into_iter().chain(values).collect();
     graph.add(Term::Apply(tag, children.len(), children))
+}
+
+/// A product that sums over one position, as one that sums over none: 1x1 convolutions are matrix products.
+fn without_single_positions(node: &Node, reads: &[Read]) -> Option<(Node, Vec<Read>)> {
+    if !matches!(node.op, Op::Dot { .. }) {
+        return None;
+    }
+    let output = &node.outputs[0].variables;
+    let is_single = |v: &u32| !output.contains(v) && node.size_of(*v).is(1);
+    let kept: Vec<u32> = (0..node.variables.len() as u32).filter(|v| !is_single(v)).collect();
+    // Something must be left to sum: a product of nothing but its factors is a map.
+    if kept.len() == node.variables.len() || kept.len() == output.len() {
+        return None;
+    }
+    let place = |variable: u32| kept.iter().position(|v| *v == variable).map(|place| place as u32);
+    let position = |variable: u32| place(variable).map_or_else(IndexExpr::default, IndexExpr::variable);
+    let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(position).collect();
+    let variables: Vec<_> = kept.iter().map(|v| node.variables[*v as usize].clone()).collect();
+    let output = output.iter().filter_map(|v| place(*v)).collect();
+    let single = nameless(node.op.clone(), variables, node.outputs[0].element, output);
+    let size = |v: u32| single.size_of(v);
+    let reads = reads.iter().map(|read| Read { value: read.value, map: compose(&read.map, &positions, &size) });
+    let reads = reads.collect();
+    Some((single, reads))
 }
 
 /// Whether a read is of one number inside and of another outside: its class would pass for the number.

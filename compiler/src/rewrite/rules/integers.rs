@@ -11,12 +11,12 @@ use crate::rewrite::{
     rule::{Class, Conjunct, Find, Match, Rule},
 };
 use egg::Id;
-use strang_ir::{Axis, ElementType, IndexExpr, Node, Op, ScalarExpr, Size, Variable, op::Monoid};
+use strang_ir::{Axis, ElementType, IndexExpr, IndexMap, Node, Op, ScalarExpr, Size, Variable, op::Monoid};
 
 /// The largest integer up to which floats hold all.
 const EXACT: f64 = 16_777_216.;
-/// Terms of a part of a sum, at most; a divisor of what is usual.
-const TERMS: [i64; 2] = [512, 256];
+/// Terms of a part of a sum, at most; divisors of what is usual.
+const TERMS: [i64; 6] = [512, 256, 64, 16, 4, 2];
 
 /// The largest magnitude of a product of two elements.
 fn largest(m: &Match) -> f64 {
@@ -33,11 +33,16 @@ fn terms(d: &Node) -> Option<i64> {
     sizes.try_fold(1i64, |product, size| product.checked_mul(size?))
 }
 
-/// How many terms are summed in floats: the largest proper divisor that is not too large.
+/// How many terms are summed in floats: the largest proper divisor that is not too large. `None` where all of them may be,
+/// or where what is summed is a part already.
 fn part(m: &Match) -> Option<i64> {
     let d = m.node("d");
-    let ([_], Some(count)) = (&d.contracted()[..], terms(&d)) else { return None };
-    let most = TERMS.into_iter().find(|terms| *terms as f64 * largest(m) <= EXACT).unwrap_or(TERMS[1]);
+    let ([long], Some(count)) = (&d.contracted()[..], terms(&d)) else { return None };
+    let is_alone = |map: &IndexMap| map.exprs.iter().all(|e| !e.mentions(*long) || e.as_variable() == Some(*long));
+    if fits(m, Some(count)) || !d.maps.iter().all(is_alone) {
+        return None;
+    }
+    let most = TERMS.into_iter().find(|terms| *terms as f64 * largest(m) <= EXACT).unwrap_or(TERMS[5]);
     (2..=most.min(count - 1)).rev().find(|terms| count % terms == 0)
 }
 
@@ -186,7 +191,7 @@ fn @f(%x: u8[a, k], %z: u8[], %w: i8[k, c]) -> i32[a, c] {
         }),
         guard: &[Conjunct {
             text: "as many terms as a part has, each of the largest elements, add up to 2^24 at most",
-            holds: |m| !is_integer_product(m) || fits(m, part(m)),
+            holds: |m| !is_integer_product(m) || part(m).is_none_or(|part| fits(m, Some(part))),
             counterexample: "axis k = 16
 fn @f(%x: i32[a, k], %y: i32[k, c]) -> i32[a, c] {
   %s = map $0 * 4099 + 1 : %x[a, k] -> [a, k]
@@ -196,7 +201,7 @@ fn @f(%x: i32[a, k], %y: i32[k, c]) -> i32[a, c] {
 }",
         }],
         examples: &["axis k = 12
-fn @f(%x: u8[a, k], %y: i8[c, k]) -> i32[a, c] {
+fn @f(%x: i16[a, k], %y: u8[c, k]) -> i32[a, c] {
   %s = map cast(i32) : %x[a, k] -> [a, k]
   %t = map cast(i32) : %y[c, k] -> [c, k]
   %r = dot %s[a, {k}], %t[c, {k}] -> [a, c]

@@ -5,11 +5,11 @@ use super::parts::{
     combined, distinct, in_output_frame, instead, is_float, moved, output_frame, positions, with_operands,
 };
 use crate::rewrite::{
-    egraph::{Read, build},
+    egraph::{Read, build, compose::compose},
     rule::{Class, Conjunct, Find, Match, Rule},
 };
 use egg::Id;
-use strang_ir::{IndexMap, Node, Op, scalar::Binary};
+use strang_ir::{Axis, IndexExpr, IndexMap, Node, Op, scalar::Binary};
 
 /// `s` multiplies the product `d` of `x` and `w` by `c`.
 fn scale_into_weight(m: &mut Match) -> Option<Id> {
@@ -439,7 +439,37 @@ fn nested(m: &mut Match) -> Option<Id> {
     let node = Node { op: t.op.clone(), variables, ..Node::clone(&s) };
     let place = |variable: u32| places[variable as usize];
     let names: &[&str] = if matches!(t.op, Op::Dot { .. }) { &["x", "w"] } else { &["x"] };
-    let reads = names.iter().zip(&t.maps);
-    let reads = reads.map(|(name, map)| Read { value: m.id(name), map: map.renumbered(&place) }).collect();
+    let maps: Vec<IndexMap> = t.maps.iter().map(|map| map.renumbered(&place)).collect();
+    let inner = s.variables.len() as u32;
+    let (node, maps) = match s.contracted().last() {
+        Some(outer) => joined(&node, &maps, *outer, inner).unwrap_or((node, maps)),
+        None => (node, maps),
+    };
+    let reads = names.iter().zip(maps).map(|(name, map)| Read { value: m.id(name), map }).collect();
     Some(build::add(m.graph, &node, reads))
+}
+
+/// A node summed over one variable in the place of two that follow each other in the order of summation, where its reads
+/// tell them apart no more: parts of a sum put together are the sum that they were cut from.
+fn joined(node: &Node, maps: &[IndexMap], outer: u32, inner: u32) -> Option<(Node, Vec<IndexMap>)> {
+    if !node.contracted().contains(&inner) {
+        return None;
+    }
+    let length = node.size_of(inner);
+    let mut new = node.clone();
+    new.variables[outer as usize].axis = Axis::new("", node.size_of(outer) * length.clone());
+    new.variables.remove(inner as usize);
+    let size = |variable: u32| new.size_of(variable);
+    let position = |variable: u32| {
+        let both = IndexExpr::variable(outer);
+        match variable {
+            v if v == outer => both.floor_div(&length, &size),
+            v if v == inner => both.remainder(&length, &size),
+            v => IndexExpr::variable(v - u32::from(v > inner)),
+        }
+    };
+    let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(position).collect();
+    let maps: Vec<IndexMap> = maps.iter().map(|map| compose(map, &positions, &size)).collect();
+    let is_simple = |map: &IndexMap| map.conditions.is_empty() && map.exprs.iter().all(IndexExpr::is_affine);
+    maps.iter().all(is_simple).then_some((new, maps))
 }

@@ -12,7 +12,7 @@ use crate::rewrite::{
     rule::{Class, Find, Rule, record},
 };
 use egg::{Id, Language};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use strang_ir::{Axis, IndexExpr, IndexMap, Node, Op, Size, scalar::Binary};
 
@@ -110,12 +110,30 @@ fn groups<'a>(graph: &Graph, members: &'a [(Id, Member)]) -> Vec<(Id, Vec<&'a Me
             groups.push((*shared, Vec::new()));
             groups.len() - 1
         });
-        if !groups[place].1.iter().any(|other| other.weight == member.weight) {
+        // Of one weight in several forms, scaled or not, all but one would be computed in vain.
+        let same = |other: &&Member| origin(graph, other.weight) == origin(graph, member.weight);
+        if !groups[place].1.iter().any(same) {
             groups[place].1.push(member);
         }
     }
     groups.retain(|(_, members)| members.len() > 1);
     groups
+}
+
+/// The array with most axes that a constant is made of.
+fn origin(graph: &Graph, constant: Id) -> Id {
+    let mut id = graph.find(constant);
+    let mut seen = FxHashSet::default();
+    while seen.insert(id) {
+        let Some(Term::Apply(Tag::Binary(_) | Tag::Cast | Tag::View, _, children)) = graph[id].nodes.first() else {
+            break;
+        };
+        let axes = |child: &&Id| graph[**child].data.shape().len();
+        // The first of those with as many axes.
+        let Some(largest) = children[1..].iter().rev().max_by_key(axes) else { break };
+        id = graph.find(*largest);
+    }
+    id
 }
 
 /// A node with another size of a variable.

@@ -71,32 +71,6 @@ fn slice_of_product(m: &mut Match) -> Option<Id> {
     Some(build::add(m.graph, &node, reads))
 }
 
-/// A product without the contracted variables that have one position.
-fn without_single_positions(m: &mut Match) -> Option<Id> {
-    let d = m.node("d");
-    let kept: Vec<u32> = {
-        let contracted = d.contracted();
-        let single = |v: &u32| contracted.contains(v) && d.size_of(*v).is(1);
-        (0..d.variables.len() as u32).filter(|v| !single(v)).collect()
-    };
-    // Something must be left to sum: a product of nothing but its factors is a map.
-    if kept.len() == d.variables.len() || kept.len() == d.outputs[0].variables.len() {
-        return None;
-    }
-    let place = |variable: u32| match kept.iter().position(|v| *v == variable) {
-        Some(place) => IndexExpr::variable(place as u32),
-        None => IndexExpr::default(),
-    };
-    let positions: Vec<IndexExpr> = (0..d.variables.len() as u32).map(place).collect();
-    let variables: Vec<_> = kept.iter().map(|v| d.variables[*v as usize].clone()).collect();
-    let output = d.outputs[0].variables.iter().map(|v| kept.iter().position(|k| k == v).unwrap_or_default() as u32);
-    let node = nameless(d.op.clone(), variables.clone(), d.outputs[0].element, output.collect());
-    let size = |v: u32| variables[v as usize].size().clone();
-    let maps: Vec<_> = d.maps.iter().map(|map| compose(map, &positions, &size)).collect();
-    let reads = maps.into_iter().zip(["x", "w"]).map(|(map, name)| Read { value: m.id(name), map }).collect();
-    Some(build::add(m.graph, &node, reads))
-}
-
 pub const RULES: &[Rule] = &[
     Rule {
         name: "view-of-view",
@@ -212,7 +186,7 @@ fn @f(%x: f32[e, b], %w: f32[b, c]) -> f32[c] {
         class: Class::Bit,
         law: "a product sums over one position as over none",
         source: "definition of contraction; 1x1 convolutions are matrix products",
-        find: Find::Patterns(&["(dot ?d ?x ?w)"], without_single_positions),
+        find: Find::Built,
         guard: &[],
         examples: &["axis e = 1   param @w: f32[c, b, e]
 fn @f(%x: f32[b, a]) -> f32[c, a] {
