@@ -33,10 +33,21 @@ pub fn pack(
     }
     let groups = depth.div_ceil(DEPTHS);
     for (panel, target) in packed.chunks_mut(groups * DEPTHS * WIDTH).enumerate() {
+        let first = panel * WIDTH;
+        let live = WIDTH.min(columns - first);
         for (group, target) in target.as_chunks_mut::<{ DEPTHS * WIDTH }>().0.iter_mut().enumerate() {
-            for (place, value) in target.iter_mut().enumerate() {
-                let (k, j) = (group * DEPTHS + place % DEPTHS, panel * WIDTH + place / DEPTHS);
-                *value = if k < depth && j < columns { source[k * strides[0] + j * strides[1]] } else { 0 };
+            let k = group * DEPTHS;
+            let depths = DEPTHS.min(depth - k);
+            let (cells, _) = target.as_chunks_mut::<DEPTHS>();
+            cells[live..].fill([0; DEPTHS]);
+            for (j, cell) in cells[..live].iter_mut().enumerate() {
+                let start = k * strides[0] + (first + j) * strides[1];
+                *cell = match depths {
+                    // One read of four bytes where they lie together.
+                    DEPTHS if strides[0] == 1 => std::array::from_fn(|place| source[start..start + DEPTHS][place]),
+                    DEPTHS => std::array::from_fn(|place| source[start + place * strides[0]]),
+                    _ => std::array::from_fn(|place| if place < depths { source[start + place * strides[0]] } else { 0 }),
+                };
             }
         }
     }
