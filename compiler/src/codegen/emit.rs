@@ -16,7 +16,7 @@ use cranelift_codegen::{
     },
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{mem::offset_of, sync::Arc};
 use strang_ir::{Atom, Condition, IndexExpr, Size};
 use strang_runtime::{
@@ -48,6 +48,8 @@ pub struct Emitted {
     pub scratch: Size,
     /// What kind of kernel it is, for profiles.
     pub kind: &'static str,
+    /// The buffers in which it hands addresses to kernels of the runtime.
+    pub handed: FxHashSet<u32>,
 }
 
 /// What a remembered value is.
@@ -84,6 +86,8 @@ pub struct Emitter<'f> {
     entry_end: Inst,
     slots: Vec<Slot>,
     slot_values: FxHashMap<Slot, Value>,
+    /// The buffers whose addresses are handed to others.
+    pub(super) handed: FxHashSet<u32>,
     signatures: FxHashMap<Function, SigRef>,
     callees: FxHashMap<Function, Value>,
     table: Option<Value>,
@@ -121,8 +125,9 @@ pub fn emit(kernel: &Kernel, target: &Target, body: impl FnOnce(&mut Emitter<'_>
     let mut builder_context = FunctionBuilderContext::new();
     let mut emitter = Emitter::new(kernel, target, &mut code, &mut builder_context);
     let (grid, kind) = body(&mut emitter);
+    let handed = std::mem::take(&mut emitter.handed);
     let (slots, scratch) = emitter.finish();
-    Emitted { code, slots, grid, scratch, kind }
+    Emitted { code, slots, grid, scratch, kind, handed }
 }
 
 impl<'f> Emitter<'f> {
@@ -157,6 +162,7 @@ impl<'f> Emitter<'f> {
             entry_end,
             slots: Vec::new(),
             slot_values: FxHashMap::default(),
+            handed: FxHashSet::default(),
             signatures: FxHashMap::default(),
             callees: FxHashMap::default(),
             table: None,

@@ -17,6 +17,7 @@
 //! | [`epilogue`] | what tile kernels do to their sums |
 //! | `transpose` | maps that read along one variable and write along another |
 //! | `reduce` | folds along a row, in lanes |
+//! | `unaligned` | weights that may lie at any address |
 //! | [`compile`] | Cranelift itself: bytes, and text for people |
 //!
 //! Functions have no relocations: constants are inside them, and everything else comes through arguments.
@@ -43,6 +44,7 @@ pub mod strip;
 pub mod target;
 mod tile;
 mod transpose;
+mod unaligned;
 
 use crate::plan::kernel::{Body, Kernel, Plan, PlanStep};
 use cranelift_codegen::ir::Function as Code;
@@ -111,7 +113,10 @@ pub fn generate(plan: &Plan, target: &Target) -> Result<Program, CodegenError> {
         assembly.add_code(code);
     }
     let body = assembly.steps(&plan.body);
-    Ok(Program { body, ..assembly.program })
+    let mut program = Program { body, ..assembly.program };
+    let handed = emitted.iter().flatten().flat_map(|emitted| emitted.handed.iter().copied()).collect();
+    program.unaligned = unaligned::unaligned(&program, handed);
+    Ok(program)
 }
 
 /// Text of every kernel of a plan, in the order of its steps; the same for the same plan and target.

@@ -165,8 +165,11 @@ impl Emitter<'_> {
         self.address_of(access, &[(variable, position)])
     }
 
-    /// The address of an access at positions of variables that are not bound; others that are not bound are at 0.
+    /// The address of an access at positions of variables that are not bound; others that are not bound are at 0. It is for
+    /// kernels of the runtime: elements are aligned there.
     pub fn address_of(&mut self, access: u32, positions: &[(u32, Value)]) -> Value {
+        let pointer = self.kernel.accesses[access as usize].pointer;
+        self.handed.insert(self.kernel.pointers[pointer as usize].buffer);
         self.scopes.push(FxHashMap::default());
         positions.iter().for_each(|(variable, position)| self.bind(*variable, *position));
         let (place, displacement) = self.address(access);

@@ -22,6 +22,8 @@ pub struct Program {
     pub checks: Vec<Check>,
     /// Constant data: packed weights, tables, and weights left mapped from their file.
     pub weights: Vec<Tensor>,
+    /// The numbers of weights whose elements need not be aligned, because nothing but machine code reads them.
+    pub unaligned: Vec<u32>,
     /// Pieces of memory that kernels read and write.
     pub buffers: Vec<Buffer>,
     /// What kernels call.

@@ -24,7 +24,8 @@ use std::{collections::BTreeSet, sync::Arc};
 /// Loads a program whose machine code lies in `memory`.
 pub(super) fn load(program: Program, operations: &Operations, memory: Box<dyn Code>) -> Result<Plan, LoadError> {
     check_nesting(&program.body)?;
-    let Program { symbols, inputs, outputs, states, checks, weights, buffers, functions, code, body } = program;
+    let Program { symbols, inputs, outputs, states, checks, weights, unaligned, buffers, functions, code, body } =
+        program;
     let mut names = BTreeSet::new();
     if let Some(symbol) = symbols.iter().find(|symbol| !names.insert(symbol.name.clone())) {
         return Err(LoadError::DuplicateSymbol { symbol: symbol.name.clone() });
@@ -73,7 +74,10 @@ pub(super) fn load(program: Program, operations: &Operations, memory: Box<dyn Co
         outputs,
         states,
         checks,
-        weights: weights.into_iter().map(aligned).collect::<Result<_, _>>()?,
+        weights: (0u32..)
+            .zip(weights)
+            .map(|(number, tensor)| if unaligned.contains(&number) { Ok(tensor) } else { aligned(tensor) })
+            .collect::<Result<_, _>>()?,
         buffers: plan_buffers,
         words,
         kernels,

@@ -46,7 +46,9 @@ pub fn pack(
                     // One read of four bytes where they lie together.
                     DEPTHS if strides[0] == 1 => std::array::from_fn(|place| source[start..start + DEPTHS][place]),
                     DEPTHS => std::array::from_fn(|place| source[start + place * strides[0]]),
-                    _ => std::array::from_fn(|place| if place < depths { source[start + place * strides[0]] } else { 0 }),
+                    _ => {
+                        std::array::from_fn(|place| if place < depths { source[start + place * strides[0]] } else { 0 })
+                    }
                 };
             }
         }
