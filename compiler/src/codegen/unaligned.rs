@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn tables_stay_where_machine_code_alone_reads_them() {
-        let rows = "axis v = 4 axis d = 8 param @t: f32[v, d]
+        let rows = "axis n = 3 axis v = 4 axis d = 8 param @t: f32[v, d]
 fn @f(%i: i64[n]) -> f32[n, d] {
   %r = gather @t[{v}, d], %i[n] -> [n, d]";
         assert_eq!(left(&format!("{rows}\n  return %r\n}}")), 1);
