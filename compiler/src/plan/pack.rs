@@ -194,7 +194,7 @@ fn pack_parallel(
     packed: &mut [f32],
 ) -> Option<()> {
     // Part of the columns that one task packs: whole panels, enough of them to be worth a task.
-    const PART: usize = 64;
+    const PART: usize = 512;
     packed.par_chunks_mut(PART * depth).enumerate().try_for_each(|(part, chunk)| {
         let first = part * PART;
         let width = PART.min(columns - first);

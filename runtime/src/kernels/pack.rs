@@ -96,15 +96,17 @@ pub(super) unsafe fn run<V: Lanes>(
     packed: *mut f32,
 ) {
     let (k_stride, n_stride, depth, columns) = (k_stride as isize, n_stride as isize, depth as usize, columns as usize);
+    if n_stride == 1 {
+        // SAFETY: the caller vouches for the elements.
+        return unsafe { copy_rows::<V>(source, k_stride, depth, columns, packed) };
+    }
     for first in (0..columns).step_by(WIDTH) {
         let lanes = (columns - first).min(WIDTH);
         let source = source.wrapping_offset(first as isize * n_stride);
         let packed = packed.wrapping_add(first * depth);
         // SAFETY: each panel's elements are among those the caller vouches for.
         unsafe {
-            if n_stride == 1 {
-                copy_rows::<V>(source, k_stride, depth, lanes, packed);
-            } else if k_stride == 1 && lanes == WIDTH {
+            if k_stride == 1 && lanes == WIDTH {
                 let done = transpose(source, n_stride, depth, packed);
                 gather(source, k_stride, n_stride, done..depth, lanes, packed);
             } else {
@@ -114,17 +116,28 @@ pub(super) unsafe fn run<V: Lanes>(
     }
 }
 
-/// One panel of a matrix whose rows are contiguous.
+/// A matrix whose rows are contiguous: a few rows after the other, so that what is read is read in order, and a page of the
+/// source is looked up once.
 ///
 /// # Safety
-/// The elements of the panel can be read and written.
+/// As for [`pack_b`].
 #[inline(always)]
-unsafe fn copy_rows<V: Lanes>(source: *const f32, k_stride: isize, depth: usize, lanes: usize, packed: *mut f32) {
-    let mask = V::mask(lanes);
-    for k in 0..depth {
-        let source = source.wrapping_offset(k as isize * k_stride);
-        // SAFETY: the mask keeps to the columns that exist; masked lanes come as zeros.
-        unsafe { V::load_masked(source, mask).store(packed.add(k * WIDTH)) };
+unsafe fn copy_rows<V: Lanes>(source: *const f32, k_stride: isize, depth: usize, columns: usize, packed: *mut f32) {
+    const ROWS: usize = 16;
+    for rows in (0..depth).step_by(ROWS).map(|start| start..(start + ROWS).min(depth)) {
+        for first in (0..columns).step_by(WIDTH) {
+            let lanes = (columns - first).min(WIDTH);
+            let mask = V::mask(lanes);
+            for k in rows.clone() {
+                let source = source.wrapping_offset(k as isize * k_stride).wrapping_add(first);
+                // SAFETY: the row has so many columns, of which the mask keeps to those that exist; masked lanes come as
+                // zeros. The packed matrix has room for every panel.
+                unsafe {
+                    let row = if lanes == WIDTH { V::load(source) } else { V::load_masked(source, mask) };
+                    row.store(packed.add(first * depth + k * WIDTH));
+                }
+            }
+        }
     }
 }
 
