@@ -13,6 +13,8 @@ use strang_runtime::kernels::{Level, level::LEVEL_VARIABLE};
 pub struct Target {
     /// Its description for Cranelift.
     pub isa: Arc<dyn TargetIsa>,
+    /// The same, for code that should be there soon rather than be fast.
+    pub quick: Arc<dyn TargetIsa>,
     /// Whether it has fused multiply-add instructions; without them a call into the kernel table takes their place.
     pub fma: bool,
     /// Columns that the tallest tiles of the kernels have.
@@ -73,23 +75,26 @@ impl Target {
     }
 
     fn finish(builder: isa::Builder) -> Result<Self, CodegenError> {
+        let isa = Self::isa(&builder, &[("opt_level", "speed")])?;
+        let quick = Self::isa(&builder, &[("opt_level", "none"), ("regalloc_algorithm", "single_pass")])?;
+        let fma = isa.has_native_fma();
+        let wide = isa.isa_flags().iter().any(|flag| flag.name == "has_avx512f" && flag.as_bool() == Some(true));
+        Ok(Target { isa, quick, fma, tile_columns: if wide { 32 } else { 16 } })
+    }
+
+    fn isa(builder: &isa::Builder, choices: &[(&str, &str)]) -> Result<Arc<dyn TargetIsa>, CodegenError> {
         let mut flags = settings::builder();
         let verifier = if cfg!(debug_assertions) { "true" } else { "false" };
-        let choices = [
-            ("opt_level", "speed"),
+        let common = [
             ("is_pic", "true"),
             ("enable_verifier", verifier),
             ("unwind_info", "false"),
             ("enable_probestack", "false"),
             ("use_colocated_libcalls", "false"),
         ];
-        for (name, value) in choices {
+        for (name, value) in common.iter().chain(choices) {
             flags.set(name, value).map_err(|error| CodegenError::Target(error.to_string()))?;
         }
-        let isa =
-            builder.finish(settings::Flags::new(flags)).map_err(|error| CodegenError::Target(error.to_string()))?;
-        let fma = isa.has_native_fma();
-        let wide = isa.isa_flags().iter().any(|flag| flag.name == "has_avx512f" && flag.as_bool() == Some(true));
-        Ok(Target { isa, fma, tile_columns: if wide { 32 } else { 16 } })
+        builder.finish(settings::Flags::new(flags)).map_err(|error| CodegenError::Target(error.to_string()))
     }
 }
