@@ -73,10 +73,11 @@ fn products(graph: &Graph) -> Vec<(Id, Member)> {
     };
     let mut classes: Vec<Id> = classes.collect();
     classes.sort_unstable();
+    let wholes: FxHashSet<Id> = graph.analysis.wholes.iter().map(|whole| graph.find(*whole)).collect();
     let mut found = Vec::new();
     for class in classes {
-        // What is a slice already was merged before.
-        if graph[class].data.view.is_some() || graph[class].data.constant {
+        // What is a slice already was merged before, and what was merged stays as it is.
+        if graph[class].data.view.is_some() || graph[class].data.constant || wholes.contains(&class) {
             continue;
         }
         for term in &graph[class].nodes {
@@ -100,23 +101,31 @@ fn products(graph: &Graph) -> Vec<(Id, Member)> {
 }
 
 /// The members that differ in nothing but their weights and the sizes of their columns, two at least, by what they share.
+/// Of one weight in several forms, scaled or not, one is enough: the first of each make a group, and the last of each, which
+/// have the scales in them. Those come first: extraction takes a product that is made for several readers if it is better.
 fn groups<'a>(graph: &Graph, members: &'a [(Id, Member)]) -> Vec<(Id, Vec<&'a Member>)> {
     let mut signatures = Signatures::default();
     let mut places: FxHashMap<(Id, u32, u32), usize> = FxHashMap::default();
-    let mut groups: Vec<(Id, Vec<&Member>)> = Vec::new();
+    let mut alike: Vec<(Id, Vec<(Id, Vec<&Member>)>)> = Vec::new();
     for (shared, member) in members {
         let form = signatures.intern(&widened(&member.node, member.column, &Size::ZERO));
         let place = *places.entry((graph.find(*shared), form, member.column)).or_insert_with(|| {
-            groups.push((*shared, Vec::new()));
-            groups.len() - 1
+            alike.push((*shared, Vec::new()));
+            alike.len() - 1
         });
-        // Of one weight in several forms, scaled or not, all but one would be computed in vain.
-        let same = |other: &&Member| origin(graph, other.weight) == origin(graph, member.weight);
-        if !groups[place].1.iter().any(same) {
-            groups[place].1.push(member);
+        let (origin, weights) = (origin(graph, member.weight), &mut alike[place].1);
+        match weights.iter_mut().find(|(other, _)| *other == origin) {
+            Some((_, forms)) => forms.push(member),
+            None => weights.push((origin, vec![member])),
         }
     }
-    groups.retain(|(_, members)| members.len() > 1);
+    let mut groups = Vec::new();
+    for (shared, weights) in alike.into_iter().filter(|(_, weights)| weights.len() > 1) {
+        if weights.iter().any(|(_, forms)| forms.len() > 1) {
+            groups.push((shared, weights.iter().map(|(_, forms)| forms[forms.len() - 1]).collect()));
+        }
+        groups.push((shared, weights.iter().map(|(_, forms)| forms[0]).collect()));
+    }
     groups
 }
 
