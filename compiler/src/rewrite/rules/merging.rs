@@ -100,13 +100,16 @@ fn products(graph: &Graph) -> Vec<(Id, Member)> {
     found
 }
 
+/// What one weight is made of, and its members in several forms.
+type Forms<'a> = (Id, Vec<&'a Member>);
+
 /// The members that differ in nothing but their weights and the sizes of their columns, two at least, by what they share.
 /// Of one weight in several forms, scaled or not, one is enough: the first of each make a group, and the last of each, which
 /// have the scales in them. Those come first: extraction takes a product that is made for several readers if it is better.
 fn groups<'a>(graph: &Graph, members: &'a [(Id, Member)]) -> Vec<(Id, Vec<&'a Member>)> {
     let mut signatures = Signatures::default();
     let mut places: FxHashMap<(Id, u32, u32), usize> = FxHashMap::default();
-    let mut alike: Vec<(Id, Vec<(Id, Vec<&Member>)>)> = Vec::new();
+    let mut alike: Vec<(Id, Vec<Forms>)> = Vec::new();
     for (shared, member) in members {
         let form = signatures.intern(&widened(&member.node, member.column, &Size::ZERO));
         let place = *places.entry((graph.find(*shared), form, member.column)).or_insert_with(|| {
