@@ -2,10 +2,9 @@
 //! A table of a hundred megabytes of which a run reads a few rows is then neither copied nor read.
 
 use rustc_hash::FxHashSet;
-use strang_ir::Tensor;
 use strang_runtime::program::{Argument, Base, Function, Program, Step};
 
-/// The numbers of the weights of a program that lie at an odd address and may stay there. `handed` are the buffers in which
+/// The numbers of the weights of a program that may lie at any address. `handed` are the buffers in which
 /// machine code hands addresses to kernels of the runtime, which want elements aligned.
 pub fn unaligned(program: &Program, mut handed: FxHashSet<u32>) -> Vec<u32> {
     visit(program, &program.body, &mut handed);
@@ -14,13 +13,7 @@ pub fn unaligned(program: &Program, mut handed: FxHashSet<u32>) -> Vec<u32> {
         _ => None,
     });
     let aligned: FxHashSet<u32> = numbers.collect();
-    let numbered = (0u32..).zip(&program.weights);
-    numbered.filter(|(number, tensor)| is_odd(tensor) && !aligned.contains(number)).map(|(number, _)| number).collect()
-}
-
-fn is_odd(tensor: &Tensor) -> bool {
-    let size = tensor.element().bytes().unwrap_or(1);
-    !(tensor.bytes().as_ptr() as usize).is_multiple_of(size)
+    (0..program.weights.len() as u32).filter(|number| !aligned.contains(number)).collect()
 }
 
 /// Adds the buffers that anything else than generated kernels reads.

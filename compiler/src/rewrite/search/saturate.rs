@@ -27,8 +27,8 @@ const RUNS: usize = 3;
 /// Saturates every function of a module.
 pub fn saturate(module: &mut Module, options: &RewriteOptions, receipt: &mut Receipt) {
     let mut search = Search { options, signatures: Signatures::default(), found: FxHashMap::default() };
-    // egg times itself with a clock whose first use is spent on calibration, ten milliseconds at least. Nothing here
-    // depends on time, so it gets one that stands still.
+    // egg times itself with a clock whose first use is spent on calibration, up to 200 ms by its source. Nothing here depends
+    // on time, so it gets one that stands still.
     let (clock, _) = quanta::Clock::mock();
     quanta::with_clock(&clock, || {
         for position in 0..module.functions.len() {
