@@ -69,7 +69,13 @@ impl<V: Lanes> Operation<V> for DepthwiseBlock {
         let [p0, p1] = self.activation_parameters.map(|parameter| V::splat(parameter.0));
         match self.activation {
             RELU => math::relu(sum),
-            CLIP => math::clip(sum, p0, p1),
+            CLIP => {
+                let [low, high] = self.activation_parameters;
+                match math::Bounds::new(low.0, high.0) {
+                    Some(bounds) => bounds.clip(sum),
+                    None => math::clip(sum, p0, p1),
+                }
+            }
             LEAKY_RELU => math::leaky_relu(sum, p0),
             HARD_SWISH => math::hard_swish(sum),
             _ => sum,

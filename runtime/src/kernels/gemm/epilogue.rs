@@ -85,7 +85,13 @@ pub(super) unsafe fn end<V: Lanes, const ROWS: usize, const PANELS: usize>(
     let [p0, p1] = block.activation_parameters.map(|parameter| V::splat(parameter.0));
     match block.activation {
         RELU => each(sums, |_, x| math::relu(x)),
-        CLIP => each(sums, |_, x| math::clip(x, p0, p1)),
+        CLIP => {
+            let [low, high] = block.activation_parameters;
+            match math::Bounds::new(low.0, high.0) {
+                Some(bounds) => each(sums, |_, x| bounds.clip(x)),
+                None => each(sums, |_, x| math::clip(x, p0, p1)),
+            }
+        }
         LEAKY_RELU => each(sums, |_, x| math::leaky_relu(x, p0)),
         HARD_SWISH => each(sums, |_, x| math::hard_swish(x)),
         _ => {}

@@ -132,8 +132,17 @@ unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlo
         epilogue::begin(block, row, column, &edge, &mut sums);
         if epilogue::ends_in_registers(block) {
             epilogue::end(block, row, column, &edge, &mut sums);
-            for (r, sums) in sums.iter().enumerate() {
-                edge.store_row(sums, c.offset(r as isize * block.c_row_stride as isize));
+            let to = |r: usize| c.wrapping_offset(r as isize * block.c_row_stride as isize);
+            if lanes == WIDTH && !T::MASKS_ARE_FREE {
+                for (r, sums) in sums.iter().enumerate() {
+                    for (p, panel) in sums.iter().enumerate() {
+                        panel.store(to(r).wrapping_add(p * WIDTH));
+                    }
+                }
+            } else {
+                for (r, sums) in sums.iter().enumerate() {
+                    edge.store_row(sums, to(r));
+                }
             }
         } else {
             // A copy: with its address taken, the original would live in memory from the start.

@@ -16,6 +16,31 @@ pub(crate) fn clip<V: Lanes>(x: V, low: V, high: V) -> V {
     x.max(low).min(high)
 }
 
+/// Bounds with which [`clip`] is three instructions: numbers, and no upper bound of -0.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds<V> {
+    low: V,
+    high: V,
+    /// What turns -0 to +0 where that is the lower bound, and nothing else.
+    lift: V,
+}
+
+impl<V: Lanes> Bounds<V> {
+    #[inline(always)]
+    pub(crate) fn new(low: f32, high: f32) -> Option<Self> {
+        let usual = !low.is_nan() && !high.is_nan() && high.to_bits() != (-0f32).to_bits();
+        let lift = if low.to_bits() == 0 { 0. } else { -0. };
+        // No closure: one that is not inlined would not be compiled for the level.
+        if usual { Some(Bounds { low: V::splat(low), high: V::splat(high), lift: V::splat(lift) }) } else { None }
+    }
+
+    /// [`clip`] of a value. Where both are equal or either is NaN, the instructions give the value.
+    #[inline(always)]
+    pub(crate) fn clip(self, x: V) -> V {
+        self.high.lesser(self.low.greater(x.add(self.lift)))
+    }
+}
+
 /// `x < 0 ? slope * x : x`.
 #[inline(always)]
 pub(crate) fn leaky_relu<V: Lanes>(x: V, slope: V) -> V {

@@ -16,7 +16,7 @@ mod trigonometric;
 
 pub(crate) use error_function::{erf, gelu};
 pub(crate) use exponential::{elu, exp, exp_of_term, expm1, gelu_tanh, mish, sigmoid, silu, softplus, tanh};
-pub(crate) use linear::{clip, hard_sigmoid, hard_swish, leaky_relu, relu, scale_shift};
+pub(crate) use linear::{Bounds, clip, hard_sigmoid, hard_swish, leaky_relu, relu, scale_shift};
 pub(crate) use logarithm::{log, log1p};
 pub(crate) use power::pow;
 pub(crate) use trigonometric::{cos, sin};

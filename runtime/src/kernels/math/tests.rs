@@ -2,6 +2,7 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
+use crate::kernels::lanes::{Lanes, Portable};
 use crate::kernels::{Function, KernelTable, Level};
 
 type Strip = unsafe extern "C" fn(*mut f32, *const f32, u64);
@@ -268,4 +269,25 @@ fn special_values() {
             assert!(equal, "{function}({x:e}) = {found:e}, not {expected:e}");
         }
     }
+}
+
+#[test]
+fn clipping_with_usual_bounds_is_clipping() {
+    let bounds = [-0.0, 0.0, 1e-40, -1.0, 6.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+    let values = [0.0, -0.0, 1e-45, -1e-45, 0.5, -0.5, 6.0, 7.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+    let mut usual = 0;
+    for (low, high) in bounds.iter().flat_map(|low| bounds.iter().map(move |high| (*low, *high))) {
+        let Some(given) = super::Bounds::<Portable>::new(low, high) else {
+            assert!(low.is_nan() || high.is_nan() || high.to_bits() == (-0f32).to_bits());
+            continue;
+        };
+        usual += 1;
+        for x in values {
+            let expected = super::clip(Portable::splat(x), Portable::splat(low), Portable::splat(high)).first();
+            let found = given.clip(Portable::splat(x)).first();
+            let same = expected.to_bits() == found.to_bits() || (expected.is_nan() && found.is_nan());
+            assert!(same, "{x} in {low}..{high}: {found}, not {expected}");
+        }
+    }
+    assert_eq!(usual, 7 * 6);
 }
