@@ -2,6 +2,8 @@
 
 #[path = "codegen/attention.rs"]
 mod attention;
+#[path = "codegen/bands.rs"]
+mod bands;
 #[path = "codegen/depthwise.rs"]
 mod depthwise;
 #[path = "codegen/direct.rs"]

@@ -1,5 +1,6 @@
 //! Convolutions with fewer products: sizes that tiles of two results do not divide, padding of either side, and images side by
-//! side, compiled and compared with the interpreter.
+//! side; and wide images that only a depthwise convolution reads, computed in bands. All are compiled and compared with the
+//! interpreter.
 
 use super::run_on;
 use strang::{
@@ -26,7 +27,11 @@ fn @convolution(%x: f32[b, c, h, w]) -> f32[b, o, h, w] {{
 }}
 "
     );
-    let (mut module, _) = parse_verified(&text, "convolution.ncd").unwrap_or_else(|error| panic!("{}", error.render()));
+    with_weights(&text)
+}
+
+fn with_weights(text: &str) -> Module {
+    let (mut module, _) = parse_verified(text, "convolution.ncd").unwrap_or_else(|error| panic!("{}", error.render()));
     let mut random = Random::new(11);
     for parameter in &mut module.parameters {
         let sizes: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
@@ -51,5 +56,49 @@ fn fewer_products_give_what_the_circuit_says() {
         let range = expected.iter().fold(0f64, |most, value| most.max(value.abs()));
         let error = expected.iter().zip(one.to_f64()).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
         assert!(error < 1e-5 * range, "{height} by {width}: {error:.1e} of {range:.1e}");
+    }
+}
+
+/// A pointwise convolution to three times the channels and a depthwise one of it, `step` pixels at a time, on images of 2
+/// `size` by `size` pixels; with `twice` something else reads the wide image too.
+fn block(size: usize, step: usize, twice: bool) -> Module {
+    let (height, low, width) = (2 * size, 2 * size / step, size / step);
+    let (second, result) = if twice { ("", ", f32[c, h, w]") } else { ("#", "") };
+    let returned = if twice { "%z, %n" } else { "%z" };
+    with_weights(&format!(
+        "ncd 0.1 \"block\"
+axis b   axis h = {height}   axis w = {size}   axis p = {low}   axis q = {width}   axis d = 16   axis c = 48   axis e = 3
+param @k: f32[c, d]   param @bias: f32[c]   param @l: f32[c, e, e]
+fn @block(%x: f32[b, h, w, d]) -> (f32[b, p, q, c]{result}) {{
+  %y = dot : %x[b, h, w, {{d}}], @k[c, {{d}}] -> [b, h, w, c]
+  %r = map min(max($0 + $1, 0), 6) : %y[b, h, w, c], @bias[c] -> [b, h, w, c]
+  {second}%n = reduce max %r[{{b}}, h, w, c] -> [c, h, w]
+  %z = dot order=(e, e') : %r[b, {step} * p + {{e}} - 1, {step} * q + {{e'}} - 1, c] else 0, @l[c, {{e}}, {{e'}}] -> [b, p, q, c]
+  return {returned}
+}}
+"
+    ))
+}
+
+#[test]
+fn wide_images_that_one_convolution_reads_are_computed_in_bands() {
+    for (size, step, twice) in [(40, 1, false), (40, 2, false), (40, 1, true), (16, 1, false)] {
+        let module = block(size, step, twice);
+        let plan = Compiler::new().plan(module.clone()).unwrap().plan.to_string();
+        // What another kernel reads has to be stored, and what is small is in cache anyway.
+        assert_eq!(plan.contains("bands of"), size == 40 && !twice, "{plan}");
+        let compiled = Compiler::new().compile(module.clone()).unwrap();
+        for batch in [1, 3] {
+            let shape = [batch, 2 * size, size, 16];
+            let input = random::tensor(&mut Random::new(13), ElementType::F32, &shape).unwrap();
+            let expected = interpret(&module, std::slice::from_ref(&input), Arithmetic::Wide).unwrap()[0].to_f64();
+            let bindings = Bindings::from([("b".into(), batch as i64)]);
+            let inputs = [input];
+            let [one, two] =
+                [1, 2].map(|threads| run_on(threads, &compiled.executable, &bindings, &inputs).swap_remove(0));
+            assert!(one.bytes() == two.bytes(), "the bits depend on the number of threads");
+            let error = expected.iter().zip(one.to_f64()).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+            assert!(error < 1e-4, "{size} {step} {batch}: {error:.1e}");
+        }
     }
 }

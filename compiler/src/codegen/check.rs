@@ -1,6 +1,8 @@
 //! What code generation relies on in a kernel, checked once before it, so that emitting code cannot fail.
 
-use crate::plan::kernel::{Block, Body, Fold, Gemm, Instruction, Kernel, LoopVariable, RightOperand, Rows, Store};
+use crate::plan::kernel::{
+    Block, Body, Depthwise, Fold, Gemm, Instruction, Kernel, LoopVariable, RightOperand, Rows, Store,
+};
 use strang_ir::{Atom, ElementType, IndexExpr, op::Monoid};
 
 /// Every store of a body.
@@ -11,6 +13,7 @@ pub fn stores(body: &Body) -> Vec<&Store> {
         Body::Gemm(gemm) => gemm.stores.iter().collect(),
         Body::Attention(attention) => attention.stores.iter().collect(),
         Body::Depthwise(depthwise) => depthwise.stores.iter().collect(),
+        Body::Bands(bands) => bands.producer.stores.iter().chain(&bands.consumer.stores).collect(),
         Body::Builtin { .. } => Vec::new(),
     }
 }
@@ -61,13 +64,7 @@ pub fn check(kernel: &Kernel) -> Result<(), String> {
             check_stores(kernel, prologue_stores, &prologue)?;
             check_stores(kernel, stores, &check_block(kernel, finish, &f32s)?)
         }
-        Body::Gemm(gemm) => {
-            let variables = gemm.batch.iter().chain(&gemm.taps).chain([&gemm.rows, &gemm.columns, &gemm.depth]);
-            check_loops(kernel, variables)?;
-            check_factors(kernel, gemm)?;
-            let sum = [gemm.sum(&kernel.accesses)];
-            check_stores(kernel, &gemm.stores, &check_block(kernel, &gemm.finish, &sum)?)
-        }
+        Body::Gemm(gemm) => check_gemm(kernel, gemm),
         Body::Attention(attention) => {
             let (rows, keys) = (&attention.rows, &attention.keys);
             check_loops(kernel, attention.batch.iter().chain([rows, keys, &attention.depth, &attention.columns]))?;
@@ -78,14 +75,35 @@ pub fn check(kernel: &Kernel) -> Result<(), String> {
             }
             check_stores(kernel, &attention.stores, &check_block(kernel, &attention.finish, &f32s)?)
         }
-        Body::Depthwise(depthwise) => {
-            let variables = depthwise.batch.iter().chain(&depthwise.taps);
-            check_loops(kernel, variables.chain([&depthwise.columns, &depthwise.channels]))?;
-            check_operands(kernel, [depthwise.a, depthwise.weights])?;
-            check_stores(kernel, &depthwise.stores, &check_block(kernel, &depthwise.finish, &f32s)?)
+        Body::Depthwise(depthwise) => check_depthwise(kernel, depthwise),
+        Body::Bands(bands) => {
+            check_gemm(kernel, &bands.producer)?;
+            check_depthwise(kernel, &bands.consumer)?;
+            if bands.channels < 1 || bands.rows < 1 {
+                return Err("bands have no rows or no channels".to_owned());
+            }
+            match bands.consumer.weight_stride(kernel) {
+                Some(_) if bands.producer.sum(&kernel.accesses) == ElementType::F32 => Ok(()),
+                _ => Err("bands of something other than f32 with packed weights".to_owned()),
+            }
         }
         Body::Builtin { .. } => Ok(()),
     }
+}
+
+fn check_gemm(kernel: &Kernel, gemm: &Gemm) -> Result<(), String> {
+    let variables = gemm.batch.iter().chain(&gemm.taps).chain([&gemm.rows, &gemm.columns, &gemm.depth]);
+    check_loops(kernel, variables)?;
+    check_factors(kernel, gemm)?;
+    let sum = [gemm.sum(&kernel.accesses)];
+    check_stores(kernel, &gemm.stores, &check_block(kernel, &gemm.finish, &sum)?)
+}
+
+fn check_depthwise(kernel: &Kernel, depthwise: &Depthwise) -> Result<(), String> {
+    let variables = depthwise.batch.iter().chain(&depthwise.taps);
+    check_loops(kernel, variables.chain([&depthwise.columns, &depthwise.channels]))?;
+    check_operands(kernel, [depthwise.a, depthwise.weights])?;
+    check_stores(kernel, &depthwise.stores, &check_block(kernel, &depthwise.finish, &[ElementType::F32])?)
 }
 
 fn check_loops<'a>(kernel: &Kernel, variables: impl Iterator<Item = &'a u32>) -> Result<(), String> {

@@ -98,6 +98,10 @@ fn prune(body: &mut Body) {
         Body::Depthwise(depthwise) => {
             keep(&mut depthwise.finish, depthwise.stores.iter_mut().map(|store| &mut store.value).collect());
         }
+        Body::Bands(bands) => {
+            let consumer = &mut bands.consumer;
+            keep(&mut consumer.finish, consumer.stores.iter_mut().map(|store| &mut store.value).collect());
+        }
         _ => {}
     }
 }

@@ -24,13 +24,13 @@ use strang_runtime::kernels::{Function, depthwise::DepthwiseBlock};
 const TILE: i64 = 1 << 16;
 
 /// Elements of an input row that a tile reads, at most: with the rows around it they fit into the first-level cache.
-const ROW: i64 = 2048;
+pub(super) const ROW: i64 = 2048;
 
 /// Channels of a tile, at most.
 const CHANNELS: i64 = 256;
 
 /// A depthwise convolution that is compiled.
-struct Plan<'d> {
+pub(super) struct Convolution<'d> {
     depthwise: &'d Depthwise,
     /// What the kernel does to its sums.
     epilogue: Epilogue,
@@ -47,31 +47,14 @@ struct Plan<'d> {
 
 /// Emits a depthwise convolution; says the number of tiles and the kind of kernel.
 pub fn emit(emitter: &mut Emitter<'_>, depthwise: &Depthwise) -> (Size, &'static str) {
-    let Some(weight_stride) = weight_stride(emitter, depthwise).filter(|_| reads_channels(emitter, depthwise)) else {
+    let Some(weight_stride) = depthwise.weight_stride(emitter.kernel).filter(|_| reads_channels(emitter, depthwise))
+    else {
         // Channels that are not contiguous: term by term.
         return (nest::emit(emitter, &depthwise.nest()).0, "depthwise");
     };
     let tap_count: Size = depthwise.taps.iter().map(|tap| emitter.extent(*tap)).product();
     let cut = Cut::new(emitter, depthwise, &tap_count);
-    let tile = TileVariables { rows: depthwise.columns, columns: depthwise.channels };
-    let Depthwise { finish, stores, .. } = depthwise;
-    let sum = folded_values(finish);
-    let epilogue = epilogue::recognise(emitter, finish, stores, tile, Repertoire::Columns).filter(|_| sum.len() == 1);
-    let given = epilogue.as_ref().map_or(sum, |epilogue| vec![epilogue.result]);
-    let direct = match (stores.as_slice(), given.as_slice()) {
-        ([Store { access, value, combine: None }], [given]) if value == given => Some(*access),
-        _ => None,
-    };
-    let direct = direct.filter(|access| epilogue::is_plain(emitter, *access, tile));
-    let epilogue = epilogue.unwrap_or_else(|| Epilogue::none(0));
-    let sums = direct.is_none().then(|| {
-        let bytes = &cut.channels * &cut.columns * Size::from(4);
-        (emitter.reserve(&bytes), cut.channels.clone())
-    });
-    let block = emitter.argument_block::<DepthwiseBlock>();
-    let taps = emitter.reserve(&(&tap_count * &Size::from(8)));
-    let plan = Plan { depthwise, epilogue, given, direct, block, taps, sums };
-    plan.set_constants(emitter, &tap_count, &weight_stride);
+    let plan = Convolution::new(emitter, depthwise, &weight_stride, (&cut.columns, &cut.channels));
     let chunks = cut.chunks(emitter, depthwise);
     emitter.each((emitter.lo, emitter.hi, 1), |emitter, tile| {
         let ranges = chunks.ranges(emitter, tile);
@@ -142,7 +125,39 @@ impl Cut {
     }
 }
 
-impl Plan<'_> {
+impl<'d> Convolution<'d> {
+    /// Sets memory aside for segments of so many pixels and channels, and sets what is the same for all of them. The weights
+    /// of two taps are `weight_stride` apart.
+    pub(super) fn new(
+        emitter: &mut Emitter<'_>,
+        depthwise: &'d Depthwise,
+        weight_stride: &Size,
+        (columns, channels): (&Size, &Size),
+    ) -> Self {
+        let tap_count: Size = depthwise.taps.iter().map(|tap| emitter.extent(*tap)).product();
+        let tile = TileVariables { rows: depthwise.columns, columns: depthwise.channels };
+        let Depthwise { finish, stores, .. } = depthwise;
+        let sum = folded_values(finish);
+        let epilogue =
+            epilogue::recognise(emitter, finish, stores, tile, Repertoire::Columns).filter(|_| sum.len() == 1);
+        let given = epilogue.as_ref().map_or(sum, |epilogue| vec![epilogue.result]);
+        let direct = match (stores.as_slice(), given.as_slice()) {
+            ([Store { access, value, combine: None }], [given]) if value == given => Some(*access),
+            _ => None,
+        };
+        let direct = direct.filter(|access| epilogue::is_plain(emitter, *access, tile));
+        let epilogue = epilogue.unwrap_or_else(|| Epilogue::none(0));
+        let sums = direct.is_none().then(|| {
+            let bytes = columns * channels * Size::from(4);
+            (emitter.reserve(&bytes), channels.clone())
+        });
+        let block = emitter.argument_block::<DepthwiseBlock>();
+        let taps = emitter.reserve(&(&tap_count * &Size::from(8)));
+        let plan = Convolution { depthwise, epilogue, given, direct, block, taps, sums };
+        plan.set_constants(emitter, &tap_count, weight_stride);
+        plan
+    }
+
     /// Sets the fields that are the same for all calls.
     fn set_constants(&self, emitter: &mut Emitter<'_>, tap_count: &Size, weight_stride: &Size) {
         let (depthwise, taps) = (self.depthwise, self.taps);
@@ -174,7 +189,7 @@ impl Plan<'_> {
     }
 
     /// Some pixels and channels of an output row; the variables of the batch are bound.
-    fn segment(&self, emitter: &mut Emitter<'_>, columns: (Value, Value), channels: (Value, Value)) {
+    pub(super) fn segment(&self, emitter: &mut Emitter<'_>, columns: (Value, Value), channels: (Value, Value)) {
         let depthwise = self.depthwise;
         let first = [(depthwise.columns, columns.0), (depthwise.channels, channels.0)];
         outer_loops(emitter, &depthwise.taps, self.taps, &mut |emitter, place| {
@@ -239,36 +254,6 @@ impl Plan<'_> {
             },
         );
     }
-}
-
-/// The distance of the weights of two taps, when the kernel can read them as they lie: contiguous along the channels, all
-/// taps at one distance.
-fn weight_stride(emitter: &Emitter<'_>, depthwise: &Depthwise) -> Option<Size> {
-    let weights = depthwise.weights;
-    let address = &emitter.kernel.accesses[weights as usize].address;
-    if !emitter.is_plain(weights)
-        || !emitter.is_contiguous(weights, depthwise.channels)
-        || emitter.mentions(weights, depthwise.columns)
-    {
-        return None;
-    }
-    let (mut stride, mut inside) = (None, Size::ONE);
-    for tap in depthwise.taps.iter().rev() {
-        let extent = emitter.extent(*tap);
-        if !emitter.has_stride(weights, *tap) {
-            return None;
-        }
-        if extent.is(1) {
-            continue;
-        }
-        let coefficient = address.coefficient(*tap);
-        let stride = stride.get_or_insert_with(|| coefficient.clone());
-        if coefficient != &*stride * &inside {
-            return None;
-        }
-        inside = inside * extent;
-    }
-    Some(stride.unwrap_or(Size::ZERO))
 }
 
 /// Whether the kernel can read the image as it lies: channels contiguous, pixels at one distance.

@@ -82,6 +82,8 @@ pub struct Emitter<'f> {
     pub(super) context: Value,
     step: Value,
     scratch: Value,
+    /// A pointer of the kernel that is scratch memory.
+    placed: Option<(u32, Value)>,
     scratch_used: Size,
     entry_end: Inst,
     slots: Vec<Slot>,
@@ -158,6 +160,7 @@ impl<'f> Emitter<'f> {
             scratch: parameters[2],
             lo: parameters[3],
             hi: parameters[4],
+            placed: None,
             scratch_used: Size::ZERO,
             entry_end,
             slots: Vec::new(),
@@ -204,6 +207,11 @@ impl<'f> Emitter<'f> {
 
     /// The start of one of the kernel's pieces of memory.
     pub fn base(&mut self, pointer: u32) -> Value {
+        if let Some((placed, memory)) = self.placed
+            && placed == pointer
+        {
+            return memory;
+        }
         self.slot(Slot::Address(self.kernel.pointers[pointer as usize].clone()))
     }
 
@@ -252,6 +260,11 @@ impl<'f> Emitter<'f> {
                 cursor.ins().iadd(self.scratch, offset)
             }
         }
+    }
+
+    /// From now on a pointer is scratch memory that was set aside.
+    pub fn place(&mut self, pointer: u32, memory: Value) {
+        self.placed = Some((pointer, memory));
     }
 
     /// Sixteen bytes of stack, for scalars that pass through memory.

@@ -13,7 +13,7 @@
 //! | `tile` | how a space is cut into tiles |
 //! | `chunks` | a grid over several variables, each cut into chunks |
 //! | `argument` | structures that kernels of the table take in memory |
-//! | [`nest`], [`rows`], `gemm`, [`attention`], [`depthwise`] | kernels by kind |
+//! | [`nest`], [`rows`], `gemm`, [`attention`], [`depthwise`], `bands` | kernels by kind |
 //! | [`epilogue`] | what tile kernels do to their sums |
 //! | `transpose` | maps that read along one variable and write along another |
 //! | `reduce` | folds along a row, in lanes |
@@ -25,6 +25,7 @@
 pub mod address;
 mod argument;
 pub mod attention;
+mod bands;
 pub mod block;
 pub mod check;
 mod chunks;
@@ -195,6 +196,10 @@ pub fn emit_kernel(kernel: &Kernel, target: &Target) -> Result<Option<Emitted>, 
         Body::Gemm(gemm) => emit::emit(kernel, target, |emitter| gemm::emit(emitter, gemm)),
         Body::Attention(attention) => emit::emit(kernel, target, |emitter| attention::emit(emitter, attention)),
         Body::Depthwise(depthwise) => emit::emit(kernel, target, |emitter| depthwise::emit(emitter, depthwise)),
+        Body::Bands(bands) => {
+            let (kernel, scratch) = bands::in_scratch(kernel, bands);
+            emit::emit(&kernel, target, |emitter| bands::emit(emitter, bands, scratch))
+        }
     }))
 }
 

@@ -44,7 +44,8 @@ pub fn cost(kernel: &KernelBuilder, body: &Body) -> Cost {
             let outputs = extent(&depthwise.batch) * extent(&[depthwise.columns, depthwise.channels]);
             outputs * (Size::from(2) * extent(&depthwise.taps) + operations(&depthwise.finish))
         }
-        Body::Builtin { .. } => Size::ZERO,
+        // Bands are made of kernels that have a cost.
+        Body::Bands(_) | Body::Builtin { .. } => Size::ZERO,
     };
     let bytes = kernel.accesses.iter().map(|access| touched(kernel, access)).sum();
     Cost { flops, bytes: bytes_of_right(body, kernel).map_or(bytes, |extra: Size| extra) }

@@ -67,6 +67,10 @@ pub fn evaluate(
         Body::Gemm(gemm) => machine.gemm(gemm),
         Body::Attention(attention) => machine.attention(attention),
         Body::Depthwise(depthwise) => machine.nest(&depthwise.nest()),
+        Body::Bands(bands) => {
+            machine.gemm(&bands.producer)?;
+            machine.nest(&bands.consumer.nest())
+        }
         Body::Builtin { .. } => panic!("kernels of the runtime are not evaluated"),
     }
 }

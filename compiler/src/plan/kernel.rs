@@ -202,6 +202,8 @@ pub enum Body {
     Attention(Attention),
     /// A depthwise convolution, channels innermost.
     Depthwise(Depthwise),
+    /// A product, and the depthwise convolution that alone reads it, by bands of rows.
+    Bands(Box<Bands>),
     /// A kernel of the runtime, by name.
     Builtin {
         /// Its name in `strang_runtime::kernels::builtin`.
@@ -427,6 +429,35 @@ pub struct Depthwise {
 }
 
 impl Depthwise {
+    /// The distance of the weights of two taps, when they are contiguous along the channels and all taps lie at one
+    /// distance, as the kernel of the runtime reads them.
+    pub fn weight_stride(&self, kernel: &Kernel) -> Option<Size> {
+        let weights = &kernel.accesses[self.weights as usize];
+        let address = &weights.address;
+        if weights.element != ElementType::F32
+            || weights.guard.is_some()
+            || !address.is_affine()
+            || !address.coefficient(self.channels).is(1)
+            || address.mentions(self.columns)
+        {
+            return None;
+        }
+        let (mut stride, mut inside) = (None, Size::ONE);
+        for tap in self.taps.iter().rev() {
+            let extent = kernel.variables[*tap as usize].extent();
+            if extent.is(1) {
+                continue;
+            }
+            let coefficient = address.coefficient(*tap);
+            let stride = stride.get_or_insert_with(|| coefficient.clone());
+            if coefficient != &*stride * &inside {
+                return None;
+            }
+            inside = inside * extent;
+        }
+        Some(stride.unwrap_or(Size::ZERO))
+    }
+
     /// The loop nest that computes the same bits.
     pub fn nest(&self) -> Nest {
         let space = [&self.batch[..], &[self.columns, self.channels]].concat();
@@ -441,6 +472,64 @@ impl Depthwise {
             finish: self.finish.clone(),
             stores: self.stores.clone(),
         }
+    }
+}
+
+/// A product that fills an image, and the depthwise convolution that alone reads the image: the second follows the first,
+/// and both have the outer variables and the channels in common. The image has no memory; code computes bands of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bands {
+    /// The product. The last variable of its batch are the rows of the image, its rows the pixels, its columns the
+    /// channels; it stores the image and nothing else.
+    pub producer: Gemm,
+    /// The convolution; the last variable of its batch are its rows.
+    pub consumer: Depthwise,
+    /// The image.
+    pub image: Image,
+    /// Channels of a tile; a multiple of 16.
+    pub channels: i64,
+    /// Rows of the convolution's result in a tile.
+    pub rows: i64,
+}
+
+/// How an image that [`Bands`] compute would lie in its buffer. Distances are in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The buffer.
+    pub buffer: u32,
+    /// Channels, contiguous.
+    pub channels: i64,
+    /// Rows, without what is around them.
+    pub height: i64,
+    /// Pixels of a row, without what is around them.
+    pub width: i64,
+    /// The distance of pixels.
+    pub pixel: i64,
+    /// The distance of rows.
+    pub row: i64,
+    /// Rows of zeros above the first.
+    pub top: i64,
+    /// Pixels of zeros before the first.
+    pub left: i64,
+    /// The first row that is read, those of zeros counted.
+    pub first: i64,
+    /// Rows from what one row of the result reads to what the next does.
+    pub step: i64,
+    /// Rows that a row of the result reads.
+    pub span: i64,
+    /// Rows of the result.
+    pub rows: i64,
+}
+
+impl Image {
+    /// Rows of the image that rows of the result read.
+    pub fn band(&self, rows: i64) -> i64 {
+        (rows - 1) * self.step + self.span
+    }
+
+    /// Pixels of a row, those of zeros counted.
+    pub fn pixels(&self) -> i64 {
+        self.row / self.pixel
     }
 }
 

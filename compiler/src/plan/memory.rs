@@ -1,6 +1,6 @@
 //! Live ranges of buffers: which steps touch them; and removal of those that none does.
 
-use super::kernel::{Body, Plan, PlanStep};
+use super::kernel::{Body, Image, Plan, PlanStep};
 use strang_runtime::program::{Address, Argument, Base, Buffer};
 
 /// Sets the live range of every buffer. Steps are numbered depth first; a buffer that a repeat touches lives through all
@@ -24,7 +24,12 @@ fn walk(steps: &[PlanStep], buffers: &mut [Buffer], number: &mut u32) {
     for step in steps {
         match step {
             PlanStep::Kernel(kernel) => {
-                kernel.pointers.iter().for_each(|pointer| touch(buffers, pointer, (*number, *number)));
+                let image = match &kernel.body {
+                    Body::Bands(bands) => Some(bands.image.buffer),
+                    _ => None,
+                };
+                let pointers = kernel.pointers.iter().filter(|pointer| Some(pointer.buffer) != image);
+                pointers.for_each(|pointer| touch(buffers, pointer, (*number, *number)));
                 if let Body::Builtin { arguments, .. } = &kernel.body {
                     for argument in arguments {
                         if let Argument::Address(address) = argument {
@@ -89,11 +94,32 @@ pub fn drop_unused(plan: &mut Plan) {
         buffers.push(buffer);
     }
     visit_addresses(&mut plan.body, &mut |address| address.buffer = places[address.buffer as usize]);
+    visit_images(&mut plan.body, &mut |image| image.buffer = places[image.buffer as usize]);
     plan.buffers = buffers;
     plan.weights = weights;
 }
 
-fn visit_addresses(steps: &mut [PlanStep], visit: &mut dyn FnMut(&mut Address)) {
+/// Calls `visit` with every image that is computed by bands.
+pub(super) fn visit_images(steps: &mut [PlanStep], visit: &mut dyn FnMut(&mut Image)) {
+    for step in steps {
+        match step {
+            PlanStep::Kernel(kernel) => {
+                if let Body::Bands(bands) = &mut kernel.body {
+                    visit(&mut bands.image);
+                }
+            }
+            PlanStep::Repeat { body, .. } => visit_images(body, visit),
+            PlanStep::If { then, otherwise, .. } => {
+                visit_images(then, visit);
+                visit_images(otherwise, visit);
+            }
+            PlanStep::Host { .. } => {}
+        }
+    }
+}
+
+/// Calls `visit` with every address that a step names.
+pub(super) fn visit_addresses(steps: &mut [PlanStep], visit: &mut dyn FnMut(&mut Address)) {
     for step in steps {
         match step {
             PlanStep::Kernel(kernel) => {

@@ -7,12 +7,14 @@
 //! | `layout` | strides, offsets, halos |
 //! | `build` | the scalar code and accesses of one kernel |
 //! | `lower`, `nest`, `contract`, `attention`, `control` | groups to kernels, by kind |
+//! | `bands` | products that depthwise convolutions read, without the image between |
 //! | `pack`, `book` | weights into panels: of numbers, of codes |
 //! | `memory`, `cost`, `print` | live ranges; flops and bytes; text |
 //! | `kernel` | the result, which code generation reads |
 //! | `evaluate` | kernels evaluated from their definition, for tests |
 
 mod attention;
+mod bands;
 mod book;
 mod build;
 mod contract;
@@ -119,6 +121,7 @@ pub fn plan(module: &Module, options: &PlanOptions) -> Result<Plan, PlanError> {
         .into_iter()
         .map(|name| Symbol { representative: options.representative.get(&name).copied().unwrap_or(1), name })
         .collect();
+    bands::join(&mut plan);
     memory::drop_unused(&mut plan);
     memory::set_live_ranges(&mut plan);
     Ok(plan)

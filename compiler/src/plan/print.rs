@@ -1,6 +1,8 @@
 //! The text of a plan: kernels in order, what each reads and writes, where arrays lie, memory.
 
-use super::kernel::{Block, Body, Fold, Instruction, Kernel, LoopVariable, Plan, PlanStep, RightOperand, Store};
+use super::kernel::{
+    Block, Body, Depthwise, Fold, Gemm, Instruction, Kernel, LoopVariable, Plan, PlanStep, RightOperand, Store,
+};
 use std::fmt::{self, Display, Formatter, Write};
 use strang_ir::{Atom, Condition, ElementType, IndexExpr};
 use strang_runtime::program::{Address, Base};
@@ -71,16 +73,7 @@ fn address(place: &Address) -> String {
 
 impl Display for Kernel {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let text = |variables: &[u32]| -> String {
-            let sizes: Vec<String> = variables
-                .iter()
-                .map(|v| match &self.variables[*v as usize] {
-                    LoopVariable::Loop(size) => format!("i{v} < {size}"),
-                    LoopVariable::Counter(depth) => format!("i{v} = iteration {depth}"),
-                })
-                .collect();
-            sizes.join(", ")
-        };
+        let text = |variables: &[u32]| self.loops(variables);
         match &self.body {
             Body::Nest(nest) => {
                 write!(f, "loop over [{}]", text(&nest.space))?;
@@ -103,31 +96,7 @@ impl Display for Kernel {
                 self.block(f, &rows.finish)?;
                 self.stores(f, &rows.stores)
             }
-            Body::Gemm(gemm) => {
-                let extent = |v: u32| text(&[v]);
-                writeln!(
-                    f,
-                    "gemm{} batch [{}] rows [{}] columns [{}] taps [{}] depth [{}]  ({})",
-                    if gemm.sum(&self.accesses) == ElementType::I32 { " of bytes" } else { "" },
-                    text(&gemm.batch),
-                    extent(gemm.rows),
-                    extent(gemm.columns),
-                    text(&gemm.taps),
-                    extent(gemm.depth),
-                    self.label
-                )?;
-                let (a, b) = (self.access(gemm.a), self.access(gemm.b.access()));
-                match gemm.b {
-                    RightOperand::Packed(_) => writeln!(f, "    {a} times packed {b}")?,
-                    RightOperand::Strided(_) => writeln!(f, "    {a} times {b}")?,
-                    RightOperand::Coded { book, by_column, .. } => {
-                        let columns = if by_column > 0 { " of each column" } else { "" };
-                        writeln!(f, "    {a} times codes {b} in the book {}{columns}", self.access(book))?;
-                    }
-                }
-                self.block(f, &gemm.finish)?;
-                self.stores(f, &gemm.stores)
-            }
+            Body::Gemm(gemm) => self.gemm(f, gemm),
             Body::Attention(attention) => {
                 writeln!(
                     f,
@@ -146,19 +115,13 @@ impl Display for Kernel {
                 self.block(f, &attention.finish)?;
                 self.stores(f, &attention.stores)
             }
-            Body::Depthwise(depthwise) => {
-                writeln!(
-                    f,
-                    "depthwise batch [{}] columns [{}] channels [{}] taps [{}]  ({})",
-                    text(&depthwise.batch),
-                    text(&[depthwise.columns]),
-                    text(&[depthwise.channels]),
-                    text(&depthwise.taps),
-                    self.label
-                )?;
-                writeln!(f, "    {} times {}", self.access(depthwise.a), self.access(depthwise.weights))?;
-                self.block(f, &depthwise.finish)?;
-                self.stores(f, &depthwise.stores)
+            Body::Depthwise(depthwise) => self.depthwise(f, depthwise),
+            Body::Bands(bands) => {
+                writeln!(f, "bands of {} rows and {} channels  ({})", bands.rows, bands.channels, self.label)?;
+                write!(f, "    first ")?;
+                self.gemm(f, &bands.producer)?;
+                write!(f, "    then ")?;
+                self.depthwise(f, &bands.consumer)
             }
             Body::Builtin { name, grid, .. } => writeln!(f, "{name} over [{grid}]  ({})", self.label),
         }
@@ -166,6 +129,58 @@ impl Display for Kernel {
 }
 
 impl Kernel {
+    fn loops(&self, variables: &[u32]) -> String {
+        let sizes: Vec<String> = variables
+            .iter()
+            .map(|v| match &self.variables[*v as usize] {
+                LoopVariable::Loop(size) => format!("i{v} < {size}"),
+                LoopVariable::Counter(depth) => format!("i{v} = iteration {depth}"),
+            })
+            .collect();
+        sizes.join(", ")
+    }
+
+    fn gemm(&self, f: &mut Formatter<'_>, gemm: &Gemm) -> fmt::Result {
+        let extent = |v: u32| self.loops(&[v]);
+        writeln!(
+            f,
+            "gemm{} batch [{}] rows [{}] columns [{}] taps [{}] depth [{}]  ({})",
+            if gemm.sum(&self.accesses) == ElementType::I32 { " of bytes" } else { "" },
+            self.loops(&gemm.batch),
+            extent(gemm.rows),
+            extent(gemm.columns),
+            self.loops(&gemm.taps),
+            extent(gemm.depth),
+            self.label
+        )?;
+        let (a, b) = (self.access(gemm.a), self.access(gemm.b.access()));
+        match gemm.b {
+            RightOperand::Packed(_) => writeln!(f, "    {a} times packed {b}")?,
+            RightOperand::Strided(_) => writeln!(f, "    {a} times {b}")?,
+            RightOperand::Coded { book, by_column, .. } => {
+                let columns = if by_column > 0 { " of each column" } else { "" };
+                writeln!(f, "    {a} times codes {b} in the book {}{columns}", self.access(book))?;
+            }
+        }
+        self.block(f, &gemm.finish)?;
+        self.stores(f, &gemm.stores)
+    }
+
+    fn depthwise(&self, f: &mut Formatter<'_>, depthwise: &Depthwise) -> fmt::Result {
+        writeln!(
+            f,
+            "depthwise batch [{}] columns [{}] channels [{}] taps [{}]  ({})",
+            self.loops(&depthwise.batch),
+            self.loops(&[depthwise.columns]),
+            self.loops(&[depthwise.channels]),
+            self.loops(&depthwise.taps),
+            self.label
+        )?;
+        writeln!(f, "    {} times {}", self.access(depthwise.a), self.access(depthwise.weights))?;
+        self.block(f, &depthwise.finish)?;
+        self.stores(f, &depthwise.stores)
+    }
+
     fn access(&self, position: u32) -> String {
         let access = &self.accesses[position as usize];
         let place = address(&self.pointers[access.pointer as usize]);

@@ -3,7 +3,7 @@
 
 use super::{
     build::KernelBuilder,
-    kernel::{Access, Block, Body, Instruction, RightOperand, Store},
+    kernel::{Access, Block, Body, Depthwise, Gemm, Instruction, RightOperand, Store},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use strang_ir::{Atom, Condition, IndexExpr};
@@ -43,7 +43,8 @@ pub fn sweep(kernel: &mut KernelBuilder, body: &mut Body) {
     kernel.pointers = pointers;
 }
 
-fn visit_accesses(body: &mut Body, visit: &mut dyn FnMut(&mut u32)) {
+/// Calls `visit` with every access that a body names.
+pub(super) fn visit_accesses(body: &mut Body, visit: &mut dyn FnMut(&mut u32)) {
     fn block(block: &mut Block, visit: &mut dyn FnMut(&mut u32)) {
         for instruction in &mut block.instructions {
             if let Instruction::Load(access) | Instruction::Inside(access) = instruction {
@@ -53,6 +54,24 @@ fn visit_accesses(body: &mut Body, visit: &mut dyn FnMut(&mut u32)) {
     }
     fn stores(stores: &mut [Store], visit: &mut dyn FnMut(&mut u32)) {
         stores.iter_mut().for_each(|store| visit(&mut store.access));
+    }
+    fn gemm(gemm: &mut Gemm, visit: &mut dyn FnMut(&mut u32)) {
+        visit(&mut gemm.a);
+        match &mut gemm.b {
+            RightOperand::Packed(b) | RightOperand::Strided(b) => visit(b),
+            RightOperand::Coded { codes, book, .. } => {
+                visit(codes);
+                visit(book);
+            }
+        }
+        block(&mut gemm.finish, visit);
+        stores(&mut gemm.stores, visit);
+    }
+    fn depthwise(depthwise: &mut Depthwise, visit: &mut dyn FnMut(&mut u32)) {
+        visit(&mut depthwise.a);
+        visit(&mut depthwise.weights);
+        block(&mut depthwise.finish, visit);
+        stores(&mut depthwise.stores, visit);
     }
     match body {
         Body::Nest(nest) => {
@@ -66,18 +85,7 @@ fn visit_accesses(body: &mut Body, visit: &mut dyn FnMut(&mut u32)) {
             block(&mut rows.finish, visit);
             stores(&mut rows.stores, visit);
         }
-        Body::Gemm(gemm) => {
-            visit(&mut gemm.a);
-            match &mut gemm.b {
-                RightOperand::Packed(b) | RightOperand::Strided(b) => visit(b),
-                RightOperand::Coded { codes, book, .. } => {
-                    visit(codes);
-                    visit(book);
-                }
-            }
-            block(&mut gemm.finish, visit);
-            stores(&mut gemm.stores, visit);
-        }
+        Body::Gemm(product) => gemm(product, visit),
         Body::Attention(attention) => {
             visit(&mut attention.q);
             visit(&mut attention.k);
@@ -86,11 +94,10 @@ fn visit_accesses(body: &mut Body, visit: &mut dyn FnMut(&mut u32)) {
             block(&mut attention.finish, visit);
             stores(&mut attention.stores, visit);
         }
-        Body::Depthwise(depthwise) => {
-            visit(&mut depthwise.a);
-            visit(&mut depthwise.weights);
-            block(&mut depthwise.finish, visit);
-            stores(&mut depthwise.stores, visit);
+        Body::Depthwise(convolution) => depthwise(convolution, visit),
+        Body::Bands(bands) => {
+            gemm(&mut bands.producer, visit);
+            depthwise(&mut bands.consumer, visit);
         }
         Body::Builtin { .. } => {}
     }

@@ -16,7 +16,7 @@ use strang_runtime::kernels::Level;
 /// What follows a convolution in networks, and what does not.
 const FINISHES: usize = 9;
 
-fn finish(kind: usize, scale: u32, bias: u32, residual: u32) -> (Block, u32) {
+pub fn finish(kind: usize, scale: u32, bias: u32, residual: u32) -> (Block, u32) {
     let mut block = Block::default();
     let sum = block.push(Instruction::Folded(0));
     let (scale, bias) = (block.push(Instruction::Load(scale)), block.push(Instruction::Load(bias)));

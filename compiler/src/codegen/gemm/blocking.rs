@@ -3,7 +3,10 @@
 //! A block's part of B stays in the second-level cache while the rows of A pass by; blocks are small enough that workers
 //! finish together and large enough that a call costs nothing beside its arithmetic.
 
-use crate::codegen::tile::estimate;
+use crate::{
+    codegen::{emit::Emitter, tile::estimate},
+    plan::kernel::Gemm,
+};
 use strang_ir::Size;
 
 /// The rows and columns of a block.
@@ -33,13 +36,26 @@ pub struct Extents {
 /// Bytes of B that stay in the second-level cache beside the rest: half of the smallest that is usual.
 const CACHED_BYTES: i64 = 256 << 10;
 /// Ten tiles of thirteen rows.
-const MOST_ROWS: i64 = 130;
+pub(in crate::codegen) const MOST_ROWS: i64 = 130;
 /// Columns of a block, at most.
 const MOST_COLUMNS: i64 = 256;
 /// Floating-point operations of a block: at least some microseconds, at most a small part of a millisecond.
 const WORK: std::ops::RangeInclusive<i64> = (1 << 20)..=(16 << 20);
 /// Blocks that a product is cut into, when that leaves each enough work.
 const PIECES: i64 = 16;
+
+impl Extents {
+    /// Those of a product of floats.
+    pub fn new(emitter: &Emitter<'_>, gemm: &Gemm) -> Self {
+        Extents {
+            batch: gemm.batch.iter().map(|variable| estimate(&emitter.extent(*variable))).product(),
+            rows: emitter.extent(gemm.rows),
+            columns: emitter.extent(gemm.columns),
+            depth: gemm.taps.iter().chain([&gemm.depth]).map(|v| estimate(&emitter.extent(*v))).product(),
+            tile_columns: emitter.target.tile_columns,
+        }
+    }
+}
 
 impl Blocking {
     /// Chooses for a product.

@@ -14,10 +14,11 @@ use super::{
     epilogue::{self, Epilogue, Repertoire, TileVariables},
     rows::{folded_values, outer_loops},
     strip::{Job, Sink},
-    tile::{self, estimate},
+    tile,
 };
 use crate::plan::kernel::{Gemm, RightOperand, Store};
-use blocking::{Blocking, Extents};
+use blocking::Extents;
+pub(super) use blocking::{Blocking, MOST_ROWS};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::mem::{offset_of, size_of};
 use strang_ir::{ElementType, Size};
@@ -82,31 +83,52 @@ pub fn emit(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
 }
 
 fn emit_floats(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
-    let plan = Plan::new(emitter, gemm);
-    let taps: Size = gemm.taps.iter().map(|tap| emitter.extent(*tap)).product();
-    let memory = Memory {
-        // A product is the first field of one with codes.
-        block: emitter.reserve(&Size::from(size_of::<BookBlock>() as i64)),
-        items: emitter.reserve(&(&taps * &Size::from(size_of::<GemmItem>() as i64))),
-        packed: match &plan.right {
-            Right::PackHere { length } => Some(emitter.reserve(&(length * &taps * Size::from(4)))),
-            _ => None,
-        },
-        result: match plan.direct {
-            Some(_) => None,
-            None => Some(emitter.reserve(&Size::from(4 * plan.call_rows * plan.blocking.columns))),
-        },
-    };
-    plan.fixed_fields(emitter, &memory, &taps);
-    let grid =
-        grid(emitter, gemm, plan.b, plan.blocking, |emitter, rows, columns| plan.tile(emitter, &memory, rows, columns));
-    let kind = match (emitter.extent(gemm.rows).is(1), &plan.right) {
+    let blocking = Blocking::choose(&Extents::new(emitter, gemm));
+    let blocks = Blocks::new(emitter, gemm, blocking);
+    let grid = grid(emitter, gemm, blocks.plan.b, blocking, |emitter, rows, columns| {
+        blocks.compute(emitter, rows, columns);
+    });
+    let kind = match (emitter.extent(gemm.rows).is(1), &blocks.plan.right) {
         (true, Right::Coded { .. }) => "gemv u4",
         (true, _) => "gemv",
         (false, Right::Coded { .. }) => "gemm u4",
         (false, _) => "gemm",
     };
     (grid, kind)
+}
+
+/// Blocks of a product of floats, one at a time.
+pub(super) struct Blocks<'g> {
+    plan: Plan<'g>,
+    memory: Memory,
+}
+
+impl<'g> Blocks<'g> {
+    /// Sets memory aside for blocks of at most this size, and writes what is the same for all of them.
+    pub(super) fn new(emitter: &mut Emitter<'_>, gemm: &'g Gemm, blocking: Blocking) -> Self {
+        let plan = Plan::new(emitter, gemm, blocking);
+        let taps: Size = gemm.taps.iter().map(|tap| emitter.extent(*tap)).product();
+        let memory = Memory {
+            // A product is the first field of one with codes.
+            block: emitter.reserve(&Size::from(size_of::<BookBlock>() as i64)),
+            items: emitter.reserve(&(&taps * &Size::from(size_of::<GemmItem>() as i64))),
+            packed: match &plan.right {
+                Right::PackHere { length } => Some(emitter.reserve(&(length * &taps * Size::from(4)))),
+                _ => None,
+            },
+            result: match plan.direct {
+                Some(_) => None,
+                None => Some(emitter.reserve(&Size::from(4 * plan.call_rows * plan.blocking.columns))),
+            },
+        };
+        plan.fixed_fields(emitter, &memory, &taps);
+        Blocks { plan, memory }
+    }
+
+    /// Computes a block, the variables of the batch being bound.
+    pub(super) fn compute(&self, emitter: &mut Emitter<'_>, rows: (Value, Value), columns: (Value, Value)) {
+        self.plan.tile(emitter, &self.memory, rows, columns);
+    }
 }
 
 /// The tiles of a product, each with its range of rows and of columns; says how many there are.
@@ -159,20 +181,12 @@ fn range(emitter: &mut Emitter<'_>, variable: u32, block: Value, length: i64) ->
 }
 
 impl<'g> Plan<'g> {
-    fn new(emitter: &Emitter<'_>, gemm: &'g Gemm) -> Self {
-        let extents = Extents {
-            batch: gemm.batch.iter().map(|variable| estimate(&emitter.extent(*variable))).product(),
-            rows: emitter.extent(gemm.rows),
-            columns: emitter.extent(gemm.columns),
-            depth: gemm.taps.iter().chain([&gemm.depth]).map(|v| estimate(&emitter.extent(*v))).product(),
-            tile_columns: emitter.target.tile_columns,
-        };
-        let blocking = Blocking::choose(&extents);
+    fn new(emitter: &Emitter<'_>, gemm: &'g Gemm, blocking: Blocking) -> Self {
         let (b, right) = match gemm.b {
             RightOperand::Packed(access) => (access, Right::Packed),
             RightOperand::Coded { codes, book, by_column } => (codes, Right::Coded { book, by_column }),
             RightOperand::Strided(access) => {
-                let contiguous = emitter.is_contiguous(access, gemm.columns) || extents.columns.is(1);
+                let contiguous = emitter.is_contiguous(access, gemm.columns) || emitter.extent(gemm.columns).is(1);
                 let length = emitter.extent(gemm.depth) * Size::from(blocking.columns);
                 (access, if contiguous { Right::InPlace } else { Right::PackHere { length } })
             }
