@@ -70,6 +70,16 @@ pub enum CompileError {
     Executable(#[from] runtime::session::LoadError),
 }
 
+/// How many bits the weights of products have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Those of the model.
+    #[default]
+    F32,
+    /// Sixteen: the nearest bf16, which has eight significant bits. Everything that is computed stays in f32.
+    Bf16,
+}
+
 /// Compiles models. Options are set first; one compiler compiles any number of models.
 #[derive(Clone, Debug, Default)]
 pub struct Compiler {
@@ -82,6 +92,7 @@ pub struct Compiler {
     explain: bool,
     extraction: rewrite::Extraction,
     budget: Option<budget::Budget>,
+    precision: Precision,
 }
 
 /// A compiled model with every stage it went through.
@@ -187,6 +198,14 @@ impl Compiler {
         self
     }
 
+    /// Chooses the precision of weights. With [`Precision::Bf16`] they take half the memory, and products of a few rows, which
+    /// wait for their weights, take up to half the time. A budget ([`Compiler::budget`]) does not count what rounding changes.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
     /// Reads a model file.
     ///
     /// # Errors
@@ -219,7 +238,7 @@ impl Compiler {
         timed.lap("verify");
         let approximated = match &self.budget {
             Some(budget) => {
-                let exact = Compiler { budget: None, ..self.clone() };
+                let exact = Compiler { budget: None, precision: Precision::F32, ..self.clone() };
                 Some(budget::approximate(&exact, &module, budget)?)
             }
             None => None,
@@ -232,13 +251,17 @@ impl Compiler {
             None => verified,
         };
         let base = approximated.as_ref().map_or(&module, |chosen| &chosen.module);
-        let (rewritten, mut receipt) = if self.keep_as_written {
+        let (mut rewritten, mut receipt) = if self.keep_as_written {
             (base.clone(), rewrite::Receipt::default())
         } else {
             rewrite::rewrite(base, &self.rewrite_options()?)?
         };
         receipt.budget = approximated.map(|chosen| chosen.report);
         timed.lap("rewrite");
+        if self.precision == Precision::Bf16 {
+            strang_compiler::precision::round_weights(&mut rewritten);
+            timed.lap("round");
+        }
         let options = plan::PlanOptions { representative: BTreeMap::new(), checks: verified.checks };
         let plan = plan::plan(&rewritten, &options)?;
         timed.lap("plan");

@@ -6,5 +6,6 @@ pub mod codegen;
 pub mod cut;
 pub mod import;
 pub mod plan;
+pub mod precision;
 pub mod quantise;
 pub mod rewrite;

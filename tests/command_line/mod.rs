@@ -284,3 +284,23 @@ fn quantise_writes_a_model_and_tells_its_bits() {
     );
     assert_has(&fails(path, &["quantise", digits, "--bits", "4", "-o", "x.onnx"]), &[".ncd or .json"]);
 }
+
+#[test]
+fn weights_are_rounded_where_the_user_asks() {
+    let folder = folder();
+    let numbers: Vec<String> = (0..4096).map(|place| format!("{}", f64::from(place) * 0.37)).collect();
+    let circuit = format!(
+        "ncd 0.1 \"layer\"\naxis b   axis c = 64   axis o = 64\nparam @w: f32[c, o] = [{}]\n\
+         fn @layer(%x: f32[b, c]) -> f32[b, o] {{\n  %y = dot : %x[b, {{c}}], @w[{{c}}, o] -> [b, o]\n  return %y\n}}\n",
+        numbers.join(", ")
+    );
+    fs::write(folder.path().join("layer.ncd"), circuit).unwrap();
+    let plan = ["compile", "layer.ncd", "--emit", "plan"];
+    assert_has(&prints(folder.path(), &[&plan[..], &["--precision", "bf16"]].concat()), &["times packed bf16"]);
+    for exact in [&[][..], &["--precision", "f32"]] {
+        assert!(!prints(folder.path(), &[&plan[..], exact].concat()).contains("bf16"));
+    }
+    let output = strang(folder.path(), &[&plan[..], &["--precision", "bf16"]].concat());
+    assert_has(&String::from_utf8_lossy(&output.stderr), &["rounded to 16 bits"]);
+    assert_has(&fails(folder.path(), &[&plan[..], &["--precision", "f8"]].concat()), &["f8", "f32", "bf16"]);
+}

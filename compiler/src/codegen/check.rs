@@ -135,6 +135,11 @@ fn check_factors(kernel: &Kernel, gemm: &Gemm) -> Result<(), String> {
                 _ => Err("codes are not words of 32 bits".to_owned()),
             }
         }
+        (_, RightOperand::Packed(b))
+            if kernel.accesses.get(*b as usize).is_some_and(|access| access.element == ElementType::BF16) =>
+        {
+            check_operands(kernel, [gemm.a])
+        }
         (_, RightOperand::Packed(b) | RightOperand::Strided(b)) => check_operands(kernel, [gemm.a, *b]),
     }
 }

@@ -319,7 +319,7 @@ impl Machine<'_> {
             return Ok(number(ElementType::F32, read_bits(&self.memory[buffer], ElementType::F32, bit)));
         }
         let within = match element {
-            ElementType::F32 => column / 16 * 16 * depth + 16 * k + column % 16,
+            ElementType::F32 | ElementType::BF16 => column / 16 * 16 * depth + 16 * k + column % 16,
             _ => column / 16 * 16 * ((depth + 3) / 4 * 4) + k / 4 * 64 + column % 16 * 4 + k % 4,
         };
         let (buffer, bit) = self.place(access)?;

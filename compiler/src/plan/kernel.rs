@@ -347,7 +347,7 @@ impl Gemm {
 #[derive(Clone, Debug, PartialEq)]
 pub enum RightOperand {
     /// Packed when the model was compiled: at the address (over batch and taps) lie `ceil(columns/16)` panels of
-    /// `depth * 16` elements, zero-padded columns included. Bytes have the depth padded to groups of four, which lie side
+    /// `depth * 16` elements, zero-padded columns included. They are f32, or bf16 where that is exact. Bytes have the depth padded to groups of four, which lie side
     /// by side; products of bytes are always packed.
     Packed(u32),
     /// Packed as codes of four bits, when no more than sixteen numbers occur ([`BookBlock`]).

@@ -28,6 +28,8 @@ pub struct Planner<'a> {
     pub packed: FxHashMap<String, u32>,
     /// Weights packed as codes, likewise; `None` where too many numbers occur.
     pub coded: FxHashMap<String, Option<Coded>>,
+    /// Weights packed as bf16, likewise; `None` where a number needs more bits.
+    pub halves: FxHashMap<String, Option<u32>>,
 }
 
 impl<'a> Planner<'a> {
@@ -39,6 +41,7 @@ impl<'a> Planner<'a> {
             parameters: FxHashMap::default(),
             packed: FxHashMap::default(),
             coded: FxHashMap::default(),
+            halves: FxHashMap::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use super::{
     kernel::{Access, LoopVariable, RightOperand},
     lower::Planner,
 };
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
@@ -53,6 +54,9 @@ impl Planner<'_> {
             return Some(RightOperand::Coded { codes, book, by_column });
         }
         let each = if empty { 0 } else { pack::packed_len(rows, width) };
+        if let Some(packed) = self.pack_bf16(source, &block, &key, strides, [rows, width, each]) {
+            return Some(RightOperand::Packed(block.access(kernel, packed, each, ElementType::BF16)));
+        }
         let packed = match self.packed.get(&key) {
             Some(buffer) => *buffer,
             None => {
@@ -74,6 +78,36 @@ impl Planner<'_> {
             }
         };
         Some(RightOperand::Packed(block.access(kernel, packed, each, ElementType::F32)))
+    }
+
+    /// Packs matrices of f32 as bf16, `each` elements of a packed one, if all of their numbers are.
+    fn pack_bf16(
+        &mut self,
+        source: u32,
+        block: &Block,
+        key: &str,
+        strides: [usize; 2],
+        [depth, columns, each]: [usize; 3],
+    ) -> Option<u32> {
+        if let Some(known) = self.halves.get(key) {
+            return *known;
+        }
+        let data = self.plan.weights[source as usize].clone();
+        let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
+        if data.element() != ElementType::F32 || count * each < FEWEST {
+            return None;
+        }
+        let values = data.bytes().as_chunks().0;
+        // Most numbers need all of their bits: the first few tell.
+        let start = values.get(block.start..)?;
+        let first = start.iter().take(FEWEST).any(|value| u32::from_ne_bytes(*value) & 0xffff != 0);
+        let packed = if first { None } else { packed_bf16(values, block, strides, [depth, columns, each]) };
+        let buffer = packed.map(|packed| {
+            data.release();
+            self.weights(packed)
+        });
+        self.halves.insert(key.to_owned(), buffer);
+        buffer
     }
 
     /// Packs matrices of bytes, `each` bytes of a packed one.
@@ -183,6 +217,32 @@ impl Block {
         });
         kernel.accesses.len() as u32 - 1
     }
+}
+
+/// Weights with fewer elements stay f32: little is saved.
+const FEWEST: usize = 4096;
+
+/// Matrices as bf16, if all of their numbers are.
+fn packed_bf16(
+    values: &[[u8; 4]],
+    block: &Block,
+    strides: [usize; 2],
+    [depth, columns, each]: [usize; 3],
+) -> Option<Tensor> {
+    let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
+    let mut tensor = Tensor::zeros(ElementType::BF16, &[count, each]).ok()?;
+    // Parts of whole panels, enough of them to be worth a task.
+    const PART: usize = 512;
+    let target: &mut [half::bf16] = tensor.as_mut_slice().ok()?;
+    target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
+        let matrix = values.get(block.start + block.offset(position)..)?;
+        chunk.par_chunks_mut(PART * depth).enumerate().try_for_each(|(part, chunk)| {
+            let (first, halves) = (part * PART, chunk.reinterpret_cast_mut());
+            let width = PART.min(columns - first);
+            pack::pack_bf16(matrix.get(first * strides[1]..)?, strides, depth, width, halves).ok()?.then_some(())
+        })
+    })?;
+    Some(tensor)
 }
 
 /// Packs one matrix, parts of its columns in parallel.

@@ -155,7 +155,10 @@ impl Kernel {
         )?;
         let (a, b) = (self.access(gemm.a), self.access(gemm.b.access()));
         match gemm.b {
-            RightOperand::Packed(_) => writeln!(f, "    {a} times packed {b}")?,
+            RightOperand::Packed(packed) => {
+                let is_bf16 = self.accesses[packed as usize].element == ElementType::BF16;
+                writeln!(f, "    {a} times packed {}{b}", if is_bf16 { "bf16 " } else { "" })?;
+            }
             RightOperand::Strided(_) => writeln!(f, "    {a} times {b}")?,
             RightOperand::Coded { book, by_column, .. } => {
                 let columns = if by_column > 0 { " of each column" } else { "" };

@@ -39,6 +39,8 @@ const FINISHES: [Finish; 7] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Right {
     Packed,
+    /// Packed as bf16.
+    Bf16,
     InPlace,
     /// With columns far apart.
     Apart,
@@ -46,7 +48,8 @@ enum Right {
     Coded(u8),
 }
 
-const RIGHTS: [Right; 5] = [Right::Packed, Right::InPlace, Right::Apart, Right::Coded(0), Right::Coded(16)];
+const RIGHTS: [Right; 6] =
+    [Right::Packed, Right::Bf16, Right::InPlace, Right::Apart, Right::Coded(0), Right::Coded(16)];
 
 /// A product `[batch, rows, columns]` over `[taps, depth]`.
 #[derive(Clone, Copy, Debug)]
@@ -91,18 +94,22 @@ impl Product {
         let a = access(0, F32, &[(BATCH, a_rows * depth), (ROWS, depth), (TAPS, depth), (DEPTH, 1)], 0);
         let width = (columns + 15) / 16 * 16;
         let each = match self.right {
-            Right::Packed => width * depth,
+            Right::Packed | Right::Bf16 => width * depth,
             Right::InPlace | Right::Apart => columns * depth,
             Right::Coded(_) => width * ((depth + 7) / 8),
         };
         let own = if self.batched { each * taps } else { 0 };
         let mut b = vec![(BATCH, own), (TAPS, each)];
         match self.right {
-            Right::Packed | Right::Coded(_) => {}
+            Right::Packed | Right::Bf16 | Right::Coded(_) => {}
             Right::InPlace => b.extend([(DEPTH, columns), (COLUMNS, 1)]),
             Right::Apart => b.extend([(DEPTH, 1), (COLUMNS, depth)]),
         }
-        let element = if let Right::Coded(_) = self.right { ElementType::U32 } else { F32 };
+        let element = match self.right {
+            Right::Coded(_) => ElementType::U32,
+            Right::Bf16 => ElementType::BF16,
+            _ => F32,
+        };
         let b = access(1, element, &b, 0);
         let places = [(BATCH, rows * columns), (ROWS, columns), (COLUMNS, 1)];
         let turned = [(BATCH, rows * columns), (ROWS, 1), (COLUMNS, rows)];
@@ -111,7 +118,7 @@ impl Product {
         let (finish, stores) = self.finish(&mut accesses, &turned, &places);
         let book = accesses.len() as u32;
         let right = match self.right {
-            Right::Packed => RightOperand::Packed(1),
+            Right::Packed | Right::Bf16 => RightOperand::Packed(1),
             Right::InPlace | Right::Apart => RightOperand::Strided(1),
             Right::Coded(by_column) => {
                 let pointers = accesses.iter().map(|access| access.pointer + 1).max().unwrap_or(0);
@@ -146,6 +153,10 @@ impl Product {
             ramp(batch * a_rows * depth, 0.),
             match self.right {
                 Right::Coded(_) => words(copies * taps * each),
+                Right::Bf16 => {
+                    let numbers = bytemuck::pod_collect_to_vec::<u8, [u16; 2]>(&ramp(copies * taps * each, 1.));
+                    numbers.iter().flat_map(|[_, upper]| upper.to_ne_bytes()).collect()
+                }
                 _ => ramp(copies * taps * each, 1.),
             },
             ramp(count, 2.),

@@ -68,6 +68,28 @@ pub fn pack(
     Ok(())
 }
 
+/// Packs a matrix like [`pack`] as bf16, if that is what all of its elements are: what was rounded before, or is a small
+/// integer. False when an element needs more bits, and is cut.
+///
+/// # Errors
+/// As for [`pack`].
+pub fn pack_bf16(
+    source: &[[u8; 4]],
+    strides: [usize; 2],
+    depth: usize,
+    columns: usize,
+    packed: &mut [u16],
+) -> Result<bool, PackError> {
+    let mut whole = vec![0.; packed.len()];
+    pack(source, strides, depth, columns, &mut whole)?;
+    let mut lost = 0;
+    for (packed, number) in packed.iter_mut().zip(&whole) {
+        lost |= number.to_bits() & 0xffff;
+        *packed = (number.to_bits() >> 16) as u16;
+    }
+    Ok(lost == 0)
+}
+
 per_level! {
     /// `(source, k_stride, n_stride, depth, columns, packed)`: packs the matrix whose element `(k, j)` is at
     /// `source + k * k_stride + j * n_stride`, strides in elements, into [`packed_len`] elements at `packed`.
@@ -229,6 +251,16 @@ mod tests {
         bytes[odd..][..4 * reach].copy_from_slice(bytemuck::cast_slice(&source));
         pack(bytes[odd..].as_chunks().0, strides, depth, columns, &mut packed).unwrap();
         assert_eq!(packed, expected);
+        // Integers up to 256 have eight significant bits; the first that has more is in the way.
+        let mut halves = vec![1; expected.len()];
+        let exact = pack_bf16(bytes[odd..].as_chunks().0, strides, depth, columns, &mut halves).unwrap();
+        let fits = expected.iter().all(|number| number.to_bits() & 0xffff == 0);
+        assert_eq!(exact, fits, "{depth} {columns} {strides:?}");
+        if fits {
+            assert!(
+                halves.iter().map(|half| u32::from(*half) << 16).eq(expected.iter().map(|number| number.to_bits()))
+            );
+        }
         for level in Level::available() {
             let mut packed = vec![-1.0; expected.len() + 20];
             let [k_stride, n_stride] = strides.map(|stride| stride as i64);

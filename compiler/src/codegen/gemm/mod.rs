@@ -34,8 +34,8 @@ const FINISHED: i64 = 8192;
 /// How B is read.
 #[derive(Clone, Debug, PartialEq)]
 enum Right {
-    /// Panels that were packed when the model was compiled.
-    Packed,
+    /// Panels that were packed when the model was compiled, with the bytes of an element.
+    Packed { bytes: i64 },
     /// Panels of codes, and the access to what they stand for.
     Coded { book: u32, by_column: u8 },
     /// Rows with contiguous columns, in place.
@@ -183,7 +183,10 @@ fn range(emitter: &mut Emitter<'_>, variable: u32, block: Value, length: i64) ->
 impl<'g> Plan<'g> {
     fn new(emitter: &Emitter<'_>, gemm: &'g Gemm, blocking: Blocking) -> Self {
         let (b, right) = match gemm.b {
-            RightOperand::Packed(access) => (access, Right::Packed),
+            RightOperand::Packed(access) => {
+                let bits = emitter.kernel.accesses[access as usize].element.bits();
+                (access, Right::Packed { bytes: i64::from(bits / 8) })
+            }
             RightOperand::Coded { codes, book, by_column } => (codes, Right::Coded { book, by_column }),
             RightOperand::Strided(access) => {
                 let contiguous = emitter.is_contiguous(access, gemm.columns) || emitter.extent(gemm.columns).is(1);
@@ -221,7 +224,7 @@ impl<'g> Plan<'g> {
         let (b_depth, b_panel) = match &self.right {
             Right::Coded { .. } => (Size::ZERO, &panel * &words_deep(&depth_size)),
             Right::InPlace => (stride(self.b, depth), panel),
-            Right::Packed | Right::PackHere { .. } => (panel.clone(), &panel * &depth_size),
+            Right::Packed { .. } | Right::PackHere { .. } => (panel.clone(), &panel * &depth_size),
         };
         let c_rows = match self.direct {
             Some(store) => stride(store.access, rows),
@@ -247,6 +250,7 @@ impl<'g> Plan<'g> {
             (offset_of!(GemmBlock, column_scale), Size::ZERO),
             (offset_of!(GemmBlock, column_bias), Size::ZERO),
             (offset_of!(GemmBlock, residual), Size::ZERO),
+            (offset_of!(GemmBlock, b_is_bf16), Size::from(i64::from(self.right == Right::Packed { bytes: 2 }))),
         ];
         for (offset, size) in sizes {
             let value = emitter.size(&size);
@@ -353,12 +357,12 @@ impl<'g> Plan<'g> {
         let depth = emitter.extent(self.gemm.depth);
         // Where the block's columns begin in a packed matrix: elements or words of 32 bits, `column` times as deep.
         let deep = match self.right {
-            Right::Packed => Some(depth),
-            Right::Coded { .. } => Some(words_deep(&depth)),
+            Right::Packed { bytes } => Some((depth, bytes)),
+            Right::Coded { .. } => Some((words_deep(&depth), 4)),
             _ => None,
         };
-        let ahead = deep.map(|deep| {
-            let bytes = emitter.builder.ins().imul_imm_s(column, 4);
+        let ahead = deep.map(|(deep, bytes)| {
+            let bytes = emitter.builder.ins().imul_imm_s(column, bytes);
             emitter.times(bytes, &deep)
         });
         let size = size_of::<GemmItem>() as i64;

@@ -28,7 +28,8 @@ pub struct GemmItem {
 /// ```
 ///
 /// where `a[i, k]` is at `a + i * a_row_stride + k * a_depth_stride` and `b[k, j]` at
-/// `b + (j / 16) * b_panel_stride + k * b_depth_stride + j % 16`. Packed panels have a depth stride of 16 and a panel
+/// `b + (j / 16) * b_panel_stride + k * b_depth_stride + j % 16`, where elements of B are bf16 if `b_is_bf16`, which wants whole
+/// panels. Packed panels have a depth stride of 16 and a panel
 /// stride of `16 * depth`; a row-major B in place has its row stride and 16. Nothing beyond these elements is read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +76,8 @@ pub struct GemmBlock {
     pub activation: u64,
     /// The parameters of the activation, each in the first four bytes of its slot.
     pub activation_parameters: [FloatSlot; 2],
+    /// Not 0: elements of B are bf16, in whole panels.
+    pub b_is_bf16: u64,
 }
 
 impl Default for GemmBlock {
@@ -102,6 +105,7 @@ impl Default for GemmBlock {
             residual_before_activation: 0,
             activation: Activation::None as u64,
             activation_parameters: Default::default(),
+            b_is_bf16: 0,
         }
     }
 }

@@ -94,6 +94,8 @@ enum LayoutA {
 #[derive(Clone, Copy, Debug)]
 enum LayoutB {
     Packed,
+    /// Packed, with numbers that are bf16.
+    Bf16,
     RowMajor,
 }
 
@@ -121,7 +123,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1usize..=40, 1usize..=140, 0usize..=70, 0usize..=5);
     let layouts = (
         prop_oneof![Just(LayoutA::RowMajor), Just(LayoutA::Transposed), Just(LayoutA::Spread)],
-        prop_oneof![Just(LayoutB::Packed), Just(LayoutB::RowMajor)],
+        prop_oneof![Just(LayoutB::Packed), Just(LayoutB::Bf16), Just(LayoutB::RowMajor)],
         0usize..20,
     );
     let epilogue = (
@@ -201,18 +203,28 @@ fn check(case: &Case) {
     };
     let panels = columns.div_ceil(WIDTH);
     let (b_depth_stride, b_panel_stride, b_length) = match case.b {
-        LayoutB::Packed => (WIDTH, WIDTH * depth, panels * WIDTH * depth),
+        LayoutB::Packed | LayoutB::Bf16 => (WIDTH, WIDTH * depth, panels * WIDTH * depth),
         LayoutB::RowMajor => (columns, WIDTH, columns * depth),
     };
     let mut value = values(case.seed);
     let a: Vec<_> = (0..items).map(|_| Guarded::new(a_length, &mut value)).collect();
     let mut b: Vec<_> = (0..items).map(|_| Guarded::new(b_length, &mut value)).collect();
     let b_index = |k: usize, j: usize| (j / WIDTH) * b_panel_stride + k * b_depth_stride + j % WIDTH;
-    if let LayoutB::Packed = case.b {
+    if let LayoutB::Packed | LayoutB::Bf16 = case.b {
         for (k, j) in (0..depth).flat_map(|k| (columns..panels * WIDTH).map(move |j| (k, j))) {
             b.iter_mut().for_each(|b| b.set(b_index(k, j), 0.0));
         }
     }
+    // Two numbers in the place of one.
+    let mut halves = Vec::new();
+    if let LayoutB::Bf16 = case.b {
+        for b in &mut b {
+            (0..b_length).for_each(|index| b.set(index, f32::from_bits(b.get(index).to_bits() & 0xffff_0000)));
+            let half = |index: usize| b.get(index).to_bits() >> 16;
+            halves.push(Guarded::new(b_length / 2, |pair| f32::from_bits(half(2 * pair) | half(2 * pair + 1) << 16)));
+        }
+    }
+    let is_bf16 = matches!(case.b, LayoutB::Bf16);
     let column_scale = case.column_scale.then(|| Guarded::new(columns, &mut value));
     let bias = case.bias.then(|| Guarded::new(columns, &mut value));
     let c_row_stride = columns + case.c_padding;
@@ -240,7 +252,11 @@ fn check(case: &Case) {
         expected.set(at, x);
     }
 
-    let list: Vec<_> = a.iter().zip(&b).map(|(a, b)| GemmItem { a: a.pointer(), b: b.pointer() }).collect();
+    let list: Vec<_> = a
+        .iter()
+        .zip(if is_bf16 { &halves } else { &b })
+        .map(|(a, b)| GemmItem { a: a.pointer(), b: b.pointer() })
+        .collect();
     for level in Level::available() {
         let mut found = c.clone();
         let pointer = found.pointer_mut();
@@ -271,6 +287,7 @@ fn check(case: &Case) {
             residual_before_activation: before.into(),
             activation: case.activation as u64,
             activation_parameters: case.parameters.map(FloatSlot),
+            b_is_bf16: is_bf16.into(),
         };
         // SAFETY: all arrays have the sizes the block states.
         unsafe { (KernelTable::for_level(level).gemm_f32)(&block) };
@@ -315,6 +332,6 @@ fn every_tile() {
 #[test]
 fn every_field_has_eight_bytes() {
     assert_eq!(size_of::<FloatSlot>(), 8);
-    assert_eq!(size_of::<GemmBlock>(), 22 * 8);
+    assert_eq!(size_of::<GemmBlock>(), 23 * 8);
     assert_eq!(core::mem::offset_of!(GemmBlock, activation_parameters), 20 * 8);
 }

@@ -124,10 +124,15 @@ unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlo
         }
         // Packed panels are padded, so that all of them can be loaded whole.
         let whole = lanes == WIDTH || block.b_depth_stride == WIDTH as i64;
-        if whole && !T::MASKS_ARE_FREE {
-            accumulate(block, row, column, |from| T::Panel::load(from), &mut sums);
+        if block.b_is_bf16 != 0 {
+            let load = |from: *const u16| T::Panel::load_bf16(from);
+            accumulate(block, row, column, load, load, &mut sums);
+        } else if whole && !T::MASKS_ARE_FREE {
+            let load = |from: *const f32| T::Panel::load(from);
+            accumulate(block, row, column, load, load, &mut sums);
         } else {
-            accumulate(block, row, column, |from| T::Panel::load_masked(from, edge.last), &mut sums);
+            let last = |from: *const f32| T::Panel::load_masked(from, edge.last);
+            accumulate(block, row, column, |from: *const f32| T::Panel::load(from), last, &mut sums);
         }
         epilogue::begin(block, row, column, &edge, &mut sums);
         if epilogue::ends_in_registers(block) {
@@ -167,16 +172,17 @@ fn prefetch<const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usiz
     }
 }
 
-/// The chains of fused multiply-adds.
+/// The chains of fused multiply-adds, with ways to load a panel of B and the last one.
 ///
 /// # Safety
 /// As for [`TileFunction`].
 #[inline(always)]
-unsafe fn accumulate<V: Lanes, const ROWS: usize, const PANELS: usize>(
+unsafe fn accumulate<V: Lanes, E, const ROWS: usize, const PANELS: usize>(
     block: &GemmBlock,
     row: usize,
     column: usize,
-    load_last: impl Fn(*const f32) -> V,
+    load: impl Fn(*const E) -> V,
+    load_last: impl Fn(*const E) -> V,
     sums: &mut [[V; PANELS]; ROWS],
 ) {
     let (a_row, a_depth) = (block.a_row_stride as isize, block.a_depth_stride as isize);
@@ -187,11 +193,11 @@ unsafe fn accumulate<V: Lanes, const ROWS: usize, const PANELS: usize>(
         unsafe {
             let item = *block.items.add(item);
             let mut a = item.a.wrapping_offset(row as isize * a_row);
-            let mut b = item.b.wrapping_offset((column / WIDTH) as isize * b_panel);
+            let mut b = item.b.cast::<E>().wrapping_offset((column / WIDTH) as isize * b_panel);
             for _ in 0..block.depth {
                 let panel = |p: usize| {
                     let from = b.wrapping_offset(p as isize * b_panel);
-                    if p + 1 == PANELS { load_last(from) } else { V::load(from) }
+                    if p + 1 == PANELS { load_last(from) } else { load(from) }
                 };
                 let factor = |r: usize| V::splat(*a.wrapping_offset(r as isize * a_row));
                 // What there is less of stays in registers while the other passes by.

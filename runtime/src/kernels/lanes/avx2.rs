@@ -121,6 +121,15 @@ impl Lanes for Avx2 {
         unsafe { Avx2(_mm256_loadu_ps(from), _mm256_loadu_ps(from.wrapping_add(8))) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        unsafe {
+            let half = |from: *const u16| {
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))))
+            };
+            Avx2(half(from), half(from.wrapping_add(8)))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_masked(from: *const f32, mask: Self::Mask) -> Self {
         unsafe {
             Avx2(

@@ -56,6 +56,13 @@ impl Lanes for Avx512 {
         Avx512(unsafe { _mm512_loadu_ps(from) })
     }
     #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves)))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_masked(from: *const f32, mask: __mmask16) -> Self {
         Avx512(unsafe { _mm512_maskz_loadu_ps(mask, from) })
     }

@@ -73,6 +73,10 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// 16 elements can be read.
     unsafe fn load(from: *const f32) -> Self;
+    /// 16 numbers of which memory has the upper halves: bf16.
+    /// # Safety
+    /// 16 elements can be read.
+    unsafe fn load_bf16(from: *const u16) -> Self;
     /// Lanes outside the mask are zero and not touched in memory.
     /// # Safety
     /// The elements in the mask can be read.

@@ -70,6 +70,12 @@ impl Lanes for Portable {
         Portable(unsafe { from.cast::<[f32; WIDTH]>().read_unaligned() })
     }
     #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: the caller vouches for 16 readable elements.
+        let halves = unsafe { from.cast::<[u16; WIDTH]>().read_unaligned() };
+        Portable(halves.map(|half| f32::from_bits(u32::from(half) << 16)))
+    }
+    #[inline(always)]
     unsafe fn load_masked(from: *const f32, mask: [u32; WIDTH]) -> Self {
         Portable(std::array::from_fn(|lane| {
             if mask[lane] == 0 {
