@@ -22,6 +22,7 @@ pub mod load;
 pub mod npy;
 pub mod random;
 pub mod save;
+pub mod tune;
 
 pub use strang_compiler as compiler;
 pub use strang_ir as ir;
@@ -93,6 +94,7 @@ pub struct Compiler {
     extraction: rewrite::Extraction,
     budget: Option<budget::Budget>,
     precision: Precision,
+    schedules: codegen::schedule::Schedules,
 }
 
 /// A compiled model with every stage it went through.
@@ -285,7 +287,7 @@ impl Compiler {
     pub fn compile(&self, module: Module) -> Result<Model, CompileError> {
         let Planned { module, rewritten, receipt, plan, mut stages } = self.plan(module)?;
         let mut timed = Stopwatch { start: Instant::now(), stages: &mut stages };
-        let program: Program = codegen::generate(&plan, &codegen::Target::host()?)?;
+        let program: Program = codegen::generate(&plan, &self.target()?)?;
         timed.lap("generate");
         let code = codegen::link(&program)?;
         let executable = Executable::with_code(program, &Operations::default(), code)?;

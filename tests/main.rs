@@ -14,6 +14,7 @@ mod malformed;
 mod precision;
 mod quantised;
 mod random;
+mod tune;
 
 use std::sync::Arc;
 use strang::{

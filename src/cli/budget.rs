@@ -1,12 +1,12 @@
-//! `--max-error`, `--calibrate` and `--precision`: what may be lost, as several commands take it.
+//! `--max-error`, `--calibrate` and `--precision`, what may be lost, and `--tuned`, as several commands take them.
 
 use super::report;
 use miette::Result;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use strang::{
     Compiler,
     budget::{Budget, Calibration},
-    compiler::rewrite::Receipt,
+    compiler::{codegen::schedule::Schedules, rewrite::Receipt},
     ir::Module,
 };
 
@@ -25,6 +25,9 @@ pub struct BudgetArguments {
     /// decoding, run up to twice as fast; sums stay in f32
     #[arg(long, value_enum, default_value_t = Precision::F32, hide_default_value = true)]
     precision: Precision,
+    /// Schedules that `strang compile --tune` measured on this machine
+    #[arg(long, value_name = "FILE")]
+    tuned: Option<PathBuf>,
 }
 
 /// Names of precisions.
@@ -42,6 +45,10 @@ impl BudgetArguments {
     /// # Errors
     /// Samples that cannot be read or do not fit.
     pub fn of(&self, compiler: Compiler, module: &Module) -> Result<Compiler> {
+        let compiler = match &self.tuned {
+            Some(path) => compiler.schedules(schedules(path)?),
+            None => compiler,
+        };
         let compiler = match self.precision {
             Precision::F32 => compiler,
             Precision::Bf16 => {
@@ -53,6 +60,15 @@ impl BudgetArguments {
         let calibration = Calibration::read(path, module).map_err(report)?;
         Ok(compiler.budget(Budget { max_error, calibration }))
     }
+}
+
+/// The schedules of a file.
+///
+/// # Errors
+/// A file that cannot be read, or holds something else.
+pub fn schedules(path: &Path) -> Result<Schedules> {
+    let text = std::fs::read_to_string(path).map_err(|error| report(format!("{}: {error}", path.display())))?;
+    text.parse().map_err(|error| report(format!("{}: {error}", path.display())))
 }
 
 /// Tells what a budget did, if there was one.

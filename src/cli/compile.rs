@@ -4,17 +4,19 @@ use super::{
     ModelArguments,
     budget::{self, BudgetArguments},
     explain,
-    output::show,
+    inputs::InputArguments,
+    output::{show, showln},
     report,
 };
 use miette::Result;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use strang::{
+    Compiler, Executable,
     compiler::{
-        codegen,
+        codegen::{self, schedule::Schedules},
         rewrite::{Extraction, Receipt},
     },
-    files, ir,
+    files, ir, tune,
 };
 
 /// Compile a model and print any stage
@@ -32,6 +34,7 @@ use strang::{
 /// Examples:
 ///   strang compile model.onnx --emit ncd -o model.ncd
 ///   strang compile model.onnx --emit plan | less
+///   strang compile model.onnx --tune tuned.txt; strang run model.onnx --inputs DIR --tuned tuned.txt
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Compile {
@@ -45,6 +48,13 @@ pub struct Compile {
     /// How the cheapest form is found. `ilp` also tells how far from the best `greedy` is, and takes long
     #[arg(long, value_enum, default_value = "greedy")]
     extract: Extract,
+    /// Measure schedules of the products on this machine, and keep those that are better than the built-in ones in this file,
+    /// beside what it has of other models and machines; `--tuned` then uses them. Sizes must be known (--dim)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "emit", "tuned"])]
+    tune: Option<PathBuf>,
+    /// The threads that --tune measures with; all that this process may use, if not given
+    #[arg(long, value_name = "N", requires = "tune")]
+    threads: Option<usize>,
     /// Write to this file instead of the terminal
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -84,6 +94,9 @@ impl Compile {
             Extract::Ilp => Extraction::Ilp,
         };
         let compiler = self.model.compiler().extraction(extraction);
+        if let Some(path) = &self.tune {
+            return self.tune(compiler, path);
+        }
         let text = match self.emit {
             Stage::Ncd => ir::text::print(&super::load_with_progress(&self.model)?),
             Stage::Json => ir::json::print(&super::load_with_progress(&self.model)?),
@@ -98,8 +111,7 @@ impl Compile {
                     Stage::Plan => planned.plan.to_string(),
                     other => {
                         let form = if other == Stage::Clif { codegen::Form::Clif } else { codegen::Form::Assembly };
-                        codegen::print(&planned.plan, &codegen::Target::host().map_err(report)?, form)
-                            .map_err(report)?
+                        codegen::print(&planned.plan, &compiler.target().map_err(report)?, form).map_err(report)?
                     }
                 }
             }
@@ -112,6 +124,36 @@ impl Compile {
             Some(path) => files::replace(path, |file| file.write_all(text.as_bytes()))
                 .map_err(|error| report(format!("{}: {error}", path.display()))),
         }
+    }
+}
+
+impl Compile {
+    fn tune(&self, compiler: Compiler, path: &Path) -> Result<()> {
+        let known = if path.exists() { budget::schedules(path)? } else { Schedules::default() };
+        let module = super::load_with_progress(&self.model)?;
+        let compiler = self.budget.of(compiler, &module)?.schedules(known);
+        let bar = super::spinner("measuring");
+        let mut refused = None;
+        let inputs = |executable: &Executable| match InputArguments::default().read_any(executable) {
+            Ok(inputs) => Ok(inputs),
+            Err(error) => {
+                refused = Some(error);
+                Err(tune::TuneError::Inputs)
+            }
+        };
+        let tuned = tune::tune(&compiler, module, inputs, &super::run::session_options(self.threads));
+        bar.finish_and_clear();
+        let tuned = tuned.map_err(|error| refused.take().unwrap_or_else(|| report(error)))?;
+        files::replace(path, |file| write!(file, "{}", tuned.schedules))
+            .map_err(|error| report(format!("{}: {error}", path.display())))?;
+        showln!(
+            "{} of {} products are faster in other blocks: {:.3} ms a run instead of {:.3}",
+            tuned.better,
+            tuned.products,
+            tuned.after.as_secs_f64() * 1e3,
+            tuned.before.as_secs_f64() * 1e3
+        );
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use strang::{
 };
 
 /// The inputs of a run.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct InputArguments {
     /// A folder with input_0.npy, input_1.npy, ... in the order of the model's inputs
     #[arg(long, value_name = "DIR", conflicts_with_all = ["input", "random"])]

@@ -304,3 +304,23 @@ fn weights_are_rounded_where_the_user_asks() {
     assert_has(&String::from_utf8_lossy(&output.stderr), &["rounded to 16 bits"]);
     assert_has(&fails(folder.path(), &[&plan[..], &["--precision", "f8"]].concat()), &["f8", "f32", "bf16"]);
 }
+
+#[test]
+fn schedules_are_measured_and_used() {
+    let folder = folder();
+    let circuit = "ncd 0.1 \"layer\"\naxis b   axis c = 24   axis o = 40\nparam @w: f32[c, o] = [W]\n\
+         fn @layer(%x: f32[b, c]) -> f32[b, o] {\n  %y = dot : %x[b, {c}], @w[{c}, o] -> [b, o]\n  return %y\n}\n";
+    let numbers: Vec<String> = (0..960).map(|place| format!("{}", f64::from(place % 31) * 0.37)).collect();
+    fs::write(folder.path().join("layer.ncd"), circuit.replace('W', &numbers.join(", "))).unwrap();
+    let tune = ["compile", "layer.ncd", "--dim", "b=30", "--tune", "tuned.txt", "--threads", "1"];
+    assert_has(&prints(folder.path(), &tune), &["of 1 products", "ms a run instead of"]);
+    assert!(fs::read_to_string(folder.path().join("tuned.txt")).unwrap().starts_with("strang schedules 0.1\n"));
+    prints(folder.path(), &["run", "layer.ncd", "--random", "0", "--dim", "b=30", "--tuned", "tuned.txt"]);
+    // Sizes that are left open cannot be measured, and a file that is something else stays.
+    assert_has(&fails(folder.path(), &["compile", "layer.ncd", "--tune", "tuned.txt"]), &["b", "--dim"]);
+    for arguments in [&tune[..], &["run", "layer.ncd", "--random", "0", "--dim", "b=30", "--tuned", "tuned.txt"]] {
+        fs::write(folder.path().join("tuned.txt"), "something else\n").unwrap();
+        assert_has(&fails(folder.path(), arguments), &["tuned.txt", "strang schedules 0.1"]);
+        assert_eq!(fs::read_to_string(folder.path().join("tuned.txt")).unwrap(), "something else\n");
+    }
+}

@@ -17,6 +17,7 @@
 //! | [`epilogue`] | what tile kernels do to their sums |
 //! | `transpose` | maps that read along one variable and write along another |
 //! | `reduce` | folds along a row, in lanes |
+//! | [`schedule`] | blocks of products, as they were measured |
 //! | `unaligned` | weights that may lie at any address |
 //! | [`compile`] | Cranelift itself: bytes, and text for people |
 //!
@@ -41,6 +42,7 @@ pub mod nest;
 mod reduce;
 pub mod rows;
 pub mod scalar;
+pub mod schedule;
 pub mod strip;
 pub mod target;
 mod tile;
@@ -50,6 +52,7 @@ mod unaligned;
 use crate::plan::kernel::{Body, Kernel, Plan, PlanStep};
 use cranelift_codegen::ir::Function as Code;
 use emit::{Emitted, Slot};
+pub use gemm::Blocking;
 pub use link::link;
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHasher};

@@ -1,6 +1,6 @@
 //! Which CPU code is generated for: Cranelift's description of it, and the few facts that code generation asks of it.
 
-use super::CodegenError;
+use super::{CodegenError, schedule::Schedules};
 use cranelift_codegen::{
     isa::{self, TargetIsa},
     settings::{self, Configurable},
@@ -19,6 +19,8 @@ pub struct Target {
     pub fma: bool,
     /// Columns that the tallest tiles of the kernels have.
     pub tile_columns: i64,
+    /// Blocks of products that were measured on this machine.
+    pub schedules: Arc<Schedules>,
 }
 
 /// Features of x86-64-v2 that Cranelift knows.
@@ -79,7 +81,8 @@ impl Target {
         let quick = Self::isa(&builder, &[("opt_level", "none"), ("regalloc_algorithm", "single_pass")])?;
         let fma = isa.has_native_fma();
         let wide = isa.isa_flags().iter().any(|flag| flag.name == "has_avx512f" && flag.as_bool() == Some(true));
-        Ok(Target { isa, quick, fma, tile_columns: if wide { 32 } else { 16 } })
+        let tile_columns = if wide { 32 } else { 16 };
+        Ok(Target { isa, quick, fma, tile_columns, schedules: Arc::default() })
     }
 
     fn isa(builder: &isa::Builder, choices: &[(&str, &str)]) -> Result<Arc<dyn TargetIsa>, CodegenError> {

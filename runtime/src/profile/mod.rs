@@ -31,6 +31,8 @@ pub struct Profile {
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProfileRow {
+    /// The number of the step, in the order of the program.
+    pub step: u32,
     /// The user's layer.
     pub label: Arc<str>,
     /// What kind of kernel it is.
@@ -68,7 +70,7 @@ impl Profile {
             let calls = times[step].calls.load(Ordering::Relaxed);
             let time = Duration::from_nanos(times[step].nanoseconds.load(Ordering::Relaxed));
             let [flops, bytes] = [flops, bytes].map(|count| count.saturating_mul(calls));
-            ProfileRow { label, kind, calls, time, flops, bytes }
+            ProfileRow { step: step as u32, label, kind, calls, time, flops, bytes }
         };
         let kernels = plan.kernels.iter().zip(&bound.kernels).map(|(kernel, sizes)| {
             row(kernel.step as usize, kernel.label.clone(), kernel.kind.clone(), sizes.flops, sizes.bytes)
@@ -87,6 +89,7 @@ impl Profile {
     pub fn sum(&self) -> ProfileRow {
         let total = |count: fn(&ProfileRow) -> u64| self.rows.iter().map(count).fold(0, u64::saturating_add);
         ProfileRow {
+            step: 0,
             label: "total".into(),
             kind: "".into(),
             calls: total(|row| row.calls),
@@ -145,6 +148,7 @@ mod tests {
     #[test]
     fn a_profile_prints_as_a_table() {
         let row = |label: &str, kind: &str, calls, micros, flops, bytes| ProfileRow {
+            step: 0,
             label: label.into(),
             kind: kind.into(),
             calls,
