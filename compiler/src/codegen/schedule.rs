@@ -16,6 +16,9 @@ use strang_ir::{ElementType, Size};
 /// The first line of a file.
 const HEADER: &str = "strang schedules 0.1";
 
+/// The most rows or columns that are taken from a file: scratch memory is in proportion.
+const LARGEST: i64 = 4096;
+
 /// Heights of blocks that are tried: multiples of the tallest tiles of all levels, about.
 const HEIGHTS: [i64; 5] = [26, 52, 78, 130, 208];
 /// Widths of blocks that are tried.
@@ -87,8 +90,8 @@ impl FromStr for Schedules {
                 let (rows, columns) = sizes.split_once(" x ")?;
                 let [rows, columns] = [rows, columns].map(|size| size.trim().parse::<i64>().ok());
                 let block = Blocking { rows: rows?, columns: columns? };
-                let is_possible = (1..=1 << 20).contains(&block.rows)
-                    && (16..=1 << 20).contains(&block.columns)
+                let is_possible = (1..=LARGEST).contains(&block.rows)
+                    && (16..=LARGEST).contains(&block.columns)
                     && block.columns % 16 == 0;
                 (key.contains(", ") && is_possible).then(|| (key.to_owned(), block))
             };
@@ -180,7 +183,15 @@ mod tests {
     #[test]
     fn what_is_no_schedule_is_refused() {
         assert_eq!("".parse::<Schedules>(), Err(ScheduleError::Header));
-        for line in ["a", "a, b: 4", "a, b: 0 x 16", "a, b: 4 x 20", "a: 4 x 16", "a, b: 4 x 99999999999999999999"] {
+        for line in [
+            "a",
+            "a, b: 4",
+            "a, b: 0 x 16",
+            "a, b: 4 x 20",
+            "a: 4 x 16",
+            "a, b: 4 x 8192",
+            "a, b: 4 x 99999999999999999999",
+        ] {
             let text = format!("{HEADER}\n\n{line}\n");
             let error = ScheduleError::Line { line: 3, text: line.to_owned() };
             assert_eq!(text.parse::<Schedules>(), Err(error));

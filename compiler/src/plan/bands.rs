@@ -61,9 +61,21 @@ fn join_steps(steps: &mut Vec<PlanStep>, may_join: &dyn Fn(u32) -> bool) {
 fn joined(first: &Kernel, second: &Kernel, may_join: &dyn Fn(u32) -> bool) -> Option<Kernel> {
     let (Body::Gemm(gemm), Body::Depthwise(depthwise)) = (&first.body, &second.body) else { return None };
     let [store] = gemm.stores[..] else { return None };
+    let is_of_floats = gemm.sum(&first.accesses) == ElementType::F32 && depthwise.weight_stride(second).is_some();
+    if store.combine.is_some() || !is_of_floats {
+        return None;
+    }
     let buffer = first.pointers[first.accesses[store.access as usize].pointer as usize].buffer;
     let reads = second.pointers[second.accesses[depthwise.a as usize].pointer as usize].buffer;
     if buffer != reads || !may_join(buffer) || !matches!(gemm.b, RightOperand::Packed(_) | RightOperand::Coded { .. }) {
+        return None;
+    }
+    // A residual may be the image too, and then it has to be there as a whole.
+    let only = |kernel: &Kernel, own: u32| {
+        let mut accesses = (0..).zip(&kernel.accesses);
+        accesses.all(|(position, access)| position == own || kernel.pointers[access.pointer as usize].buffer != buffer)
+    };
+    if !only(first, store.access) || !only(second, depthwise.a) {
         return None;
     }
     let (image, row) = image(first, gemm, second)?;
@@ -94,7 +106,8 @@ fn joined(first: &Kernel, second: &Kernel, may_join: &dyn Fn(u32) -> bool) -> Op
     producer.taps.iter_mut().for_each(|tap| *tap = rename(*tap));
     (producer.columns, producer.depth) = (rename(producer.columns), rename(producer.depth));
     kernel.cost.flops = &first.cost.flops + &second.cost.flops;
-    let between = Size::from(4 * image.channels * image.height * image.width);
+    let outer = consumer.batch.iter().rev().skip(1).map(|variable| kernel.variables[*variable as usize].extent());
+    let between = Size::from(4 * image.channels * image.height * image.width) * outer.product::<Size>();
     kernel.cost.bytes = &first.cost.bytes + &second.cost.bytes + between * Size::from(-2);
     kernel.label = format!("{} and {}", first.label, second.label).into();
     kernel.body = Body::Bands(Box::new(Bands { producer, consumer, image, channels, rows }));
@@ -118,7 +131,19 @@ fn image(first: &Kernel, gemm: &Gemm, second: &Kernel) -> Option<(Image, (u32, u
         .accesses
         .iter()
         .all(|access| access.address.is_affine() && access.checked.is_empty() && access.guard.is_none());
-    if !all_affine || !is_plain(write) || !is_plain(read) || !write.address.coefficient(gemm.columns).is(1) {
+    if !all_affine || !is_plain(write) || !is_plain(read) {
+        return None;
+    }
+    let moves = |access: &Access, variables: &[&[u32]]| {
+        let mut known = true;
+        access.address.visit_variables(&mut |variable| known &= variables.iter().any(|list| list.contains(&variable)));
+        known
+    };
+    let channels = [&write.address.coefficient(gemm.columns), &read.address.coefficient(depthwise.channels)];
+    if !channels.iter().all(|stride| stride.is(1))
+        || !moves(write, &[&gemm.batch, &[gemm.rows, gemm.columns]])
+        || !moves(read, &[&depthwise.batch, &depthwise.taps, &[depthwise.columns, depthwise.channels]])
+    {
         return None;
     }
     let extent = |kernel: &Kernel, variable: u32| kernel.variables[variable as usize].extent().as_constant();
