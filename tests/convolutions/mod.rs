@@ -118,3 +118,27 @@ fn wide_images_that_one_convolution_reads_are_computed_in_bands() {
         }
     }
 }
+
+#[test]
+fn products_of_bytes_are_not_computed_in_bands() {
+    let module = with_weights(
+        "ncd 0.1 \"bytes\"
+axis b = 1   axis h = 80   axis w = 40   axis d = 64   axis c = 48   axis e = 3
+param @k: i8[c, d]   param @l: f32[c, e, e]
+fn @bytes(%x: u8[b, h, w, d]) -> f32[b, h, w, c] {
+  %y = dot %x[b, h, w, {d}], @k[c, {d}] -> [b, h, w, c]
+  %r = map cast(f32, $0) * 0.125 : %y[b, h, w, c] -> [b, h, w, c]
+  %z = dot order=(e, e') : %r[b, h + {e} - 1, w + {e'} - 1, c] else 0, @l[c, {e}, {e'}] -> [b, h, w, c]
+  return %z
+}
+",
+    );
+    let plan = Compiler::new().keep_as_written(true).plan(module.clone()).unwrap().plan.to_string();
+    assert!(plan.contains("gemm of bytes") && plan.contains("depthwise") && !plan.contains("bands of"), "{plan}");
+    let input = random::tensor(&mut Random::new(14), ElementType::U8, &[1, 80, 40, 64]).unwrap();
+    let expected = interpret(&module, std::slice::from_ref(&input), Arithmetic::Wide).unwrap()[0].to_f64();
+    let found =
+        Compiler::new().keep_as_written(true).compile(module).unwrap().executable.run(&[input]).unwrap()[0].to_f64();
+    let error = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+    assert!(error < 1e-3, "{error:.1e}");
+}
