@@ -201,7 +201,7 @@ impl Compiler {
     }
 
     /// Chooses the precision of weights. With [`Precision::Bf16`] they take half the memory, and products of a few rows, which
-    /// wait for their weights, take up to half the time. A budget ([`Compiler::budget`]) does not count what rounding changes.
+    /// wait for their weights, take less time. A budget ([`Compiler::budget`]) does not count what rounding changes.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;

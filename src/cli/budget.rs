@@ -22,7 +22,7 @@ pub struct BudgetArguments {
     #[arg(long, value_name = "FILE.npz", requires = "max_error")]
     calibrate: Option<PathBuf>,
     /// Precision of the weights of products: with bf16 they take half the memory, and models that wait for their weights, as in
-    /// decoding, run up to twice as fast; sums stay in f32
+    /// decoding, run faster; sums stay in f32
     #[arg(long, value_enum, default_value_t = Precision::F32, hide_default_value = true)]
     precision: Precision,
     /// Schedules that `strang compile --tune` measured on this machine

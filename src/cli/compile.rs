@@ -8,6 +8,7 @@ use super::{
     output::{show, showln},
     report,
 };
+use indicatif::ProgressBar;
 use miette::Result;
 use std::path::{Path, PathBuf};
 use strang::{
@@ -132,7 +133,9 @@ impl Compile {
         let known = if path.exists() { budget::schedules(path)? } else { Schedules::default() };
         let module = super::load_with_progress(&self.model)?;
         let compiler = self.budget.of(compiler, &module)?.schedules(known);
-        let bar = super::spinner("measuring");
+        // Without a ticking thread, which would run beside what is measured.
+        let bar = ProgressBar::new_spinner().with_message("measuring");
+        bar.tick();
         let mut refused = None;
         let inputs = |executable: &Executable| match InputArguments::default().read_any(executable) {
             Ok(inputs) => Ok(inputs),
