@@ -14,7 +14,6 @@ use strang_compiler::{
     codegen::{self, Target, schedule},
     plan::kernel::{Body, Gemm, Kernel, Plan, PlanStep},
 };
-use strang_ir::Module;
 use strang_runtime::{
     Tensor,
     custom::Operations,
@@ -37,9 +36,6 @@ pub enum TuneError {
     /// The inputs do not fit.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The caller has no inputs.
-    #[error("there are no inputs to measure with")]
-    Inputs,
     /// A run fails.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -66,21 +62,15 @@ struct Measured {
     candidate: Option<(Duration, codegen::Blocking)>,
 }
 
-/// Measures the candidates of every product of a model, starting from schedules that are known.
+/// Measures the candidates of every product of a plan that a compiler made, starting from the schedules that it knows.
 ///
 /// # Errors
-/// A model that does not compile, or inputs that do not fit it.
-pub fn tune(
-    compiler: &Compiler,
-    module: Module,
-    inputs: impl FnOnce(&Executable) -> Result<Vec<Tensor>, TuneError>,
-    options: &SessionOptions,
-) -> Result<Tuned, TuneError> {
-    let planned = compiler.plan(module)?;
+/// A plan that does not compile, or inputs that do not fit it.
+pub fn tune(compiler: &Compiler, plan: &Plan, inputs: &[Tensor], options: &SessionOptions) -> Result<Tuned, TuneError> {
     let mut products: BTreeMap<String, (Vec<u32>, Vec<codegen::Blocking>)> = BTreeMap::new();
     let target = Target::host().map_err(CompileError::from)?;
     let mut step = 0;
-    visit(&planned.plan.body, &mut step, &mut |step, kernel, gemm| {
+    visit(&plan.body, &mut step, &mut |step, kernel, gemm| {
         if let Some(product) = schedule::product(kernel, gemm) {
             let entry = products.entry(product);
             entry.or_insert_with(|| (Vec::new(), schedule::candidates(kernel, gemm, target.tile_columns))).0.push(step);
@@ -88,8 +78,7 @@ pub fn tune(
     });
     let mut known = compiler.schedules.clone();
     products.keys().for_each(|product| known.forget(product));
-    let rule = executable(&planned.plan, &target, known.clone())?;
-    let inputs = inputs(&rule)?;
+    let rule = executable(plan, &target, known.clone())?;
     let mut measured: BTreeMap<&str, Measured> = BTreeMap::new();
     let rounds = products.values().map(|(_, candidates)| candidates.len()).max().unwrap_or(0);
     // The rule is measured first, and again in the end: machines change their clock.
@@ -101,7 +90,7 @@ pub fn tune(
                 tried.set(product, candidate);
             }
         }
-        let times = kernel_times(&executable(&planned.plan, &target, tried)?, &inputs, options)?;
+        let times = kernel_times(&executable(plan, &target, tried)?, inputs, options)?;
         for (product, (steps, candidates)) in &products {
             let time: Duration = steps.iter().filter_map(|step| times.get(step)).sum();
             let best = measured.entry(product).or_insert(Measured { rule: time, candidate: None });
@@ -124,8 +113,8 @@ pub fn tune(
             better += 1;
         }
     }
-    let tuned = executable(&planned.plan, &target, schedules.clone())?;
-    let [before, after] = compared([&rule, &tuned], &inputs, options)?;
+    let tuned = executable(plan, &target, schedules.clone())?;
+    let [before, after] = compared([&rule, &tuned], inputs, options)?;
     Ok(if better > 0 && after < before {
         Tuned { schedules, products: products.len(), better, before, after }
     } else {

@@ -19,12 +19,25 @@ mod tune;
 use std::sync::Arc;
 use strang::{
     Executable, Tensor,
+    ir::{Module, text::parse_verified},
+    random::{Random, tensor},
     runtime::{
         Bindings,
         session::{SessionOptions, Workers},
         team::Team,
     },
 };
+
+/// The circuit of a text, with random weights of a seed.
+fn with_weights(text: &str, seed: u64) -> Module {
+    let (mut module, _) = parse_verified(text, "test.ncd").unwrap_or_else(|error| panic!("{}", error.render()));
+    let mut random = Random::new(seed);
+    for parameter in &mut module.parameters {
+        let sizes: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
+        parameter.data = Some(tensor(&mut random, parameter.element, &sizes).unwrap());
+    }
+    module
+}
 
 /// The results of a session with a number of threads.
 fn run_on(threads: usize, executable: &Executable, bindings: &Bindings, inputs: &[Tensor]) -> Vec<Tensor> {

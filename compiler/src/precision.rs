@@ -1,5 +1,5 @@
-//! Weights of products rounded to bf16: half the memory, and for products of a few rows, which are as fast as their weights are
-//! read, half the time.
+//! Weights of products rounded to bf16: half the memory, and less time for products of a few rows, which are as fast as their
+//! weights are read.
 //!
 //! The circuit says what is computed: parameters hold the rounded numbers, in f32. Planning finds that they need 16 bits and
 //! packs them so ([`crate::plan`]), and kernels widen them as they read them; sums and all else stay in f32.

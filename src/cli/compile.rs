@@ -12,12 +12,14 @@ use indicatif::ProgressBar;
 use miette::Result;
 use std::path::{Path, PathBuf};
 use strang::{
-    Compiler, Executable,
+    Compiler,
     compiler::{
         codegen::{self, schedule::Schedules},
         rewrite::{Extraction, Receipt},
     },
-    files, ir, tune,
+    files, ir,
+    runtime::program::Port,
+    tune,
 };
 
 /// Compile a model and print any stage
@@ -133,20 +135,15 @@ impl Compile {
         let known = if path.exists() { budget::schedules(path)? } else { Schedules::default() };
         let module = super::load_with_progress(&self.model)?;
         let compiler = self.budget.of(compiler, &module)?.schedules(known);
+        let plan = compiler.plan(module).map_err(explain)?.plan;
+        let ports: Vec<&Port> = plan.inputs.iter().collect();
+        let inputs = InputArguments::default().read_ports(&ports)?;
         // Without a ticking thread, which would run beside what is measured.
         let bar = ProgressBar::new_spinner().with_message("measuring");
         bar.tick();
-        let mut refused = None;
-        let inputs = |executable: &Executable| match InputArguments::default().read_any(executable) {
-            Ok(inputs) => Ok(inputs),
-            Err(error) => {
-                refused = Some(error);
-                Err(tune::TuneError::Inputs)
-            }
-        };
-        let tuned = tune::tune(&compiler, module, inputs, &super::run::session_options(self.threads));
+        let options = super::run::session_options(self.threads);
+        let tuned = tune::tune(&compiler, &plan, &inputs, &options).map_err(report)?;
         bar.finish_and_clear();
-        let tuned = tuned.map_err(|error| refused.take().unwrap_or_else(|| report(error)))?;
         files::replace(path, |file| write!(file, "{}", tuned.schedules))
             .map_err(|error| report(format!("{}: {error}", path.display())))?;
         showln!(

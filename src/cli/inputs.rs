@@ -77,7 +77,11 @@ impl InputArguments {
         self.read_ports(&executable.inputs().collect::<Vec<_>>())
     }
 
-    fn read_ports(&self, ports: &[&Port]) -> Result<Vec<Tensor>> {
+    /// As [`InputArguments::read_any`], for the inputs of a plan.
+    ///
+    /// # Errors
+    /// As [`InputArguments::read`].
+    pub fn read_ports(&self, ports: &[&Port]) -> Result<Vec<Tensor>> {
         if let Some(folder) = &self.inputs {
             return ports
                 .iter()

@@ -2,13 +2,12 @@
 //! side; and wide images that only a depthwise convolution reads, computed in bands. All are compiled and compared with the
 //! interpreter.
 
-use super::run_on;
+use super::{run_on, with_weights};
 use strang::{
     Compiler, ElementType,
     ir::{
         Module,
         interpret::{Arithmetic, interpret},
-        text::parse_verified,
     },
     random::{self, Random},
     runtime::Bindings,
@@ -27,17 +26,7 @@ fn @convolution(%x: f32[b, c, h, w]) -> f32[b, o, h, w] {{
 }}
 "
     );
-    with_weights(&text)
-}
-
-fn with_weights(text: &str) -> Module {
-    let (mut module, _) = parse_verified(text, "convolution.ncd").unwrap_or_else(|error| panic!("{}", error.render()));
-    let mut random = Random::new(11);
-    for parameter in &mut module.parameters {
-        let sizes: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
-        parameter.data = Some(random::tensor(&mut random, parameter.element, &sizes).unwrap());
-    }
-    module
+    with_weights(&text, 11)
 }
 
 #[test]
@@ -78,7 +67,7 @@ fn block(size: usize, step: usize, reader: Reader) -> Module {
         Reader::Reduction => ("%n = reduce max %r[{b}, h, w, c] -> [c, h, w]", ", f32[c, h, w]", "%z, %n"),
         Reader::Residual => ("%s = map add : %z[b, p, q, c], %r[b, p, q, c] -> [b, p, q, c]", "", "%s"),
     };
-    with_weights(&format!(
+    let text = format!(
         "ncd 0.1 \"block\"
 axis b   axis h = {height}   axis w = {size}   axis p = {low}   axis q = {width}   axis d = 16   axis c = 48   axis e = 3
 param @k: f32[c, d]   param @bias: f32[c]   param @l: f32[c, e, e]
@@ -90,7 +79,8 @@ fn @block(%x: f32[b, h, w, d]) -> (f32[b, p, q, c]{result}) {{
   return {returned}
 }}
 "
-    ))
+    );
+    with_weights(&text, 11)
 }
 
 #[test]
@@ -132,6 +122,7 @@ fn @bytes(%x: u8[b, h, w, d]) -> f32[b, h, w, c] {
   return %z
 }
 ",
+        11,
     );
     let plan = Compiler::new().keep_as_written(true).plan(module.clone()).unwrap().plan.to_string();
     assert!(plan.contains("gemm of bytes") && plan.contains("depthwise") && !plan.contains("bands of"), "{plan}");

@@ -1,13 +1,12 @@
 //! Weights in bf16: rounded once, packed in sixteen bits, and multiplied as the rounded numbers are.
 
-use super::run_on;
+use super::{run_on, with_weights};
 use strang::{
     Compiler, ElementType, Precision, Tensor,
     compiler::precision::round_weights,
     ir::{
         Module,
         interpret::{Arithmetic, interpret},
-        text::parse_verified,
     },
     random::{self, Random},
     runtime::Bindings,
@@ -29,13 +28,7 @@ fn @network(%x: f32[b, i], %at: i64[b]) -> f32[b, v] {
 "#;
 
 fn network() -> Module {
-    let (mut module, _) = parse_verified(NETWORK, "network.ncd").unwrap_or_else(|error| panic!("{}", error.render()));
-    let mut random = Random::new(21);
-    for parameter in &mut module.parameters {
-        let sizes: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
-        parameter.data = Some(random::tensor(&mut random, parameter.element, &sizes).unwrap());
-    }
-    module
+    with_weights(NETWORK, 21)
 }
 
 #[test]

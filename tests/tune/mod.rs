@@ -1,13 +1,13 @@
 //! Schedules: any block of a product gives the same bits, and what is measured is kept as text.
 
-use super::run_on;
+use super::{run_on, with_weights};
 use strang::{
     Compiler, ElementType, Tensor,
     compiler::{
         codegen::{Blocking, schedule::Schedules},
         plan::kernel::{Body, PlanStep},
     },
-    ir::{Module, text::parse_verified},
+    ir::Module,
     random::{self, Random},
     runtime::{Bindings, session::SessionOptions},
     tune,
@@ -18,13 +18,7 @@ fn network() -> Module {
         param @w: f32[i, h]   param @l: f32[h, o]\nfn @network(%x: f32[b, i]) -> f32[b, o] {\n  \
         %y = dot : %x[b, {i}], @w[{i}, h] -> [b, h]\n  %r = map gelu : %y[b, h] -> [b, h]\n  \
         %z = dot : %r[b, {h}], @l[{h}, o] -> [b, o]\n  return %z\n}\n";
-    let (mut module, _) = parse_verified(text, "network.ncd").unwrap_or_else(|error| panic!("{}", error.render()));
-    let mut random = Random::new(31);
-    for parameter in &mut module.parameters {
-        let sizes: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
-        parameter.data = Some(random::tensor(&mut random, parameter.element, &sizes).unwrap());
-    }
-    module
+    with_weights(text, 31)
 }
 
 fn input() -> Tensor {
@@ -50,8 +44,9 @@ fn every_block_gives_the_same_bits() {
     assert_eq!(products, ["gemm 1x45x150 over 1x70 packed f32", "gemm 1x45x33 over 1x150 packed f32"]);
     let run = |schedules: Schedules| {
         let model = Compiler::new().schedules(schedules).compile(network()).unwrap();
-        let tiles = model.executable.clone();
-        [1, 2].map(|threads| run_on(threads, &tiles, &Bindings::new(), &[input()]).swap_remove(0).bytes().to_vec())
+        [1, 2].map(|threads| {
+            run_on(threads, &model.executable, &Bindings::new(), &[input()]).swap_remove(0).bytes().to_vec()
+        })
     };
     let expected = run(Schedules::default());
     for block in [(1, 16), (7, 48), (45, 160), (500, 512), (13, 64)] {
@@ -79,12 +74,13 @@ fn tuning_measures_every_product_and_keeps_what_others_know() {
         "strang schedules 0.1\nAnother CPU, gemm 1x1x16 over 1x8 codes: 1 x 64\n".parse().unwrap();
     known.set(&products()[0], Blocking { rows: 1, columns: 16 });
     let compiler = Compiler::new().schedules(known);
-    let tuned = tune::tune(&compiler, network(), |_| Ok(vec![input()]), &SessionOptions::default()).unwrap();
+    let plan = compiler.plan(network()).unwrap().plan;
+    let tuned = tune::tune(&compiler, &plan, &[input()], &SessionOptions::default()).unwrap();
     assert_eq!(tuned.products, 2);
     assert!(tuned.better <= 2 && tuned.after <= tuned.before);
     assert!(tuned.schedules.to_string().contains("Another CPU"));
     // What was known of these products was forgotten before they were measured.
     assert_ne!(tuned.schedules.get(&products()[0]), Some(Blocking { rows: 1, columns: 16 }));
-    let wrong = tune::tune(&Compiler::new(), network(), |_| Ok(Vec::new()), &SessionOptions::default());
+    let wrong = tune::tune(&compiler, &plan, &[], &SessionOptions::default());
     assert!(wrong.is_err(), "an input is missing");
 }

@@ -5,7 +5,7 @@ use super::{
     chunks::{Chunks, even},
     depthwise::{Convolution, ROW},
     emit::{Emitter, PLAIN},
-    gemm::{Blocking, Blocks, MOST_ROWS},
+    gemm::{Blocking, Blocks, MOST_ROWS, ceiling},
 };
 use crate::plan::kernel::{Bands, Image, Kernel, LoopVariable};
 use cranelift_codegen::ir::{InstBuilder, Value, types::I64X2};
@@ -66,8 +66,7 @@ pub(super) fn emit(emitter: &mut Emitter<'_>, bands: &Bands, scratch: Scratch) -
     let most = Size::from(4 * image.band(*rows) * scratch.row);
     let memory = emitter.reserve(&most);
     emitter.place(scratch.pointer, memory);
-    let pieces = image.width.div_euclid(MOST_ROWS) + 1;
-    let height = (image.width + pieces - 1) / pieces;
+    let height = ceiling(image.width, ceiling(image.width, MOST_ROWS));
     let blocks = Blocks::new(emitter, producer, Blocking { rows: height, columns: *channels });
     let stride = consumer.weight_stride(emitter.kernel).unwrap_or(Size::ZERO);
     let segment = even(&emitter.extent(consumer.columns), (ROW / channels / image.step.clamp(1, 4)).max(7), 1);

@@ -8,7 +8,7 @@
 //! AMD EPYC 7B13, gemm 1x128x768 over 1x768 packed f32: 64 x 128
 //! ```
 
-use super::gemm::Blocking;
+use super::gemm::{Blocking, ceiling};
 use crate::plan::kernel::{Gemm, Kernel, RightOperand};
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::OnceLock};
 use strang_ir::{ElementType, Size};
@@ -47,6 +47,11 @@ pub enum ScheduleError {
 }
 
 impl Schedules {
+    /// The block that was measured for a product of a kernel, if one was.
+    pub fn of(&self, kernel: &Kernel, gemm: &Gemm) -> Option<Blocking> {
+        if self.blocks.is_empty() { None } else { self.get(&product(kernel, gemm)?) }
+    }
+
     /// The block of a product on this machine, if it was measured.
     pub fn get(&self, product: &str) -> Option<Blocking> {
         self.blocks.get(&on_this_cpu(product)).copied()
@@ -60,11 +65,6 @@ impl Schedules {
     /// Forgets what is known of a product on this machine.
     pub fn forget(&mut self, product: &str) {
         self.blocks.remove(&on_this_cpu(product));
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
     }
 }
 
@@ -144,7 +144,6 @@ pub fn product(kernel: &Kernel, gemm: &Gemm) -> Option<String> {
 /// into equal parts.
 pub fn candidates(kernel: &Kernel, gemm: &Gemm, tile_columns: i64) -> Vec<Blocking> {
     let extent = |variable: u32| kernel.variables[variable as usize].extent().as_constant().unwrap_or(1).max(1);
-    let ceiling = |value: i64, divisor: i64| (value + divisor - 1) / divisor;
     let part = |extent: i64, most: i64| ceiling(extent, ceiling(extent, most));
     let (rows, columns) = (extent(gemm.rows), extent(gemm.columns));
     let mut blocks = Vec::new();
@@ -177,7 +176,7 @@ mod tests {
         assert!(read.to_string().contains("Another CPU"));
         schedules.forget(product);
         assert_eq!(schedules.get(product), None);
-        assert!(!schedules.is_empty());
+        assert_ne!(schedules, Schedules::default());
     }
 
     #[test]

@@ -122,16 +122,10 @@ fn image(first: &Kernel, gemm: &Gemm, second: &Kernel) -> Option<(Image, (u32, u
     if gemm.finish.instructions.iter().any(|instruction| matches!(instruction, Instruction::Index(_))) {
         return None;
     }
-    let is_plain = |access: &Access| {
-        let is_affine = access.address.is_affine() && access.checked.is_empty() && access.guard.is_none();
-        is_affine && access.element == ElementType::F32
-    };
-    // What the product reads at the positions of its batch and its rows may change places.
-    let all_affine = first
-        .accesses
-        .iter()
-        .all(|access| access.address.is_affine() && access.checked.is_empty() && access.guard.is_none());
-    if !all_affine || !is_plain(write) || !is_plain(read) {
+    let is_plain = |access: &Access| access.address.is_affine() && access.checked.is_empty() && access.guard.is_none();
+    // All that the product reads: positions of its batch and its rows may change places.
+    let is_f32 = [write, read].iter().all(|access| access.element == ElementType::F32);
+    if !is_f32 || !is_plain(read) || !first.accesses.iter().all(is_plain) {
         return None;
     }
     let moves = |access: &Access, variables: &[&[u32]]| {
@@ -158,7 +152,7 @@ fn image(first: &Kernel, gemm: &Gemm, second: &Kernel) -> Option<(Image, (u32, u
         }
     }
     moving.sort_unstable();
-    let [(pixel, pixels), (row, rows), ..] = moving[..] else { return None };
+    let [(pixel @ 1.., pixels), (row, rows), ..] = moving[..] else { return None };
     let offset = |kernel: &Kernel, access: &Access| {
         let bytes = kernel.pointers[access.pointer as usize].offset.as_constant()?;
         Some(bytes / 4 + access.address.offset().as_constant()?)

@@ -93,7 +93,8 @@ impl Blocking {
     }
 }
 
-fn ceiling(value: i64, divisor: i64) -> i64 {
+/// The quotient of positive numbers, rounded up.
+pub(in crate::codegen) fn ceiling(value: i64, divisor: i64) -> i64 {
     (value + divisor - 1) / divisor
 }
 

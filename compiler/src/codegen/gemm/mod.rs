@@ -13,14 +13,13 @@ use super::{
     emit::{Emitter, PLAIN},
     epilogue::{self, Epilogue, Repertoire, TileVariables},
     rows::{folded_values, outer_loops},
-    schedule,
     strip::{Job, Sink},
     tile,
 };
 use crate::plan::kernel::{Gemm, RightOperand, Store};
 pub use blocking::Blocking;
 use blocking::Extents;
-pub(super) use blocking::MOST_ROWS;
+pub(super) use blocking::{MOST_ROWS, ceiling};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::mem::{offset_of, size_of};
 use strang_ir::{ElementType, Size};
@@ -85,7 +84,7 @@ pub fn emit(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
 }
 
 fn emit_floats(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
-    let measured = schedule::product(emitter.kernel, gemm).and_then(|product| emitter.target.schedules.get(&product));
+    let measured = emitter.target.schedules.of(emitter.kernel, gemm);
     let blocking = measured.unwrap_or_else(|| Blocking::choose(&Extents::new(emitter, gemm)));
     let blocks = Blocks::new(emitter, gemm, blocking);
     let grid = grid(emitter, gemm, blocks.plan.b, blocking, |emitter, rows, columns| {
