@@ -86,7 +86,7 @@ impl Matrices<'_> {
                 .collect(),
         };
         let words = packed_len(self.depth, self.columns);
-        let mut codes = Tensor::zeros(ElementType::U32, &[self.starts.len(), words]).ok()?;
+        let mut codes = Tensor::lasting(ElementType::U32, &[self.starts.len(), words]).ok()?;
         let target = codes.as_mut_slice::<u32>().ok()?;
         let part = TASK * packed_len(self.depth, PANEL);
         target.par_chunks_mut(words).zip(&self.starts).try_for_each(|(target, start)| {

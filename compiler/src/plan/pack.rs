@@ -63,7 +63,7 @@ impl Planner<'_> {
                 let data = self.plan.weights[source as usize].clone();
                 let values = data.bytes().as_chunks().0;
                 let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-                let mut tensor = Tensor::zeros(ElementType::F32, &[count, each]).ok()?;
+                let mut tensor = Tensor::lasting(ElementType::F32, &[count, each]).ok()?;
                 let target = tensor.as_mut_slice::<f32>().ok()?;
                 if each > 0 {
                     target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
@@ -125,7 +125,7 @@ impl Planner<'_> {
         let data = self.plan.weights[source as usize].clone();
         let values: &[i8] = data.as_slice::<i8>().ok()?;
         let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-        let mut tensor = Tensor::zeros(ElementType::I8, &[count, each]).ok()?;
+        let mut tensor = Tensor::lasting(ElementType::I8, &[count, each]).ok()?;
         let target = tensor.as_mut_slice::<i8>().ok()?;
         if each > 0 {
             target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
@@ -153,7 +153,7 @@ impl Planner<'_> {
         let values = self.plan.weights[source as usize].to_vec::<f32>().ok()?;
         let width = count.next_multiple_of(16);
         let total: usize = block.outer.iter().map(|(_, size, _)| size).product();
-        let mut tensor = Tensor::zeros(ElementType::F32, &[total, width]).ok()?;
+        let mut tensor = Tensor::lasting(ElementType::F32, &[total, width]).ok()?;
         for (position, row) in tensor.as_mut_slice::<f32>().ok()?.chunks_mut(width).enumerate() {
             let start = block.start + block.offset(position);
             for (channel, value) in row.iter_mut().take(count).enumerate() {
@@ -230,7 +230,7 @@ fn packed_bf16(
     [depth, columns, each]: [usize; 3],
 ) -> Option<Tensor> {
     let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-    let mut tensor = Tensor::zeros(ElementType::BF16, &[count, each]).ok()?;
+    let mut tensor = Tensor::lasting(ElementType::BF16, &[count, each]).ok()?;
     // Parts of whole panels, enough of them to be worth a task.
     const PART: usize = 512;
     let target: &mut [half::bf16] = tensor.as_mut_slice().ok()?;

@@ -7,7 +7,7 @@
 //! | `unread` | positions that nothing reads |
 //! | `egraph` | circuits as e-graphs |
 //! | `receipt` | what was done, and what nearly was |
-//! | `rule`, `rules` | rules as values; the list, a family a file |
+//! | `rule`, `rules`, `lazy` | rules as values; the list, a family a file; their patterns, compiled when needed |
 //! | `search` | windows, saturation, costs, extraction |
 //! | `describe` | rules as text for people |
 //! | `single` | one rule applied alone, for tests and examples |
@@ -18,6 +18,7 @@ pub mod egraph;
 pub mod evaluate;
 pub mod fold;
 pub mod hoist;
+mod lazy;
 mod receipt;
 pub mod rule;
 pub mod rules;

@@ -4,9 +4,12 @@
 //! from profit: it says when the law holds, one conjunct at a time, each with a circuit where it alone fails, so that tests
 //! can check that every conjunct is needed. Whether a rewrite pays is decided by extraction.
 
-use super::egraph::{Facts, Graph, Knowledge, Read, Term, build, compose::compose, facts::Applied};
+use super::{
+    egraph::{Facts, Graph, Knowledge, Read, Term, build, compose::compose, facts::Applied},
+    lazy::Lazy,
+};
 use crate::plan::trace::variable_positions;
-use egg::{Applier, ENodeOrVar, Id, Language, Pattern, PatternAst, RecExpr, Rewrite, Subst, Symbol, Var};
+use egg::{Applier, ENodeOrVar, Id, Language, PatternAst, RecExpr, Rewrite, Subst, Symbol};
 use rustc_hash::FxHasher;
 use std::{
     hash::{Hash, Hasher},
@@ -191,7 +194,7 @@ impl Match<'_> {
     }
 }
 
-/// A rule with its patterns compiled, for egg.
+/// A rule as egg takes it.
 pub struct Compiled {
     rewrites: Vec<Rewrite<Term, Knowledge>>,
 }
@@ -202,22 +205,20 @@ impl Compiled {
         &self.rewrites
     }
 
-    /// Compiles a rule; without the conjunct `removed` of its guard, if one is given.
+    /// The rewrites of a rule; without the conjunct `removed` of its guard, if one is given.
     pub fn new(number: usize, rule: &'static Rule, removed: Option<usize>) -> Self {
         let Find::Patterns(patterns, apply) = rule.find else { return Compiled { rewrites: Vec::new() } };
         let compile = |(place, text): (usize, &&'static str)| {
-            let pattern: Pattern<Term> = text.parse().unwrap_or_else(|error| panic!("{}: {error}", rule.name));
-            let variables = pattern.vars();
-            let names = variables.iter().map(|variable| variable.to_string()[1..].into()).collect();
-            let applier =
-                Application { number, rule, removed, apply, variables, names, place, pattern: pattern.ast.clone() };
-            Rewrite::new(format!("{}/{place}", rule.name), pattern, applier).unwrap_or_else(|error| panic!("{error}"))
+            let searcher = Arc::new(Lazy::new(text));
+            let names = searcher.variables.iter().map(|variable| variable.to_string()[1..].into()).collect();
+            let applier = Application { number, rule, removed, apply, names, place, searcher: searcher.clone() };
+            Rewrite::new(format!("{}/{place}", rule.name), searcher, applier).unwrap_or_else(|error| panic!("{error}"))
         };
         Compiled { rewrites: patterns.iter().enumerate().map(compile).collect() }
     }
 }
 
-/// Every rule, compiled once.
+/// Every rule, once.
 pub static COMPILED: LazyLock<Vec<Compiled>> = LazyLock::new(|| {
     super::rules::all().iter().enumerate().map(|(number, rule)| Compiled::new(number, rule, None)).collect()
 });
@@ -227,10 +228,9 @@ struct Application {
     rule: &'static Rule,
     removed: Option<usize>,
     apply: fn(&mut Match) -> Option<Id>,
-    variables: Vec<Var>,
     names: Vec<Box<str>>,
     place: usize,
-    pattern: PatternAst<Term>,
+    searcher: Arc<Lazy>,
 }
 
 impl Applier<Term, Knowledge> for Application {
@@ -242,7 +242,8 @@ impl Applier<Term, Knowledge> for Application {
         _: Option<&PatternAst<Term>>,
         _: Symbol,
     ) -> Vec<Id> {
-        let bound = |graph: &Graph| self.variables.iter().map(|variable| graph.find(found[*variable])).collect();
+        let bound =
+            |graph: &Graph| self.searcher.variables.iter().map(|variable| graph.find(found[*variable])).collect();
         let ids = bound(graph);
         let matched = Match { graph, pattern: self.place, names: &self.names, ids };
         // What was applied is not asked about again: the guard held.
@@ -263,7 +264,7 @@ impl Applier<Term, Knowledge> for Application {
             return Vec::new();
         }
         let graph = matched.graph;
-        let terms = |graph: &Graph| instantiated(graph, &self.pattern, found);
+        let terms = |graph: &Graph| instantiated(graph, &self.searcher.pattern().ast, found);
         let outcome = record(graph, self.number, class, terms, |graph| {
             let ids = bound(graph);
             (self.apply)(&mut Match { graph, pattern: self.place, names: &self.names, ids })

@@ -1,9 +1,11 @@
-//! Blocks of pages from the system: one for a session's arena, states and scratch, and one for every large tensor.
+//! Blocks of pages from the system: one for a session's arena, states and scratch, and one for every large tensor; tensors
+//! that stay share theirs ([`shared`]).
 //!
 //! Kernels get addresses, not slices: which bytes a kernel touches is decided by the program, and two of its buffers may
 //! take turns at the same bytes ([`arrange`] says where they lie).
 
 pub(crate) mod arrange;
+pub(crate) mod shared;
 
 use memmap2::MmapMut;
 

@@ -39,6 +39,10 @@ impl Range {
         if value.is_nan() { Range::ANY } else { Range { low: value, high: value, nan: false } }
     }
 
+    fn of_all(values: impl Iterator<Item = f64>) -> Self {
+        values.map(Range::of).reduce(Range::or).unwrap_or(Range::ANY)
+    }
+
     /// What elements of a type can be.
     pub fn of_type(element: ElementType) -> Self {
         match element.integer_range() {
@@ -106,8 +110,10 @@ impl Facts {
             if (1..data.count()).all(|position| data.bits_at(position) == first) {
                 facts.literal = Some(Literal { element, bits: first });
             }
-            let values = data.to_f64();
-            facts.range = values.into_iter().map(Range::of).reduce(Range::or).unwrap_or(Range::ANY);
+            facts.range = match data.as_slice::<f32>() {
+                Ok(values) => Range::of_all(values.iter().map(|value| f64::from(*value))),
+                Err(_) => Range::of_all(data.to_f64().into_iter()),
+            };
         }
         facts
     }
@@ -132,6 +138,8 @@ pub struct Knowledge {
     pub externals: Vec<Facts>,
     /// Of the weights.
     pub parameters: Vec<Facts>,
+    /// The operations that the graph has terms of.
+    pub tags: FxHashSet<Tag>,
     /// What rules did, in order.
     pub applied: Vec<Applied>,
     /// How often a rule built something of another type or shape, which is a fault of the rule.
@@ -182,7 +190,10 @@ impl Analysis<Term> for Knowledge {
             Term::Project(port, [whole]) => {
                 Facts::ports(graph[*whole].data.ports.get(*port as usize).cloned().into_iter().collect())
             }
-            Term::Apply(tag, _, children) => operation(graph, *tag, children),
+            Term::Apply(tag, _, children) => {
+                graph.analysis.tags.insert(*tag);
+                operation(graph, *tag, children)
+            }
         };
         facts.origin = graph.analysis.origin;
         facts

@@ -119,7 +119,8 @@ impl Tag {
         }
     }
 
-    fn from_name(name: &str) -> Option<Tag> {
+    /// The operation of a name in patterns.
+    pub fn from_name(name: &str) -> Option<Tag> {
         let others = [Tag::Dot, Tag::Select, Tag::Cast, Tag::Position, Tag::ArgReduce, Tag::Softmax];
         let structural = [Tag::View, Tag::Concat, Tag::Gather, Tag::Opaque];
         let norms = [Norm::Layer, Norm::Rms, Norm::Batch].map(Tag::Norm);

@@ -1,6 +1,6 @@
 //! A window of a circuit as an e-graph: one term a function of a map, views absorbed into what reads them.
 
-use super::window::{Interface, parameter_facts};
+use super::window::Interface;
 use crate::rewrite::egraph::{
     Facts, Graph, Knowledge, Read, Term,
     build::{self, nameless},
@@ -9,7 +9,7 @@ use crate::rewrite::egraph::{
 use egg::Id;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::FxHashMap;
-use strang_ir::{ElementType, Function, IndexMap, Module, Node, Op, ScalarExpr, Value};
+use strang_ir::{ElementType, Function, IndexMap, Node, Op, ScalarExpr, Value};
 
 /// An e-graph of a window.
 pub struct Converted {
@@ -20,17 +20,11 @@ pub struct Converted {
 }
 
 /// Converts a window.
-pub fn convert(
-    module: &Module,
-    function: &Function,
-    nodes: &[NodeIndex],
-    interface: &Interface,
-    signatures: Signatures,
-) -> Converted {
+pub fn convert(function: &Function, nodes: &[NodeIndex], interface: &Interface, signatures: Signatures) -> Converted {
     let externals = interface.externals.iter();
     let externals =
         externals.map(|value| Facts::value(function.element_of(*value), function.shape_of(*value))).collect();
-    let parameters = interface.parameters.iter().map(|number| parameter_facts(module, *number)).collect();
+    let parameters = interface.facts.clone();
     let knowledge =
         Knowledge { signatures, externals, parameters, origin: u32::MAX, fuel: usize::MAX, ..Knowledge::default() };
     let mut converter = Converter { graph: Graph::new(knowledge), values: FxHashMap::default() };

@@ -70,7 +70,7 @@ impl Search<'_> {
                 Some(known) => known.clone(),
                 None => {
                     receipt.searched += 1;
-                    let found = self.window(module, function, &nodes, &interface, receipt);
+                    let found = self.window(function, &nodes, &interface, receipt);
                     self.found.insert(key, found.clone());
                     found
                 }
@@ -90,14 +90,13 @@ impl Search<'_> {
     /// Searches a window.
     fn window(
         &mut self,
-        module: &Module,
         function: &Function,
         nodes: &[NodeIndex],
         interface: &Interface,
         receipt: &mut Receipt,
     ) -> Found {
         let signatures = std::mem::take(&mut self.signatures);
-        let Converted { mut graph, results } = convert(module, function, nodes, interface, signatures);
+        let Converted { mut graph, results } = convert(function, nodes, interface, signatures);
         graph.analysis.fuel = self.options.fuel.saturating_sub(receipt.spent);
         graph.analysis.explain = self.options.explain;
         let (graph, choice, seconds) = self.cheapest(graph, &results, receipt);

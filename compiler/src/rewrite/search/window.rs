@@ -145,6 +145,8 @@ pub struct Interface {
     pub externals: Vec<Value>,
     /// Parameters of the module, in order of first use.
     pub parameters: Vec<u32>,
+    /// What is known of each of them.
+    pub facts: Vec<Facts>,
     /// Values of the window that are read outside, in order.
     pub results: Vec<Value>,
 }
@@ -208,6 +210,8 @@ impl<'a> Keys<'a> {
                 }
             }
         }
+        let known = |number: &u32| self.facts.get(number).map(|(facts, _)| facts.clone());
+        interface.facts = interface.parameters.iter().filter_map(known).collect();
         (key, interface)
     }
 
@@ -240,7 +244,7 @@ impl<'a> Keys<'a> {
 }
 
 /// What is known of a parameter of the module.
-pub fn parameter_facts(module: &Module, number: u32) -> Facts {
+fn parameter_facts(module: &Module, number: u32) -> Facts {
     let parameter = &module.parameters[number as usize];
     let shape = parameter.axes.iter().map(|axis| axis.size.clone()).collect();
     let mut facts = Facts::parameter(parameter.element, shape, parameter.data.as_ref());

@@ -1,0 +1,87 @@
+//! Large pages that tensors which stay share: most weights are smaller than a huge page, and a model has many of them.
+
+use super::{HUGE_PAGE, LINE};
+use memmap2::{MmapMut, MmapRaw};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The bytes that are asked of the system at once. They take memory as they are written, a huge page at a time.
+const CHUNK: usize = 32 << 20;
+
+/// Longer rooms would leave too much of a chunk empty.
+pub(crate) const LONGEST: usize = CHUNK / 4;
+
+/// The chunk that rooms are given out of, and how much of it is taken.
+static OPEN: Mutex<Option<(Arc<MmapRaw>, usize)>> = Mutex::new(None);
+
+/// Zeroed bytes in a chunk with others, aligned to [`LINE`]. A chunk goes back to the system with the last room in it.
+#[derive(Debug)]
+pub(crate) struct Room {
+    chunk: Arc<MmapRaw>,
+    start: usize,
+    length: usize,
+}
+
+impl Room {
+    /// A room of `length` bytes, all zero; `None` where it is longer than [`LONGEST`] or the system has no memory for it.
+    pub(crate) fn new(length: usize) -> Option<Room> {
+        if length > LONGEST {
+            return None;
+        }
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |(_, taken): &&mut (Arc<MmapRaw>, usize)| *taken + length <= CHUNK;
+        if open.as_mut().filter(fits).is_none() {
+            *open = Some((Arc::new(chunk().ok()?), 0));
+        }
+        let (chunk, taken) = open.as_mut()?;
+        let (chunk, start) = (chunk.clone(), *taken);
+        *taken = (start + length).next_multiple_of(LINE as usize);
+        // The chunk begins at a page; its first huge page begins where one can.
+        let first = (chunk.as_ptr() as usize).next_multiple_of(HUGE_PAGE as usize) - chunk.as_ptr() as usize;
+        Some(Room { chunk, start: first + start, length })
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the range lies in the chunk, which lives as long as this room, and in no other room: every room begins
+        // behind the one before. Its bytes are written through this room alone, which is borrowed.
+        unsafe { std::slice::from_raw_parts(self.chunk.as_ptr().add(self.start), self.length) }
+    }
+
+    /// The bytes, writable.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `bytes`; this room is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.chunk.as_mut_ptr().add(self.start), self.length) }
+    }
+}
+
+fn chunk() -> std::io::Result<MmapRaw> {
+    let pages = MmapMut::map_anon(CHUNK + HUGE_PAGE as usize)?;
+    #[cfg(target_os = "linux")]
+    let _ = pages.advise(memmap2::Advice::HugePage);
+    Ok(pages.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_are_zero_aligned_and_apart() {
+        let lengths = [1, 64, 100, 4096, 1 << 20, LONGEST, LONGEST, LONGEST, LONGEST, 7];
+        let mut rooms: Vec<Room> = lengths.iter().map(|length| Room::new(*length).unwrap()).collect();
+        for (number, room) in rooms.iter_mut().enumerate() {
+            assert_eq!(room.bytes().as_ptr() as u64 % LINE, 0);
+            assert!(room.bytes().iter().all(|byte| *byte == 0));
+            room.bytes_mut().fill(number as u8 + 1);
+        }
+        for (number, room) in rooms.iter().enumerate() {
+            assert_eq!(room.bytes().len(), lengths[number]);
+            assert!(room.bytes().iter().all(|byte| *byte == number as u8 + 1));
+        }
+    }
+
+    #[test]
+    fn long_rooms_are_refused() {
+        assert!(Room::new(LONGEST + 1).is_none());
+    }
+}
