@@ -2,7 +2,7 @@
 
 use crate::Planned;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
 };
 use strang_compiler::{
@@ -109,7 +109,11 @@ pub fn layers(planned: &Planned, name: &str) -> Result<String, UnknownLayer> {
         if !far.is_empty() {
             line(&mut text, format_args!("  looked at by {}, whose guards do not hold", far.join(", ")));
         }
-        if before.lines(layer) != after.lines(layer) {
+        if after.lines(layer).is_empty() {
+            let others = absorbing(&planned.module, layer, &after);
+            let named = if others.is_empty() { "other layers".into() } else { others.join(", ") };
+            line(&mut text, format_args!("  became part of {named}"));
+        } else if before.lines(layer) != after.lines(layer) {
             after.show(&mut text, "became", layer);
         }
         for kernel in kernels(&planned.rewritten, layer) {
@@ -189,10 +193,45 @@ impl Layers {
     }
 
     fn show(&self, text: &mut String, title: &str, layer: &str) {
-        let lines = self.lines(layer);
-        line(text, format_args!("  {title}{}", if lines.is_empty() { " part of other layers" } else { "" }));
-        lines.iter().for_each(|statement| line(text, format_args!("    {statement}")));
+        line(text, format_args!("  {title}"));
+        self.lines(layer).iter().for_each(|statement| line(text, format_args!("    {statement}")));
     }
+}
+
+/// The layers that a layer without operations of its own went into: the first that still have some among those that read it,
+/// or else among those that it reads.
+fn absorbing(written: &Module, layer: &str, after: &Layers) -> Vec<String> {
+    let mut found = Vec::new();
+    for function in &written.functions {
+        let own: Vec<_> =
+            function.order().into_iter().filter(|index| layer_of(&function.graph[*index]) == layer).collect();
+        for forward in [true, false] {
+            let (mut waiting, mut seen) = (own.clone(), BTreeSet::new());
+            while let Some(index) = waiting.pop() {
+                let neighbours: Vec<_> = if forward {
+                    let ports = 0..function.graph[index].outputs.len() as u32;
+                    let readers = ports.flat_map(|port| function.readers(Value { node: index, port }));
+                    readers.map(|(reader, _)| reader).collect()
+                } else {
+                    function.operands(index).into_iter().map(|operand| operand.node).collect()
+                };
+                for other in neighbours {
+                    let node = &function.graph[other];
+                    let name = layer_of(node);
+                    if !seen.insert(other) || is_leaf(&node.op) {
+                        continue;
+                    }
+                    if after.lines(&name).is_empty() { waiting.push(other) } else { found.push(name) }
+                }
+            }
+            if !found.is_empty() {
+                break;
+            }
+        }
+    }
+    let mut found = once(found.into_iter());
+    found.sort_by_key(|name| after.order.iter().position(|other| other == name));
+    found
 }
 
 /// The kernels that compute nodes of a layer.
