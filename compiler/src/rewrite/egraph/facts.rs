@@ -110,9 +110,12 @@ impl Facts {
             if (1..data.count()).all(|position| data.bits_at(position) == first) {
                 facts.literal = Some(Literal { element, bits: first });
             }
-            facts.range = match data.as_slice::<f32>() {
-                Ok(values) => Range::of_all(values.iter().map(|value| f64::from(*value))),
-                Err(_) => Range::of_all(data.to_f64().into_iter()),
+            facts.range = if element == ElementType::F32 {
+                // Weights in files may lie at odd addresses.
+                let values = data.bytes().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+                Range::of_all(values.map(f64::from))
+            } else {
+                Range::of_all(data.to_f64().into_iter())
             };
         }
         facts
