@@ -356,6 +356,9 @@ impl Tensor {
 
     /// All elements as f64 (exact for every type but 64-bit integers beyond 2^53), for summaries and comparisons.
     pub fn to_f64(&self) -> Vec<f64> {
+        if self.element == ElementType::F32 {
+            return self.bytes().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into()).collect();
+        }
         (0..self.count()).map(|position| bits_to_f64(self.element, self.bits_at(position))).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! Patterns that are compiled when they may match: small models have few kinds of operations, and most patterns name others.
 
 use super::egraph::{Graph, Knowledge, Tag, Term};
-use egg::{Id, Pattern, PatternAst, SearchMatches, Searcher, Var};
+use egg::{Id, Pattern, SearchMatches, Searcher, Var};
 use std::sync::{Arc, OnceLock};
 
 /// A pattern as text, and compiled once it is needed.
@@ -54,10 +54,6 @@ impl Searcher<Term, Knowledge> for Arc<Lazy> {
 
     fn search_eclass_with_limit(&self, graph: &Graph, class: Id, limit: usize) -> Option<SearchMatches<'_, Term>> {
         if self.may_match(graph) { self.pattern().search_eclass_with_limit(graph, class, limit) } else { None }
-    }
-
-    fn get_pattern_ast(&self) -> Option<&PatternAst<Term>> {
-        None
     }
 
     fn vars(&self) -> Vec<Var> {

@@ -2,7 +2,7 @@
 
 use super::{HUGE_PAGE, LINE};
 use memmap2::{MmapMut, MmapRaw};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// The bytes that are asked of the system at once. They take memory as they are written, a huge page at a time.
 const CHUNK: usize = 32 << 20;
@@ -10,8 +10,14 @@ const CHUNK: usize = 32 << 20;
 /// Longer rooms would leave too much of a chunk empty.
 pub(crate) const LONGEST: usize = CHUNK / 4;
 
-/// The chunk that rooms are given out of, and how much of it is taken.
-static OPEN: Mutex<Option<(Arc<MmapRaw>, usize)>> = Mutex::new(None);
+/// Where rooms of this process are given out.
+static OPEN: Mutex<Open> = Mutex::new(Open { chunk: Weak::new(), taken: 0 });
+
+/// The chunk that rooms are given out of, which lives as long as one of them, and how much of it is taken.
+struct Open {
+    chunk: Weak<MmapRaw>,
+    taken: usize,
+}
 
 /// Zeroed bytes in a chunk with others, aligned to [`LINE`]. A chunk goes back to the system with the last room in it.
 #[derive(Debug)]
@@ -24,20 +30,7 @@ pub(crate) struct Room {
 impl Room {
     /// A room of `length` bytes, all zero; `None` where it is longer than [`LONGEST`] or the system has no memory for it.
     pub(crate) fn new(length: usize) -> Option<Room> {
-        if length > LONGEST {
-            return None;
-        }
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |(_, taken): &&mut (Arc<MmapRaw>, usize)| *taken + length <= CHUNK;
-        if open.as_mut().filter(fits).is_none() {
-            *open = Some((Arc::new(chunk().ok()?), 0));
-        }
-        let (chunk, taken) = open.as_mut()?;
-        let (chunk, start) = (chunk.clone(), *taken);
-        *taken = (start + length).next_multiple_of(LINE as usize);
-        // The chunk begins at a page; its first huge page begins where one can.
-        let first = (chunk.as_ptr() as usize).next_multiple_of(HUGE_PAGE as usize) - chunk.as_ptr() as usize;
-        Some(Room { chunk, start: first + start, length })
+        OPEN.lock().unwrap_or_else(PoisonError::into_inner).room(length)
     }
 
     /// The bytes.
@@ -51,6 +44,27 @@ impl Room {
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `bytes`; this room is borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(self.chunk.as_mut_ptr().add(self.start), self.length) }
+    }
+}
+
+impl Open {
+    fn room(&mut self, length: usize) -> Option<Room> {
+        if length > LONGEST {
+            return None;
+        }
+        let chunk = match self.chunk.upgrade().filter(|_| self.taken + length <= CHUNK) {
+            Some(chunk) => chunk,
+            None => {
+                let new = Arc::new(chunk().ok()?);
+                *self = Open { chunk: Arc::downgrade(&new), taken: 0 };
+                new
+            }
+        };
+        // The chunk begins at a page; its first huge page begins where one can.
+        let first = (chunk.as_ptr() as usize).next_multiple_of(HUGE_PAGE as usize) - chunk.as_ptr() as usize;
+        let start = first + self.taken;
+        self.taken = (self.taken + length).next_multiple_of(LINE as usize);
+        Some(Room { chunk, start, length })
     }
 }
 
@@ -78,6 +92,19 @@ mod tests {
             assert_eq!(room.bytes().len(), lengths[number]);
             assert!(room.bytes().iter().all(|byte| *byte == number as u8 + 1));
         }
+    }
+
+    #[test]
+    fn a_chunk_goes_back_with_its_last_room() {
+        let mut open = Open { chunk: Weak::new(), taken: 0 };
+        let mut first = open.room(100).unwrap();
+        let second = open.room(100).unwrap();
+        first.bytes_mut().fill(1);
+        drop(first);
+        assert!(open.chunk.upgrade().is_some(), "the second is there");
+        drop(second);
+        assert!(open.chunk.upgrade().is_none());
+        assert_eq!(open.room(100).unwrap().bytes(), [0; 100]);
     }
 
     #[test]

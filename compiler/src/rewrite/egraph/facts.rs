@@ -39,10 +39,6 @@ impl Range {
         if value.is_nan() { Range::ANY } else { Range { low: value, high: value, nan: false } }
     }
 
-    fn of_all(values: impl Iterator<Item = f64>) -> Self {
-        values.map(Range::of).reduce(Range::or).unwrap_or(Range::ANY)
-    }
-
     /// What elements of a type can be.
     pub fn of_type(element: ElementType) -> Self {
         match element.integer_range() {
@@ -110,13 +106,8 @@ impl Facts {
             if (1..data.count()).all(|position| data.bits_at(position) == first) {
                 facts.literal = Some(Literal { element, bits: first });
             }
-            facts.range = if element == ElementType::F32 {
-                // Weights in files may lie at odd addresses.
-                let values = data.bytes().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-                Range::of_all(values.map(f64::from))
-            } else {
-                Range::of_all(data.to_f64().into_iter())
-            };
+            let values = data.to_f64();
+            facts.range = values.into_iter().map(Range::of).reduce(Range::or).unwrap_or(Range::ANY);
         }
         facts
     }

@@ -210,8 +210,7 @@ impl<'a> Keys<'a> {
                 }
             }
         }
-        let known = |number: &u32| self.facts.get(number).map(|(facts, _)| facts.clone());
-        interface.facts = interface.parameters.iter().filter_map(known).collect();
+        interface.facts = interface.parameters.iter().map(|number| self.facts[number].0.clone()).collect();
         (key, interface)
     }
 
