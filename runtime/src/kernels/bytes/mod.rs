@@ -2,23 +2,26 @@
 //! signed ones, and sums are 32-bit integers.
 //!
 //! The block is cut into register tiles as in [`super::gemm`], but four depths go at a time: that is what the dot products
-//! of AVX-512 VNNI take, with 256 operations an instruction. CPUs without them widen bytes to 16 bits, where nothing
-//! saturates, so sums are exact at every level (modulo 2^32).
+//! of AVX-512 VNNI take, with 256 operations an instruction. CPUs without them widen bytes to 16 bits and multiply pairs
+//! of those, where nothing saturates, so sums are exact at every level (modulo 2^32).
 //!
 //! The epilogue takes sums to floats, and floats back to bytes: what quantised models do between two products.
 
 mod block;
+pub(crate) mod families;
 mod finish;
 mod lanes;
 mod pack;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod widened;
 
 pub use block::{ByteBlock, ByteItem, Quantisation, Stored};
 pub use pack::{pack, packed_len};
-pub(crate) use tile::{Tiles, families};
 
 use super::lanes::WIDTH;
 use super::level::per_level;
+use families::Tiles;
 use std::mem::MaybeUninit;
 
 /// Depths that lie side by side in a panel.
@@ -50,27 +53,32 @@ unsafe fn run<T: Tiles>(block: *const ByteBlock) {
     let (rows, columns) = (block.rows as usize, block.columns as usize);
     let mut sums = MaybeUninit::<[i32; TALLEST * STRIP]>::uninit();
     let sums = sums.as_mut_ptr().cast::<i32>();
-    let strips = rows.div_ceil(family.tiles.len());
+    let strips = rows.div_ceil(family.tallest);
     let mut row = 0;
     for index in 0..strips {
         let height = (rows - row).div_ceil(strips - index);
-        let widths = family.tiles[height - 1];
         for column in (0..columns).step_by(STRIP) {
             let width = (columns - column).min(STRIP);
-            let panels = width.div_ceil(WIDTH);
-            let mut panel = 0;
-            while panel < panels {
-                // The widest tile that fits; entry i has 2^i panels.
-                let wide = widths.len().min((panels - panel).ilog2() as usize + 1) - 1;
-                let place = panel * WIDTH;
-                // SAFETY: the tile lies in the block and its sums in the strip, and the caller vouches for the rest.
-                unsafe { widths[wide](block, row, column + place, sums.add(place)) };
-                panel += 1 << wide;
+            // SAFETY: the strip lies in the block and has no more rows than there are sums for, which the first function
+            // writes and the second reads.
+            unsafe {
+                (family.sum)(block, [row, height], [column, width], sums);
+                (family.finish)(block, [row, height], [column, width], sums);
             }
-            // SAFETY: the tiles have written these sums.
-            unsafe { (family.finish)(block, [row, height], [column, width], sums) };
         }
         row += height;
+    }
+}
+
+/// Covers so many panels by the widest tiles that fit: the first panel of each, and the place of its width, of `widths`,
+/// of which entry `i` has `2^i` panels.
+#[inline(always)]
+fn cover(panels: usize, widths: usize, mut tile: impl FnMut(usize, usize)) {
+    let mut panel = 0;
+    while panel < panels {
+        let wide = widths.min((panels - panel).ilog2() as usize + 1) - 1;
+        tile(panel, wide);
+        panel += 1 << wide;
     }
 }
 

@@ -24,12 +24,16 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let sizes = (1usize..=30, 1usize..=70, 0usize..=40, 0usize..=3, 0usize..5);
+    let small = (0usize..=40, 0usize..=3);
+    // More than is widened at a time, by depth and by items.
+    let long = prop_oneof![(400usize..=1200, 1usize..=2), (1usize..=9, 100usize..=300)];
+    let depths = prop_oneof![4 => small, 1 => long];
+    let sizes = (1usize..=30, 1usize..=70, depths, 0usize..5);
     let stored = || prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8)];
     let output = prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8), Just(Stored::I32)];
     let finish = (any::<bool>(), 0.001f32..0.01, any::<[bool; 3]>(), stored());
     (sizes, finish, proptest::option::of(stored()), output, any::<u64>()).prop_map(
-        |((rows, columns, depth, items, padding), (offset, scale, flags, snap), residual, output, seed)| {
+        |((rows, columns, (depth, items), padding), (offset, scale, flags, snap), residual, output, seed)| {
             let [column_scale, bias, relu] = flags;
             Case {
                 rows,

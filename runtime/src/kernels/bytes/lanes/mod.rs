@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512, Vnni};
+pub(crate) use x86::{Avx2, Avx512, PairsOfAvx2, PairsOfAvx512, Vnni};
 
 use crate::kernels::lanes::{self, Lanes, WIDTH};
 
@@ -11,19 +11,8 @@ use crate::kernels::lanes::{self, Lanes, WIDTH};
 pub(crate) trait Sums: Copy {
     /// The floats of the level.
     type Floats: Lanes;
-    /// 16 columns of four depths of B.
-    type Panel: Copy;
-    /// Four depths of a row of A, for all columns.
-    type Factor: Copy;
 
     fn splat(value: i32) -> Self;
-    /// # Safety
-    /// 64 bytes can be read.
-    unsafe fn panel(from: *const i8) -> Self::Panel;
-    fn factor(bytes: u32) -> Self::Factor;
-    /// The sums plus the products of four depths.
-    fn dot(self, factor: Self::Factor, panel: Self::Panel) -> Self;
-
     fn sub(self, offset: Self) -> Self;
     fn to_floats(self) -> Self::Floats;
     /// The nearest integer, ties to even.
@@ -47,19 +36,53 @@ pub(crate) trait Sums: Copy {
     unsafe fn store_bytes(self, to: *mut u8, lanes: usize);
 }
 
+/// Sums of CPUs that multiply bytes as they are.
+pub(crate) trait Fours: Sums {
+    /// 16 columns of four depths of B.
+    type Panel: Copy;
+    /// Four depths of a row of A, for all columns.
+    type Factor: Copy;
+
+    /// # Safety
+    /// 64 bytes can be read.
+    unsafe fn panel(from: *const i8) -> Self::Panel;
+    fn factor(bytes: u32) -> Self::Factor;
+    /// The sums plus the products of four depths.
+    fn dot(self, factor: Self::Factor, panel: Self::Panel) -> Self;
+}
+
+/// Products of CPUs that multiply pairs of 16-bit numbers: for each of [`COLUMNS`](Self::COLUMNS) columns the sums of two
+/// of four depths.
+#[cfg(target_arch = "x86_64")]
+pub(crate) trait Pairs: Copy {
+    /// Columns of a register.
+    const COLUMNS: usize;
+    /// As many columns of four depths of B, or four depths of a row of A for all columns.
+    type Numbers: Copy;
+
+    fn zero() -> Self;
+    /// # Safety
+    /// Four bytes a column can be read.
+    unsafe fn panel(from: *const i8) -> Self::Numbers;
+    /// # Safety
+    /// Four numbers can be read.
+    unsafe fn factor(from: *const i16) -> Self::Numbers;
+    /// The sums plus the products of four depths.
+    fn dot(self, factor: Self::Numbers, panel: Self::Numbers) -> Self;
+    /// Adds the sums of twice as many columns to those in memory.
+    /// # Safety
+    /// They can be read and written.
+    unsafe fn add_to(sums: *mut i32, pairs: [Self; 2]);
+}
+
 /// For any CPU.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([i32; WIDTH]);
 
-impl Sums for Portable {
-    type Floats = lanes::Portable;
+impl Fours for Portable {
     type Panel = [i8; 4 * WIDTH];
     type Factor = [u8; 4];
 
-    #[inline(always)]
-    fn splat(value: i32) -> Self {
-        Portable([value; WIDTH])
-    }
     #[inline(always)]
     unsafe fn panel(from: *const i8) -> Self::Panel {
         // SAFETY: the caller vouches for 64 bytes.
@@ -75,6 +98,15 @@ impl Sums for Portable {
             let products = (0..4).map(|k| i32::from(factor[k]) * i32::from(panel[4 * lane + k]));
             products.fold(self.0[lane], i32::wrapping_add)
         }))
+    }
+}
+
+impl Sums for Portable {
+    type Floats = lanes::Portable;
+
+    #[inline(always)]
+    fn splat(value: i32) -> Self {
+        Portable([value; WIDTH])
     }
     #[inline(always)]
     fn sub(self, offset: Self) -> Self {

@@ -1,6 +1,6 @@
 //! The sums of AVX2, AVX-512 and AVX-512 VNNI.
 
-use super::Sums;
+use super::{Fours, Pairs, Sums};
 use crate::kernels::lanes::{self, avx2::store_half};
 use core::arch::x86_64::*;
 
@@ -8,34 +8,10 @@ use core::arch::x86_64::*;
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(__m256i, __m256i);
 
-/// Even and odd depths of bytes, as 16-bit numbers.
-#[derive(Clone, Copy)]
-pub(crate) struct Pairs<V> {
-    even: V,
-    odd: V,
-}
-
 // SAFETY, for every block here: the instruction exists because these types are used in code of their level alone, and
 // pointers are as the caller of the method vouches for.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Avx2 {
-    #[inline(always)]
-    fn widened(bytes: __m256i) -> Pairs<__m256i> {
-        unsafe {
-            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
-            Pairs { even, odd: _mm256_srai_epi16::<8>(bytes) }
-        }
-    }
-
-    #[inline(always)]
-    fn dot_half(sum: __m256i, factor: Pairs<__m256i>, panel: Pairs<__m256i>) -> __m256i {
-        unsafe {
-            let products = _mm256_madd_epi16(factor.even, panel.even);
-            let products = _mm256_add_epi32(products, _mm256_madd_epi16(factor.odd, panel.odd));
-            _mm256_add_epi32(sum, products)
-        }
-    }
-
     /// All bits of the first lanes of both halves.
     #[inline(always)]
     fn mask(count: usize) -> (__m256i, __m256i) {
@@ -51,33 +27,11 @@ impl Avx2 {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Sums for Avx2 {
     type Floats = lanes::Avx2;
-    type Panel = (Pairs<__m256i>, Pairs<__m256i>);
-    type Factor = Pairs<__m256i>;
 
     #[inline(always)]
     fn splat(value: i32) -> Self {
         let value = unsafe { _mm256_set1_epi32(value) };
         Avx2(value, value)
-    }
-    #[inline(always)]
-    unsafe fn panel(from: *const i8) -> Self::Panel {
-        unsafe {
-            let (low, high) = (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.wrapping_add(32).cast()));
-            (Self::widened(low), Self::widened(high))
-        }
-    }
-    #[inline(always)]
-    fn factor(bytes: u32) -> Pairs<__m256i> {
-        unsafe {
-            Pairs {
-                even: _mm256_set1_epi32((bytes & 0x00ff_00ff) as i32),
-                odd: _mm256_set1_epi32((bytes >> 8 & 0x00ff_00ff) as i32),
-            }
-        }
-    }
-    #[inline(always)]
-    fn dot(self, factor: Pairs<__m256i>, panel: Self::Panel) -> Self {
-        Avx2(Self::dot_half(self.0, factor, panel.0), Self::dot_half(self.1, factor, panel.1))
     }
     #[inline(always)]
     fn sub(self, offset: Self) -> Self {
@@ -157,17 +111,48 @@ impl Sums for Avx2 {
     }
 }
 
+/// Sums of four columns for CPUs of [`Level::Avx2`](crate::kernels::Level::Avx2).
+#[derive(Clone, Copy)]
+pub(crate) struct PairsOfAvx2(__m256i);
+
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Pairs for PairsOfAvx2 {
+    const COLUMNS: usize = 4;
+    type Numbers = __m256i;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        PairsOfAvx2(unsafe { _mm256_setzero_si256() })
+    }
+    #[inline(always)]
+    unsafe fn panel(from: *const i8) -> __m256i {
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn factor(from: *const i16) -> __m256i {
+        unsafe { _mm256_set1_epi64x(from.cast::<i64>().read_unaligned()) }
+    }
+    #[inline(always)]
+    fn dot(self, factor: __m256i, panel: __m256i) -> Self {
+        PairsOfAvx2(unsafe { _mm256_add_epi32(self.0, _mm256_madd_epi16(factor, panel)) })
+    }
+    #[inline(always)]
+    unsafe fn add_to(sums: *mut i32, [low, high]: [Self; 2]) {
+        unsafe {
+            // Of every 128 bits, two columns of the first and two of the second.
+            let added = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(low.0, high.0));
+            _mm256_storeu_si256(sums.cast(), _mm256_add_epi32(_mm256_loadu_si256(sums.cast()), added));
+        }
+    }
+}
+
 /// What both AVX-512 types do alike.
 macro_rules! avx512 {
-    ($name:ident: $panel:ty, $factor:ty, { $($own:tt)* }) => {
+    ($name:ident) => {
         // SAFETY, for every block here: as above.
         #[allow(clippy::undocumented_unsafe_blocks)]
         impl Sums for $name {
             type Floats = lanes::Avx512;
-            type Panel = $panel;
-            type Factor = $factor;
-
-            $($own)*
 
             #[inline(always)]
             fn splat(value: i32) -> Self {
@@ -234,39 +219,56 @@ fn mask(lanes: usize) -> __mmask16 {
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(__m512i);
 
-avx512!(Avx512: Pairs<__m512i>, Pairs<__m512i>, {
+avx512!(Avx512);
+
+/// Sums of eight columns for CPUs of [`Level::Avx512`](crate::kernels::Level::Avx512).
+#[derive(Clone, Copy)]
+pub(crate) struct PairsOfAvx512(__m512i);
+
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Pairs for PairsOfAvx512 {
+    const COLUMNS: usize = 8;
+    type Numbers = __m512i;
+
     #[inline(always)]
-    unsafe fn panel(from: *const i8) -> Pairs<__m512i> {
-        unsafe {
-            let bytes = _mm512_loadu_si512(from.cast());
-            let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes));
-            Pairs { even, odd: _mm512_srai_epi16::<8>(bytes) }
-        }
+    fn zero() -> Self {
+        PairsOfAvx512(unsafe { _mm512_setzero_si512() })
     }
     #[inline(always)]
-    fn factor(bytes: u32) -> Pairs<__m512i> {
-        unsafe {
-            Pairs {
-                even: _mm512_set1_epi32((bytes & 0x00ff_00ff) as i32),
-                odd: _mm512_set1_epi32((bytes >> 8 & 0x00ff_00ff) as i32),
-            }
-        }
+    unsafe fn panel(from: *const i8) -> __m512i {
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.cast())) }
     }
     #[inline(always)]
-    fn dot(self, factor: Pairs<__m512i>, panel: Pairs<__m512i>) -> Self {
+    unsafe fn factor(from: *const i16) -> __m512i {
+        unsafe { _mm512_set1_epi64(from.cast::<i64>().read_unaligned()) }
+    }
+    #[inline(always)]
+    fn dot(self, factor: __m512i, panel: __m512i) -> Self {
+        PairsOfAvx512(unsafe { _mm512_add_epi32(self.0, _mm512_madd_epi16(factor, panel)) })
+    }
+    #[inline(always)]
+    unsafe fn add_to(sums: *mut i32, [low, high]: [Self; 2]) {
         unsafe {
-            let products = _mm512_madd_epi16(factor.even, panel.even);
-            let products = _mm512_add_epi32(products, _mm512_madd_epi16(factor.odd, panel.odd));
-            Avx512(_mm512_add_epi32(self.0, products))
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            let first = _mm512_permutex2var_epi32(low.0, even, high.0);
+            let added = _mm512_add_epi32(first, _mm512_permutex2var_epi32(low.0, odd, high.0));
+            _mm512_storeu_si512(sums.cast(), _mm512_add_epi32(_mm512_loadu_si512(sums.cast()), added));
         }
     }
-});
+}
 
 /// 16 sums for CPUs of [`Level::Avx512`](crate::kernels::Level::Avx512) with dot products of bytes (VNNI).
 #[derive(Clone, Copy)]
 pub(crate) struct Vnni(__m512i);
 
-avx512!(Vnni: __m512i, __m512i, {
+avx512!(Vnni);
+
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Fours for Vnni {
+    type Panel = __m512i;
+    type Factor = __m512i;
+
     #[inline(always)]
     unsafe fn panel(from: *const i8) -> __m512i {
         unsafe { _mm512_loadu_si512(from.cast()) }
@@ -279,4 +281,4 @@ avx512!(Vnni: __m512i, __m512i, {
     fn dot(self, factor: __m512i, panel: __m512i) -> Self {
         Vnni(unsafe { _mm512_dpbusd_epi32(self.0, factor, panel) })
     }
-});
+}

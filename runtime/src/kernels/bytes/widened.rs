@@ -1,0 +1,168 @@
+//! The register tile of CPUs that multiply pairs of 16-bit numbers.
+//!
+//! There bytes are widened first. Those of A are for all columns of a strip at once, a chunk of depths at a time, which then
+//! lies in L1; those of B in the tile, where all its rows share them. Products of two bytes and their sums in pairs hold in
+//! 32 bits, so nothing saturates.
+//!
+//! Registers keep two sums for each column, which are added at the end of a chunk.
+
+use super::block::ByteBlock;
+use super::lanes::Pairs;
+use super::{DEPTHS, STRIP, cover};
+use crate::kernels::lanes::WIDTH;
+use core::arch::x86_64::*;
+use std::mem::MaybeUninit;
+
+/// Depths of a chunk.
+const CHUNK: usize = 512;
+/// Pieces of a chunk, at most.
+const PIECES: usize = 128;
+/// Depths that are widened at a time.
+const STEP: usize = 16;
+/// Rows of the tallest tile.
+pub(super) const TALLEST: usize = 6;
+/// Distance of two widened rows: rows of a power of two would share few sets of the cache.
+const ROW: usize = CHUNK + 2 * STEP;
+
+/// Depths of one item.
+#[derive(Clone, Copy)]
+pub(super) struct Piece {
+    /// The first panel of B at the first of these depths.
+    b: *const i8,
+    /// How many groups of four depths.
+    groups: usize,
+}
+
+/// A part of the depths of a strip.
+pub(super) struct Chunk<'a> {
+    pieces: &'a [Piece],
+    /// The depths of all pieces, each filled up to whole groups; rows are [`ROW`] apart.
+    a: *const i16,
+    b_panel_stride: isize,
+}
+
+/// Adds the products of a chunk to the sums of the tile that begins at a column; rows of sums are [`STRIP`] apart.
+///
+/// # Safety
+/// The tile's columns lie in the panels of B and its rows in the chunk; the sums can be read and written; the CPU is of the
+/// level the function was compiled for.
+pub(super) type TileFunction = unsafe fn(chunk: &Chunk<'_>, column: usize, sums: *mut i32);
+
+/// Computes the sums of a strip with the tiles of a level: entry `[r][i]` has `r + 1` rows and `2^i` times the columns that
+/// two registers have.
+///
+/// # Safety
+/// As for [`SumFunction`](super::families::SumFunction).
+#[inline(always)]
+pub(super) unsafe fn sum<P: Pairs>(
+    tiles: &[&[TileFunction]],
+    block: &ByteBlock,
+    [row, height]: [usize; 2],
+    [column, width]: [usize; 2],
+    sums: *mut i32,
+) {
+    let widths = tiles[height - 1];
+    let mut widened = MaybeUninit::<[i16; TALLEST * ROW]>::uninit();
+    let widened = widened.as_mut_ptr().cast::<i16>();
+    let mut pieces = [Piece { b: std::ptr::null(), groups: 0 }; PIECES];
+    let (a_row, b_panel_stride) = (block.a_row_stride as isize, block.b_panel_stride as isize);
+    for r in 0..height {
+        // SAFETY: whole panels of sums can be written.
+        unsafe { sums.add(r * STRIP).write_bytes(0, width.next_multiple_of(WIDTH)) };
+    }
+    let (mut item, mut depth) = (0, 0);
+    while item < block.item_count as usize {
+        let (mut count, mut filled) = (0, 0);
+        while item < block.item_count as usize && count < PIECES && filled < CHUNK {
+            let length = (block.depth as usize - depth).min(CHUNK - filled);
+            // SAFETY: items, A and B are valid for the sizes and strides of the block, and `filled + length`, rounded up to
+            // whole steps, is at most a row.
+            unsafe {
+                let from = *block.items.add(item);
+                for r in 0..height {
+                    let a = from.a.wrapping_offset((row + r) as isize * a_row).wrapping_add(depth);
+                    widen(a, length, widened.add(r * ROW + filled));
+                }
+                let first = from.b.wrapping_offset((column / WIDTH) as isize * b_panel_stride);
+                pieces[count] = Piece { b: first.wrapping_add(depth * WIDTH), groups: length.div_ceil(DEPTHS) };
+            }
+            count += 1;
+            filled += length.next_multiple_of(DEPTHS);
+            depth += length;
+            if depth == block.depth as usize {
+                (item, depth) = (item + 1, 0);
+            }
+        }
+        let chunk = Chunk { pieces: &pieces[..count], a: widened, b_panel_stride };
+        let narrowest = 2 * P::COLUMNS;
+        cover(width.div_ceil(narrowest), widths.len(), |place, wide| {
+            let column = place * narrowest;
+            // SAFETY: the tile lies in the panels of the block and its sums in the strip, and the caller vouches for the rest.
+            unsafe { widths[wide](&chunk, column, sums.add(column)) };
+        });
+    }
+}
+
+/// Widens bytes. What fills up the last step is zero.
+///
+/// # Safety
+/// So many bytes can be read, and as many numbers, rounded up to whole steps, written; the CPU has AVX2.
+#[inline(always)]
+unsafe fn widen(from: *const u8, length: usize, to: *mut i16) {
+    for place in (0..length).step_by(STEP) {
+        let rest = length - place;
+        // SAFETY: bytes up to the length are read and whole steps written.
+        unsafe {
+            let bytes = if rest >= STEP {
+                _mm_loadu_si128(from.add(place).cast())
+            } else {
+                let mut bytes = [0u8; STEP];
+                std::ptr::copy_nonoverlapping(from.add(place), bytes.as_mut_ptr(), rest);
+                _mm_loadu_si128(bytes.as_ptr().cast())
+            };
+            _mm256_storeu_si256(to.add(place).cast(), _mm256_cvtepu8_epi16(bytes));
+        }
+    }
+}
+
+/// # Safety
+/// As for [`TileFunction`].
+#[inline(always)]
+pub(super) unsafe fn tile<P: Pairs, const ROWS: usize, const WIDE: usize>(
+    chunk: &Chunk<'_>,
+    column: usize,
+    to: *mut i32,
+) {
+    let mut pairs = [[[P::zero(); 2]; WIDE]; ROWS];
+    let mut a = chunk.a;
+    // Where two registers of columns lie in the panels.
+    let ahead = |place: usize| {
+        let column = column + place * P::COLUMNS;
+        (column / WIDTH) as isize * chunk.b_panel_stride + (column % WIDTH * DEPTHS) as isize
+    };
+    for piece in chunk.pieces {
+        let mut b = piece.b;
+        for _ in 0..piece.groups {
+            // SAFETY: the chunk has so many groups of depths, and B the tile's columns.
+            unsafe {
+                let panels: [[P::Numbers; 2]; WIDE] = std::array::from_fn(|wide| {
+                    std::array::from_fn(|half| P::panel(b.wrapping_offset(ahead(2 * wide + half))))
+                });
+                for (r, pairs) in pairs.iter_mut().enumerate() {
+                    let factor = P::factor(a.add(r * ROW));
+                    for (pair, panel) in pairs.as_flattened_mut().iter_mut().zip(panels.as_flattened()) {
+                        *pair = pair.dot(factor, *panel);
+                    }
+                }
+            }
+            a = a.wrapping_add(DEPTHS);
+            b = b.wrapping_add(DEPTHS * WIDTH);
+        }
+    }
+    for (r, pairs) in pairs.iter().enumerate() {
+        for (wide, pairs) in pairs.iter().enumerate() {
+            // SAFETY: the sums can be read and written.
+            unsafe { P::add_to(to.add(r * STRIP + 2 * wide * P::COLUMNS), *pairs) };
+        }
+    }
+}
