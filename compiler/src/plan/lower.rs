@@ -489,9 +489,7 @@ pub fn order_for_readers(scope: &Scope, value: Value) -> Vec<usize> {
     if let Some(order) = order_for_bytes(scope, value) {
         return order;
     }
-    if let [(only, slot)] = readers[..]
-        && let Some(order) = order_for_merge(scope, value, only, slot)
-    {
+    if let Some(order) = order_for_merges(scope, value, &readers) {
         return order;
     }
     if !readers.iter().all(|(other, _)| scope.groups.virtuals.contains(other)) {
@@ -534,19 +532,30 @@ pub fn order_for_bytes(scope: &Scope, value: Value) -> Option<Vec<usize>> {
     })
 }
 
-/// The order that a product wants which reads quotient and remainder of one variable: the reshape after a transpose, where
-/// the read went through the views already.
-fn order_for_merge(scope: &Scope, value: Value, reader: NodeIndex, slot: u32) -> Option<Vec<usize>> {
-    let node = &scope.function.graph[reader];
-    let map = node.maps.get(slot as usize).filter(|_| matches!(node.op, Op::Dot { .. }))?;
+/// The order that all readers want, if one of them reads quotient and remainder of one variable: the reshape after a
+/// transpose, where the read went through the views already.
+fn order_for_merges(scope: &Scope, value: Value, readers: &[(NodeIndex, u32)]) -> Option<Vec<usize>> {
     let merges = |expr: &IndexExpr| expr.terms().iter().any(|(atom, _)| matches!(atom, Atom::Remainder(..)));
-    if map.fill.is_some() || !map.exprs.iter().any(merges) {
-        return None;
+    let mut orders = readers.iter().map(|(reader, slot)| {
+        let node = &scope.function.graph[*reader];
+        let map = node.maps.get(*slot as usize)?;
+        if map.fill.is_some() || !matches!(node.op, Op::Dot { .. } | Op::Map(_) | Op::Reduce(_)) {
+            return None;
+        }
+        let mut variables = node.outputs[0].variables.clone();
+        variables.extend(node.contracted());
+        let trace = operand_trace(scope.function, node, *slot as usize, value);
+        Some((ranked(&trace.position, &variables), map.exprs.iter().any(merges)))
+    });
+    let (order, mut any) = orders.next()??;
+    for other in orders {
+        let (other, merged) = other?;
+        any |= merged;
+        if other != order {
+            return None;
+        }
     }
-    let mut variables = node.outputs[0].variables.clone();
-    variables.extend(node.contracted());
-    let trace = operand_trace(scope.function, node, slot as usize, value);
-    Some(ranked(&trace.position, &variables))
+    any.then_some(order)
 }
 
 /// Axes in the order in which some variables come that are read at them.
