@@ -102,3 +102,43 @@ fn odd_circuits_give_what_they_say() {
         assert_eq!(found[0].to_f64(), expected[0].to_f64(), "{body}");
     }
 }
+
+/// A first convolution: three channels are no depth, but a row of the window is.
+#[test]
+fn a_window_over_few_channels_is_read_row_by_row() {
+    let circuit = |element: &str, image: &str, weights: &str| {
+        format!(
+            "ncd 0.1 \"first\"
+axis n = 1   axis c = 3   axis h = 9   axis w = 8   axis p = 5   axis q = 4   axis r = 7   axis s = 7   axis m = 20
+param @w: {element}[m, c, r, s]
+fn @f(%x: f32[n, c, h, w]) -> f32[n, m, p, q] {{
+  {image}
+  {weights}
+  %z = dot order=(r, s, c) : %i[n, {{c}}, 2*p + {{r}} - 3, 2*q + {{s}} - 3] else 0, %k[m, {{c}}, {{r}}, {{s}}] -> [n, m, p, q]
+  %y = map cast(f32) : %z[n, m, p, q] -> [n, m, p, q]
+  return %y
+}}
+"
+        )
+    };
+    let bytes = circuit(
+        "i8",
+        "%b = map cast(u8, round($0 * 50) + 125) : %x[n, c, h, w] -> [n, c, h, w]
+  %i = map cast(i32, $0) - 125 : %b[n, c, h, w] -> [n, c, h, w]",
+        "%k = map cast(i32) : @w[m, c, r, s] -> [m, c, r, s]",
+    );
+    let floats =
+        circuit("f32", "%i = map $0 : %x[n, c, h, w] -> [n, c, h, w]", "%k = map $0 : @w[m, c, r, s] -> [m, c, r, s]");
+    for (text, kernel) in [(bytes, ": gemm of bytes"), (floats, ": gemm batch")] {
+        let module = module(&text);
+        let plan = Compiler::new().plan(module.clone()).unwrap().plan.to_string();
+        let is_one_run = |line: &str| line.contains(kernel) && line.contains("< 7] depth") && line.contains("< 21]");
+        assert!(plan.lines().any(is_one_run), "{plan}");
+        let inputs = [random::tensor(&mut Random::new(8), strang::ElementType::F32, &[1, 3, 9, 8]).unwrap()];
+        let expected = interpret(&module, &inputs, Arithmetic::Typed).unwrap();
+        let found = Compiler::new().compile(module).unwrap().executable.run(&inputs).unwrap();
+        for (found, expected) in found[0].to_f64().iter().zip(expected[0].to_f64()) {
+            assert!((found - expected).abs() <= 1e-4, "{found} for {expected}\n{plan}");
+        }
+    }
+}

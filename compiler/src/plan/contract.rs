@@ -149,6 +149,12 @@ impl Planner<'_> {
             // A product with a vector, or channels that are not contiguous: term by term.
             return Ok(self.lower_fold(scope, group));
         }
+        if is_weight
+            && let [.., outer, inner] = roles.contracted[..]
+            && is_window(&kernel, a, outer, inner)
+        {
+            self.gather(&mut kernel, b, outer, inner);
+        }
         for list in [&mut roles.rows, &mut roles.columns, &mut roles.contracted] {
             for position in (1..list.len()).rev() {
                 if kernel.merge(list[position - 1], list[position], &[&block]) {
@@ -289,6 +295,17 @@ impl Planner<'_> {
         let base = self.plan.buffers[buffer as usize].base;
         matches!(base, strang_runtime::program::Base::Weights(_)) && access.guard.is_none()
     }
+}
+
+/// Channels of an image whose windows are read along with them: so few are no depth for a tile.
+const FEW_CHANNELS: i64 = 16;
+
+/// Whether a few channels lie side by side, and after them those of the next position of a window, so that both are one run.
+fn is_window(kernel: &KernelBuilder, access: u32, outer: u32, inner: u32) -> bool {
+    let address = &kernel.accesses[access as usize].address;
+    let channels = kernel.size_of(inner);
+    let few = channels.as_constant().is_some_and(|channels| channels < FEW_CHANNELS);
+    few && address.coefficient(inner).is(1) && address.coefficient(outer) == channels
 }
 
 /// A variable with one position, for products with a vector.

@@ -168,6 +168,30 @@ impl Planner<'_> {
         Some(packed)
     }
 
+    /// Copies the weights that an access reads, so that positions of `inner` lie side by side and positions of `outer` follow
+    /// on them, and lets the access read the copy. It stays as it is when a size is not known at compile time.
+    pub fn gather(&mut self, kernel: &mut KernelBuilder, access: u32, outer: u32, inner: u32) -> Option<()> {
+        let place = &kernel.accesses[access as usize];
+        let (element, address) = (place.element, place.address.clone());
+        let moving = |v: &u32| *v != outer && *v != inner && !address.coefficient(*v).is(0);
+        let others: Vec<u32> = (0..kernel.variables.len() as u32).filter(moving).collect();
+        let (source, block) = self.block(kernel, access, others.into_iter().chain([outer, inner]))?;
+        let size = element.bits() as usize / 8;
+        let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
+        let data = self.plan.weights[source as usize].clone();
+        let mut tensor = Tensor::zeros(element, &[count]).ok()?;
+        for (position, target) in tensor.bytes_mut().chunks_exact_mut(size).enumerate() {
+            let start = (block.start + block.offset(position)) * size;
+            target.copy_from_slice(data.bytes().get(start..start + size)?);
+        }
+        data.release();
+        let buffer = self.weights(tensor);
+        let copy = block.access(kernel, buffer, 1, element);
+        kernel.accesses.swap_remove(access as usize);
+        debug_assert_eq!(copy as usize, kernel.accesses.len(), "the copy was the last");
+        Some(())
+    }
+
     /// The parameter that an access reads, and the variables of `moving` that select a matrix in it.
     fn block(&self, kernel: &KernelBuilder, access: u32, moving: impl Iterator<Item = u32>) -> Option<(u32, Block)> {
         let access = &kernel.accesses[access as usize];

@@ -130,10 +130,16 @@ fn joins(tag: Tag) -> bool {
 }
 
 /// Whether there is a kernel for a product of integers: unsigned bytes by weights of signed ones, enough of them side by
-/// side that it pays.
+/// side that it pays. Of a window, the positions along the last axis of the image lie side by side too.
 fn is_of_bytes(graph: &Graph, node: &Node, values: &[Id]) -> bool {
     const FEWEST: f64 = 8.;
-    if node.contracted().last().is_none_or(|innermost| estimate(&node.size_of(*innermost)) < FEWEST) {
+    let contracted = node.contracted();
+    let Some((innermost, others)) = contracted.split_last() else { return false };
+    let slides = |v: u32| {
+        node.maps.iter().flat_map(|map| &map.exprs).any(|expr| expr.terms().len() > 1 && expr.coefficient(v).is(1))
+    };
+    let window = others.last().filter(|v| slides(**v)).map_or(1., |v| estimate(&node.size_of(*v)));
+    if window * estimate(&node.size_of(*innermost)) < FEWEST {
         return false;
     }
     let elements: Vec<_> = values.iter().map(|value| graph[*value].data.element()).collect();

@@ -64,7 +64,7 @@ pub(super) unsafe fn sum<P: Pairs>(
     let widths = tiles[height - 1];
     let mut widened = MaybeUninit::<[i16; TALLEST * ROW]>::uninit();
     let widened = widened.as_mut_ptr().cast::<i16>();
-    let mut pieces = [Piece { b: std::ptr::null(), groups: 0 }; PIECES];
+    let mut pieces = [const { MaybeUninit::<Piece>::uninit() }; PIECES];
     let (a_row, b_panel_stride) = (block.a_row_stride as isize, block.b_panel_stride as isize);
     for r in 0..height {
         // SAFETY: whole panels of sums can be written.
@@ -84,7 +84,7 @@ pub(super) unsafe fn sum<P: Pairs>(
                     widen(a, length, widened.add(r * ROW + filled));
                 }
                 let first = from.b.wrapping_offset((column / WIDTH) as isize * b_panel_stride);
-                pieces[count] = Piece { b: first.wrapping_add(depth * WIDTH), groups: length.div_ceil(DEPTHS) };
+                pieces[count].write(Piece { b: first.wrapping_add(depth * WIDTH), groups: length.div_ceil(DEPTHS) });
             }
             count += 1;
             filled += length.next_multiple_of(DEPTHS);
@@ -93,7 +93,9 @@ pub(super) unsafe fn sum<P: Pairs>(
                 (item, depth) = (item + 1, 0);
             }
         }
-        let chunk = Chunk { pieces: &pieces[..count], a: widened, b_panel_stride };
+        // SAFETY: so many were written.
+        let pieces = unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast::<Piece>(), count) };
+        let chunk = Chunk { pieces, a: widened, b_panel_stride };
         let narrowest = 2 * P::COLUMNS;
         cover(width.div_ceil(narrowest), widths.len(), |place, wide| {
             let column = place * narrowest;
@@ -103,25 +105,47 @@ pub(super) unsafe fn sum<P: Pairs>(
     }
 }
 
+/// Bytes of a register that begins at a place of this come first, and zeros after them.
+const TO_THE_FRONT: [i8; 2 * STEP] = {
+    let mut places = [-1; 2 * STEP];
+    let mut place = 0;
+    while place < STEP {
+        places[place] = place as i8;
+        place += 1;
+    }
+    places
+};
+
 /// Widens bytes. What fills up the last step is zero.
 ///
 /// # Safety
 /// So many bytes can be read, and as many numbers, rounded up to whole steps, written; the CPU has AVX2.
 #[inline(always)]
 unsafe fn widen(from: *const u8, length: usize, to: *mut i16) {
-    for place in (0..length).step_by(STEP) {
-        let rest = length - place;
-        // SAFETY: bytes up to the length are read and whole steps written.
+    let whole = length / STEP * STEP;
+    for place in (0..whole).step_by(STEP) {
+        // SAFETY: so many bytes are there, and as many numbers.
         unsafe {
-            let bytes = if rest >= STEP {
-                _mm_loadu_si128(from.add(place).cast())
-            } else {
-                let mut bytes = [0u8; STEP];
-                std::ptr::copy_nonoverlapping(from.add(place), bytes.as_mut_ptr(), rest);
-                _mm_loadu_si128(bytes.as_ptr().cast())
-            };
+            let bytes = _mm_loadu_si128(from.add(place).cast());
             _mm256_storeu_si256(to.add(place).cast(), _mm256_cvtepu8_epi16(bytes));
         }
+    }
+    let rest = length - whole;
+    if rest == 0 {
+        return;
+    }
+    // SAFETY: bytes before the length are read, and a whole step is written.
+    unsafe {
+        let bytes = if whole > 0 {
+            // The last bytes that there are, of which some were widened already.
+            let last = _mm_loadu_si128(from.add(length - STEP).cast());
+            _mm_shuffle_epi8(last, _mm_loadu_si128(TO_THE_FRONT.as_ptr().add(STEP - rest).cast()))
+        } else {
+            let mut bytes = [0u8; STEP];
+            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), rest);
+            _mm_loadu_si128(bytes.as_ptr().cast())
+        };
+        _mm256_storeu_si256(to.add(whole).cast(), _mm256_cvtepu8_epi16(bytes));
     }
 }
 
