@@ -13,7 +13,7 @@ use super::{
     scalar::{self, Lanes, register},
 };
 use crate::plan::kernel::{Block, Instruction, Store};
-use cranelift_codegen::ir::{InstBuilder, Value, condcodes::IntCC, types::I32};
+use cranelift_codegen::ir::{InstBuilder, InstructionData, Opcode, Value, condcodes::IntCC, types::I32};
 use rustc_hash::FxHashMap;
 use strang_ir::{
     Condition, ElementType, IndexExpr, Size,
@@ -324,6 +324,26 @@ impl Emitter<'_> {
         self.run_loop(job, typed, needed, (from, high), 1);
     }
 
+    /// The positions of a range when they are few and known, so that each can have its own code: loops over the channels
+    /// of an image or the coordinates of a point cost more than what they do.
+    fn few(&self, needed: &[bool], (low, high): (Value, Value)) -> Option<std::ops::Range<i64>> {
+        /// Positions that are worth no loop.
+        const FEW: i64 = 4;
+        /// Instructions that they may become.
+        const MOST: i64 = 64;
+        let constant = |value: Value| {
+            let dfg = &self.builder.func.dfg;
+            match dfg.insts[dfg.value_def(value).inst()?] {
+                InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Some(imm.bits()),
+                _ => None,
+            }
+        };
+        let range = constant(low)?..constant(high)?;
+        let count = range.end.checked_sub(range.start)?;
+        let work = needed.iter().filter(|needed| **needed).count() as i64;
+        ((1..=FEW).contains(&count) && count * work <= MOST).then_some(range)
+    }
+
     /// One loop, `step` positions at a time.
     fn run_loop(&mut self, job: &Job<'_>, typed: &Typed<'_>, needed: &[bool], (low, high): (Value, Value), step: i64) {
         let mut accesses: Vec<u32> = Vec::new();
@@ -346,6 +366,20 @@ impl Emitter<'_> {
             accesses.iter().for_each(|access| emitter.warm(*access));
             stores.iter().for_each(|access| emitter.warm_address(*access));
         };
+        if step == 1
+            && let Some(range) = self.few(needed, (low, high))
+        {
+            warm(self);
+            for place in range {
+                let place = self.int(place);
+                self.scopes.push(FxHashMap::default());
+                self.bind(job.variable, place);
+                self.position(job, typed, needed, Width::One);
+                self.unbind(job.variable);
+                self.scopes.pop();
+            }
+            return;
+        }
         self.loop_over(job.variable, (low, high, step), &[], warm, |emitter, _| {
             if step == 1 {
                 emitter.position(job, typed, needed, Width::One);
