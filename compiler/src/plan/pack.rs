@@ -176,7 +176,7 @@ impl Planner<'_> {
         let moving = |v: &u32| *v != outer && *v != inner && !address.coefficient(*v).is(0);
         let others: Vec<u32> = (0..kernel.variables.len() as u32).filter(moving).collect();
         let (source, block) = self.block(kernel, access, others.into_iter().chain([outer, inner]))?;
-        let size = element.bits() as usize / 8;
+        let size = element.bytes()?;
         let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
         let data = self.plan.weights[source as usize].clone();
         let mut tensor = Tensor::zeros(element, &[count]).ok()?;

@@ -42,12 +42,6 @@ macro_rules! level {
             level!(@$kind $products, [$($features)?]);
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn sum(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *mut i32) {
-                // SAFETY: the caller keeps the contract of `SumFunction`.
-                unsafe { $kind::sum::<$products>(&TILES, block, rows, columns, sums) }
-            }
-
-            $(#[target_feature(enable = $features)])?
             unsafe fn finish(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *const i32) {
                 // SAFETY: the caller keeps the contract of `FinishFunction`.
                 unsafe { finish::finish::<$sums>(block, rows, columns, sums) }
@@ -55,6 +49,12 @@ macro_rules! level {
         }
     };
     (@tile $products:ty, [$($features:literal)?]) => {
+        $(#[target_feature(enable = $features)])?
+        unsafe fn sum(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *mut i32) {
+            // SAFETY: the caller keeps the contract of `SumFunction`.
+            unsafe { tile::sum(&TILES, block, rows, columns, sums) }
+        }
+
         $(#[target_feature(enable = $features)])?
         unsafe fn tile<const ROWS: usize, const PANELS: usize>(
             block: &ByteBlock,
@@ -67,6 +67,12 @@ macro_rules! level {
         }
     };
     (@widened $products:ty, [$($features:literal)?]) => {
+        $(#[target_feature(enable = $features)])?
+        unsafe fn sum(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *mut i32) {
+            // SAFETY: the caller keeps the contract of `SumFunction`.
+            unsafe { widened::sum::<$products>(&TILES, block, rows, columns, sums) }
+        }
+
         $(#[target_feature(enable = $features)])?
         unsafe fn tile<const ROWS: usize, const WIDE: usize>(chunk: &widened::Chunk<'_>, column: usize, sums: *mut i32) {
             // SAFETY: the caller keeps the contract of `TileFunction`.

@@ -18,7 +18,7 @@ pub(super) type TileFunction = unsafe fn(block: &ByteBlock, row: usize, column: 
 /// # Safety
 /// As for [`SumFunction`](super::families::SumFunction).
 #[inline(always)]
-pub(super) unsafe fn sum<F: Fours>(
+pub(super) unsafe fn sum(
     tiles: &[&[TileFunction]],
     block: &ByteBlock,
     [row, height]: [usize; 2],
