@@ -67,6 +67,8 @@ macro_rules! level {
         }
     };
     (@widened $products:ty, [$($features:literal)?]) => {
+        const _: () = assert!(TILES.len() <= widened::TALLEST, "widened rows have no room for a taller tile");
+
         $(#[target_feature(enable = $features)])?
         unsafe fn sum(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *mut i32) {
             // SAFETY: the caller keeps the contract of `SumFunction`.
