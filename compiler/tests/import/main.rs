@@ -5,9 +5,13 @@ mod external;
 mod models;
 
 use proptest::prelude::*;
+use prost::Message;
 use std::{fs, path::PathBuf};
 use strang_compiler::import::onnx::{ImportOptions, load, load_bytes};
-use strang_ir::{Module, Op};
+use strang_ir::{
+    Module, Op, Tensor,
+    interpret::{Arithmetic, interpret},
+};
 
 fn digits() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/digits/digits.onnx")
@@ -99,4 +103,22 @@ fn dimensions_can_be_fixed() {
     let options = ImportOptions { dimensions: [("nonsense".into(), 3)].into(), ..Default::default() };
     let error = load(&digits(), &options).unwrap_err().to_string();
     assert!(error.contains("no dimension `nonsense`"), "{error}");
+}
+
+/// Remainders of numbers that are known when a model is read have the sign that the model asks for.
+#[test]
+fn remainders_of_constants_follow_their_attribute() {
+    for (attributes, wanted) in [(vec![], 2.), (vec![models::int("fmod", 0)], 2.), (vec![models::int("fmod", 1)], -1.)]
+    {
+        let constants = [models::integers("a", &[-7]), models::integers("b", &[3])];
+        let remainder = models::node("Mod", "a b", "r", &attributes);
+        let cast = models::node("Cast", "r", "f", &[models::int("to", 1)]);
+        let sum = models::node("Add", "x f", "y", &[]);
+        let graph = models::graph(&[models::port("x", models::FLOAT, &[1])], &constants, &[remainder, cast, sum]);
+        let bytes = models::model(graph, 18).encode_to_vec();
+        let module = load_bytes(&bytes, None, &ImportOptions::default()).unwrap();
+        let x = Tensor::from_slice(&[1], &[0f32]).unwrap();
+        let result = interpret(&module, &[x], Arithmetic::Typed).unwrap();
+        assert_eq!(result[0].to_f64(), [wanted]);
+    }
 }

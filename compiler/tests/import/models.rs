@@ -6,7 +6,8 @@ use strang_compiler::import::onnx::proto::{
     TensorProto, TensorTypeProto, TypeProto, ValueInfoProto, kind,
 };
 
-const FLOAT: i32 = 1;
+/// The element type of floats.
+pub const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 const BOOL: i32 = 9;
 
@@ -16,7 +17,8 @@ fn dimension(size: i64) -> DimensionProto {
     DimensionProto { value: Some(value) }
 }
 
-fn port(name: &str, element: i32, dims: &[i64]) -> ValueInfoProto {
+/// A graph input.
+pub fn port(name: &str, element: i32, dims: &[i64]) -> ValueInfoProto {
     let shape = Some(ShapeProto { dim: dims.iter().map(|size| dimension(*size)).collect() });
     let tensor = Some(TensorTypeProto { element, shape });
     ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor, ..Default::default() }) }
@@ -34,7 +36,8 @@ pub fn integers(name: &str, values: &[i64]) -> TensorProto {
     TensorProto { name: name.into(), dims, data_type: INT64, int64_data, ..Default::default() }
 }
 
-fn int(name: &str, value: i64) -> AttributeProto {
+/// An attribute that is an integer.
+pub fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: name.into(), i: value, kind: kind::INT, ..Default::default() }
 }
 

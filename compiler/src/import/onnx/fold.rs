@@ -55,7 +55,10 @@ pub fn fold(call: &mut Call) -> Result<Option<Vec<Item>>, ImportError> {
         "ReduceProd" | "ReduceSum" | "ReduceMax" | "ReduceMin" => reduce(call, &first)?,
         "Min" | "Max" | "Sum" => variadic(call.operator, &known),
         // Broadcasting by attributes, up to opset 6, is left to the operator.
-        operator if call.version >= 7 => binary(operator, &known, call.attributes.has("fmod")),
+        operator if call.version >= 7 => {
+            let c_remainder = operator == "Mod" && call.attributes.flag("fmod", false)?;
+            binary(operator, &known, c_remainder)
+        }
         _ => None,
     };
     let fits = |known: &Known| {
