@@ -4,6 +4,8 @@
 mod approximate;
 #[path = "rewrite/compare.rs"]
 mod compare;
+#[path = "rewrite/disguise.rs"]
+mod disguise;
 #[path = "rewrite/encoder.rs"]
 mod encoder;
 #[path = "rewrite/extraction.rs"]

@@ -67,7 +67,12 @@ fn chained(m: &mut Match) -> Option<Id> {
     let size = |variable: u32| variables[variable as usize].size().clone();
     let (x, v) = (compose(&e.maps[0], &at, &size), compose(&e.maps[1], &at, &size));
     let taps = taps(&variables, &summed, &inner, &x)?;
-    if v.fill.is_some() || taps.iter().any(|pair| v.mentions(pair.outer)) {
+    // Outside of the inner kernel a sum is no position, but a table has no entries there.
+    let at_sums = |expression: &&IndexExpr| taps.iter().any(|pair| expression.mentions(pair.inner));
+    if v.fill.is_some()
+        || taps.iter().any(|pair| v.mentions(pair.outer))
+        || !v.exprs.iter().filter(at_sums).all(IndexExpr::is_affine)
+    {
         return None;
     }
     for pair in &taps {

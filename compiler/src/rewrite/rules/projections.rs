@@ -29,7 +29,7 @@ fn places(reader: &[u32], inner: &Node, variables: &mut Vec<Variable>) -> Option
     Some(places)
 }
 
-/// The product of two reads in given variables, summed over some of them.
+/// Products of two reads in given variables, summed over some of them.
 struct Products<'a> {
     /// What it is a product like.
     like: &'a Node,
@@ -37,9 +37,10 @@ struct Products<'a> {
 }
 
 impl Products<'_> {
+    /// A product summed over some variables, also where none of its operands is read at them.
     fn of(&self, graph: &mut Graph, a: &Read, b: &Read, summed: &[u32]) -> Read {
-        let own = (0..self.variables.len() as u32).filter(|v| a.map.mentions(*v) || b.map.mentions(*v));
-        let own: Vec<u32> = own.collect();
+        let is_own = |v: &u32| summed.contains(v) || a.map.mentions(*v) || b.map.mentions(*v);
+        let own: Vec<u32> = (0..self.variables.len() as u32).filter(is_own).collect();
         let kept: Vec<u32> = own.iter().copied().filter(|v| !summed.contains(v)).collect();
         let value = self.node(graph, a, b, &own, &kept);
         Read { value, map: IndexMap::of_variables(kept) }
@@ -54,10 +55,10 @@ impl Products<'_> {
         build::add(graph, &node, reads.into())
     }
 
-    /// The last of a chain, with the output of what it is a product like.
-    fn last(&self, graph: &mut Graph, a: &Read, b: &Read) -> Id {
-        let own: Vec<u32> =
-            (0..self.variables.len() as u32).filter(|v| a.map.mentions(*v) || b.map.mentions(*v)).collect();
+    /// The last of a chain, with the output of what it is a product like: over all variables but those summed over before.
+    fn last(&self, graph: &mut Graph, a: &Read, b: &Read, before: [&[u32]; 2]) -> Id {
+        let is_left = |v: &u32| before.iter().all(|summed| !summed.contains(v));
+        let own: Vec<u32> = (0..self.variables.len() as u32).filter(is_left).collect();
         self.node(graph, a, b, &own, &self.like.outputs[0].variables)
     }
 }
@@ -93,8 +94,9 @@ fn queries_and_keys(m: &mut Match) -> Option<Id> {
     }
     let products = Products { like: &d, variables };
     let weights = products.of(m.graph, &v, &w, &summed);
-    let queries = products.of(m.graph, &x, &weights, &(own..middle).collect::<Vec<_>>());
-    Some(products.last(m.graph, &queries, &y))
+    let contracted: Vec<u32> = (own..middle).collect();
+    let queries = products.of(m.graph, &x, &weights, &contracted);
+    Some(products.last(m.graph, &queries, &y, [&summed, &contracted]))
 }
 
 fn values_and_results(m: &mut Match) -> Option<Id> {
@@ -128,7 +130,7 @@ fn values_and_results(m: &mut Match) -> Option<Id> {
     let products = Products { like: &d, variables };
     let weights = products.of(m.graph, &w, &u, &summed);
     let values = products.of(m.graph, &y, &weights, &contracted);
-    Some(products.last(m.graph, &p, &values))
+    Some(products.last(m.graph, &p, &values, [&summed, &contracted]))
 }
 
 pub const RULES: &[Rule] = &[

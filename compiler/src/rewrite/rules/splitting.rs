@@ -29,11 +29,9 @@ pub fn parts(node: &Node) -> Option<(usize, Vec<Size>)> {
 pub fn part_read(concat: &Node, part: usize, reader: &IndexMap, value: Id) -> Option<Read> {
     let Op::Concat { along, offsets } = &concat.op else { return None };
     // Each part is read at `along - offset`; over the part alone, at the variable itself.
-    let positions = variable_positions(concat, 0, &reader.exprs);
-    let own = concat.maps[part].exprs.iter().map(|expression| {
-        let shifted = expression.plus_size(&(expression.coefficient(*along) * offsets[part].clone()));
-        shifted.substitute(&|v| positions[v as usize].clone(), &|slot| slot, &|_| Size::symbol("unknown"))
-    });
+    let mut positions = variable_positions(concat, 0, &reader.exprs);
+    positions[*along as usize] = positions[*along as usize].plus_size(&offsets[part]);
+    let own = concat.maps[part].exprs.iter().map(|expression| replaced(expression, &|v| positions[v as usize].clone()));
     Some(Read { value, map: IndexMap::new(own.collect()) })
 }
 
@@ -54,8 +52,16 @@ pub fn joined_variable(reader: &Node, slot: usize, concat: &Node) -> Option<u32>
 
 /// The read of an operand whose variable is moved by an offset: the part of it beside a part of a concatenation.
 pub fn beside(map: &IndexMap, variable: u32, offset: &Size) -> IndexMap {
-    let moved = |expression: &IndexExpr| expression.plus_size(&(expression.coefficient(variable) * offset.clone()));
-    IndexMap::new(map.exprs.iter().map(moved).collect())
+    let position = |v: u32| {
+        let position = IndexExpr::variable(v);
+        if v == variable { position.plus_size(offset) } else { position }
+    };
+    IndexMap::new(map.exprs.iter().map(|expression| replaced(expression, &position)).collect())
+}
+
+/// An expression with an expression for each variable, inside quotients and tables too.
+fn replaced(expression: &IndexExpr, position: &dyn Fn(u32) -> IndexExpr) -> IndexExpr {
+    expression.substitute(position, &|slot| slot, &|_| Size::symbol("unknown"))
 }
 
 /// A product or fold over a joined axis, as the sum or fold of those over the parts.
