@@ -112,10 +112,10 @@ pub fn pad(call: &mut Call) -> Imported {
             return Err(call.error(format!("axis {axis} would get the size {}", sizes[*axis])));
         }
     }
+    let mode = call.attributes.string_or("mode", "constant")?;
     if sizes == from && begin.iter().all(|pad| pad.is(0)) {
         return Ok(vec![call.item(0)]);
     }
-    let mode = call.attributes.string_or("mode", "constant")?;
     let (mut draft, variables) = Draft::over(&sizes);
     let mut exprs = Vec::with_capacity(from.len());
     for axis in 0..from.len() {
