@@ -15,8 +15,26 @@ pub fn pruned(kernel: &Kernel) -> Kernel {
 
 /// The kernel with as few loops as possible; it computes the same bits.
 pub fn collapse(kernel: &Kernel) -> Kernel {
-    let mut kernel = pruned(kernel);
-    drop_single(&mut kernel);
+    let kernel = pruned(kernel);
+    let all = merged(&kernel, true);
+    // A row that is longer, or another, would add in another order.
+    if adds_in_lanes(&all) == adds_in_lanes(&kernel) { all } else { merged(&kernel, false) }
+}
+
+/// Whether some sum of a nest adds in lanes.
+fn adds_in_lanes(kernel: &Kernel) -> bool {
+    match &kernel.body {
+        Body::Nest(nest) => nest.folds.iter().any(|fold: &Fold| lane_sum(kernel, nest, fold)),
+        _ => false,
+    }
+}
+
+/// The kernel with fewer loops; those of a nest over contracted variables only where `folds`.
+fn merged(kernel: &Kernel, folds: bool) -> Kernel {
+    let mut kernel = kernel.clone();
+    if folds {
+        drop_single(&mut kernel);
+    }
     match &kernel.body {
         Body::Nest(nest) => {
             let parallel = nest.parallel.clone();
@@ -28,12 +46,7 @@ pub fn collapse(kernel: &Kernel) -> Kernel {
                 },
                 &|u, v| parallel.contains(&u) == parallel.contains(&v),
             );
-            // A longer row would add in another order.
-            let lanes = |kernel: &Kernel| match &kernel.body {
-                Body::Nest(nest) => nest.folds.iter().any(|fold: &Fold| lane_sum(kernel, nest, fold)),
-                _ => false,
-            };
-            if !lanes(&kernel) {
+            if folds && !adds_in_lanes(&kernel) {
                 merge_all(
                     &mut kernel,
                     &|body| match body {

@@ -37,6 +37,7 @@ pub mod emit;
 pub mod epilogue;
 pub mod fold;
 mod gemm;
+mod interior;
 mod link;
 pub mod nest;
 mod reduce;

@@ -9,6 +9,7 @@ use super::{
     check,
     emit::Emitter,
     fold,
+    interior::Interior,
     reduce::RowFold,
     scalar::{self, Lanes},
     strip::{Job, Row, STRIP, Sink, row_bytes},
@@ -143,45 +144,73 @@ fn span(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, range: (Value, V
 
 /// Writes the folded values of a strip to rows.
 fn fold_strip(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, rows: &[Row], (low, high): (Value, Value)) {
-    let has_lanes = plan.row.is_none()
+    let may_have_lanes = plan.row.is_none()
         && plan.nest.folds.iter().all(|fold| !matches!(fold, Fold::Arg { .. }))
         && plan.folded.iter().all(|element| scalar::has_lanes(*element))
-        && plan.body.has_lanes(emitter, inner)
         && emitter.extent(inner).as_constant().is_none_or(|extent| extent >= 4);
-    let mut from = low;
-    if has_lanes && is_long(emitter, plan, inner) {
-        return accumulate(emitter, plan, inner, rows, (low, high));
+    if !may_have_lanes {
+        return fold_points(emitter, plan, inner, rows, (low, high));
     }
-    if has_lanes {
-        let copies = if plan.nest.folds.len() == 1 { 4 } else { 2 };
-        let extent = emitter.extent(inner).as_constant();
-        for copies in [copies, 1] {
-            let step = 4 * copies;
-            if extent.is_some_and(|extent| extent < step) {
-                continue;
-            }
-            let count = emitter.builder.ins().isub(high, from);
-            let whole = emitter.builder.ins().band_imm_s(count, -step);
-            let end = emitter.builder.ins().iadd(from, whole);
-            emitter.loop_over(
-                inner,
-                (from, end, step),
-                &[],
-                |_| {},
-                |emitter, _| {
-                    fold_lanes(emitter, plan, inner, rows, copies as u32);
-                    Vec::new()
-                },
-            );
-            from = end;
-            if extent.is_some_and(|extent| extent % step == 0) {
-                return;
-            }
+    let extent = emitter.extent(inner).as_constant();
+    if plan.body.has_lanes(emitter, inner) {
+        if is_long(emitter, plan, inner) {
+            return accumulate(emitter, plan, inner, rows, (low, high));
+        }
+        return fold_vectors(emitter, plan, inner, rows, (low, high), extent);
+    }
+    let interior = Interior::new(emitter, &plan.nest.body, inner, &plan.nest.contracted, &|_| true)
+        .filter(|interior| !interior.is_everywhere())
+        .filter(|interior| interior.assumed(emitter, |emitter| plan.body.has_lanes(emitter, inner)));
+    let Some(interior) = interior else { return fold_points(emitter, plan, inner, rows, (low, high)) };
+    let (start, end) = interior.range(emitter, (low, high));
+    fold_points(emitter, plan, inner, rows, (low, start));
+    interior.assumed(emitter, |emitter| fold_vectors(emitter, plan, inner, rows, (start, end), None));
+    fold_points(emitter, plan, inner, rows, (end, high));
+}
+
+/// Folds in vectors along the inner variable while they fit, then at single positions. `whole` is the number of positions
+/// of which the range is all or whole strips, where it is known.
+fn fold_vectors(
+    emitter: &mut Emitter<'_>,
+    plan: &Plan<'_>,
+    inner: u32,
+    rows: &[Row],
+    (low, high): (Value, Value),
+    whole: Option<i64>,
+) {
+    let copies = if plan.nest.folds.len() == 1 { 4 } else { 2 };
+    let mut from = low;
+    for copies in [copies, 1] {
+        let step = 4 * copies;
+        if whole.is_some_and(|extent| extent < step) {
+            continue;
+        }
+        let count = emitter.builder.ins().isub(high, from);
+        let fitting = emitter.builder.ins().band_imm_s(count, -step);
+        let end = emitter.builder.ins().iadd(from, fitting);
+        emitter.loop_over(
+            inner,
+            (from, end, step),
+            &[],
+            |_| {},
+            |emitter, _| {
+                fold_lanes(emitter, plan, inner, rows, copies as u32);
+                Vec::new()
+            },
+        );
+        from = end;
+        if whole.is_some_and(|extent| extent % step == 0) {
+            return;
         }
     }
+    fold_points(emitter, plan, inner, rows, (from, high));
+}
+
+/// Folds at single positions of the inner variable.
+fn fold_points(emitter: &mut Emitter<'_>, plan: &Plan<'_>, inner: u32, rows: &[Row], (low, high): (Value, Value)) {
     emitter.loop_over(
         inner,
-        (from, high, 1),
+        (low, high, 1),
         &[],
         |_| {},
         |emitter, _| {

@@ -10,7 +10,7 @@ use super::{
     fold::{accumulator, function, state_size},
     scalar::{Lanes, has_lanes, register},
 };
-use crate::plan::kernel::{Fold, Nest, lane_sum};
+use crate::plan::kernel::{Fold, LANES, Nest, lane_sum};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use strang_ir::{ElementType, IndexExpr, Size, op::Monoid};
 
@@ -39,7 +39,9 @@ impl<'n> RowFold<'n> {
             }
             _ => false,
         };
-        let vector = body.has_lanes(emitter, variable)
+        let is_short = emitter.extent(variable).as_constant().is_some_and(|extent| extent < LANES);
+        let vector = !is_short
+            && body.has_lanes(emitter, variable)
             && nest.folds.iter().all(|fold| match fold {
                 Fold::Monoid { value, .. } => in_lanes(fold) && has_lanes(accumulator(body.elements[*value as usize])),
                 _ => false,

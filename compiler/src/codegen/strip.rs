@@ -10,13 +10,14 @@
 use super::{
     block::{Typed, Width},
     emit::{Emitter, PLAIN},
+    interior::Interior,
     scalar::{self, Lanes, register},
 };
 use crate::plan::kernel::{Block, Instruction, Store};
 use cranelift_codegen::ir::{InstBuilder, InstructionData, Opcode, Value, condcodes::IntCC, types::I32};
 use rustc_hash::FxHashMap;
 use strang_ir::{
-    Condition, ElementType, IndexExpr, Size,
+    ElementType, IndexExpr, Size,
     scalar::{Binary, Unary},
 };
 use strang_runtime::kernels::Function;
@@ -259,10 +260,11 @@ impl Emitter<'_> {
         let typed = Typed::for_stage(self, job, folded);
         let extent = self.extent(job.variable);
         let fits = extent.as_constant().is_none_or(|extent| extent >= 4);
-        let Some(interior) = Interior::new(self, job, &needed).filter(|_| fits) else {
+        let is_read = |position: usize| needed[position] && !job.given.contains_key(&(position as u32));
+        let Some(interior) = Interior::new(self, job.block, job.variable, &[], &is_read).filter(|_| fits) else {
             return self.run_loop(job, &typed, &needed, (low, high), 1);
         };
-        if interior.conditions.is_empty() {
+        if interior.is_everywhere() {
             if typed.stage_has_lanes(self, job, &needed) {
                 self.vector_loops(job, &typed, &needed, (low, high));
             } else {
@@ -270,20 +272,17 @@ impl Emitter<'_> {
             }
             return;
         }
-        self.assumed.push(interior.conditions.clone());
-        let inside = Typed::for_stage(self, job, folded);
-        let has_lanes = inside.stage_has_lanes(self, job, &needed);
-        self.assumed.pop();
+        let (inside, has_lanes) = interior.assumed(self, |emitter| {
+            let inside = Typed::for_stage(emitter, job, folded);
+            let has_lanes = inside.stage_has_lanes(emitter, job, &needed);
+            (inside, has_lanes)
+        });
         if !has_lanes {
             return self.run_loop(job, &typed, &needed, (low, high), 1);
         }
-        let (start, end) = interior.range(self, job.variable, (low, high));
+        let (start, end) = interior.range(self, (low, high));
         self.run_loop(job, &typed, &needed, (low, start), 1);
-        self.scopes.push(FxHashMap::default());
-        self.assumed.push(interior.conditions);
-        self.vector_loops(job, &inside, &needed, (start, end));
-        self.assumed.pop();
-        self.scopes.pop();
+        interior.assumed(self, |emitter| emitter.vector_loops(job, &inside, &needed, (start, end)));
         self.run_loop(job, &typed, &needed, (end, high), 1);
     }
 
@@ -567,74 +566,5 @@ impl<'b> Stages<'b> {
         });
         let contiguous = emitter.is_contiguous(store.access, job.variable) && write.checked.is_empty();
         (alone && contiguous && store.combine.is_none()).then_some(store.access)
-    }
-}
-
-/// The conditions on reads of a stage that differ between positions, and where in a range they all hold.
-struct Interior {
-    conditions: Vec<Condition>,
-}
-
-impl Interior {
-    /// `None` when a condition is none that a range solves.
-    fn new(emitter: &Emitter<'_>, job: &Job<'_>, needed: &[bool]) -> Option<Self> {
-        let mut conditions: Vec<Condition> = Vec::new();
-        for (position, instruction) in job.block.instructions.iter().enumerate() {
-            let Instruction::Load(access) = instruction else { continue };
-            if !needed[position] || job.given.contains_key(&(position as u32)) {
-                continue;
-            }
-            let kernel = emitter.kernel;
-            for condition in kernel.accesses[*access as usize].guard.iter().flat_map(|guard| &guard.conditions) {
-                let expression = condition.expression();
-                // A condition that is the same for all positions is a branch around the vector load.
-                if emitter.always(condition)
-                    || conditions.contains(condition)
-                    || !emitter.expression_mentions(expression, job.variable)
-                {
-                    continue;
-                }
-                let coefficient = expression.coefficient(job.variable).as_constant();
-                let solvable = matches!(condition, Condition::Range { .. })
-                    && emitter.is_linear(expression, job.variable)
-                    && coefficient.is_some_and(|coefficient| coefficient.abs() < 1 << 30);
-                if !solvable {
-                    return None;
-                }
-                conditions.push(condition.clone());
-            }
-        }
-        Some(Interior { conditions })
-    }
-
-    /// The part of a range in which all conditions hold.
-    fn range(&self, emitter: &mut Emitter<'_>, variable: u32, (low, high): (Value, Value)) -> (Value, Value) {
-        let (mut start, mut end) = (low, high);
-        for condition in &self.conditions {
-            let Condition::Range { expression, low: least, high: limit } = condition else { continue };
-            let Some(coefficient) = expression.coefficient(variable).as_constant() else { continue };
-            let rest = expression.plus(&IndexExpr::variable(variable).times(&Size::from(-coefficient)));
-            let rest = emitter.index(&rest);
-            let (least, limit) = (emitter.size(least), emitter.size(limit));
-            // coefficient * v >= first and coefficient * v < last
-            let first = emitter.builder.ins().isub(least, rest);
-            let last = emitter.builder.ins().isub(limit, rest);
-            let (first, last) = if coefficient > 0 {
-                (emitter.ceil_div(first, coefficient), emitter.ceil_div(last, coefficient))
-            } else {
-                // -c * v >= first is v < floor(-first / c) + 1; -c * v < last is v >= floor(-last / c) + 1.
-                let beyond = |emitter: &mut Emitter<'_>, bound: Value| {
-                    let negated = emitter.builder.ins().ineg(bound);
-                    let up = emitter.builder.ins().iadd_imm_s(negated, 1);
-                    emitter.ceil_div(up, -coefficient)
-                };
-                (beyond(emitter, last), beyond(emitter, first))
-            };
-            start = emitter.larger(start, first);
-            end = emitter.smaller(end, last);
-        }
-        let start = emitter.smaller(start, high);
-        let end = emitter.larger(end, start);
-        (start, end)
     }
 }

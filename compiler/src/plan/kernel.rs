@@ -533,12 +533,18 @@ impl Image {
     }
 }
 
-/// Whether a float sum adds in sixteen lanes along the last contracted variable: some access of the body moves by one
-/// element with it, and none mentions it otherwise.
+/// The lanes of a sum along a row.
+pub const LANES: i64 = 16;
+
+/// Whether a float sum adds in sixteen lanes along the last contracted variable: it has as many positions, some access of the
+/// body moves by one element with it, and none mentions it otherwise.
 pub fn lane_sum(kernel: &Kernel, nest: &Nest, fold: &Fold) -> bool {
     let (Fold::Monoid { monoid: Monoid::Sum, value, .. }, Some(last)) = (fold, nest.contracted.last()) else {
         return false;
     };
+    if kernel.variables[*last as usize].extent().as_constant().is_some_and(|extent| extent < LANES) {
+        return false;
+    }
     let elements = nest.body.elements(&kernel.accesses, &[]);
     if !elements.get(*value as usize).is_some_and(|element| element.is_float()) {
         return false;

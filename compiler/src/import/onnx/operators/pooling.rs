@@ -46,10 +46,15 @@ pub fn pool(call: &mut Call) -> Imported {
         "AveragePool" => {
             let padded = call.attributes.flag("count_include_pad", false)?;
             let sum = windowed(call, value, &window, Monoid::Sum);
-            let count = tap_count(&window, &input[2..], padded);
+            let (constant, counts) = tap_counts(call, &window, &input[2..], padded, element);
             let (mut draft, variables) = Draft::over(&call.shape_of(sum));
             draft.read_at(sum, &variables);
-            let average = Op::Map(div(operand(0), cast_count(element, count)));
+            let mut count = number(element, constant as f64);
+            for (slot, (axis, value)) in counts.into_iter().enumerate() {
+                draft.read_at(value, &variables[axis + 2..axis + 3]);
+                count = mul(count, operand(slot as u32 + 1));
+            }
+            let average = Op::Map(div(operand(0), count));
             Ok(vec![call.emit(draft, average, element, &variables).into()])
         }
         _ => {
@@ -160,11 +165,18 @@ pub fn unpool(call: &mut Call) -> Imported {
     Ok(vec![call.emit(draft, Op::View, element, &variables).into()])
 }
 
-/// How many taps of a window count, as an i64 expression of the output position: those that lie in the input, or in the
-/// padded input.
-fn tap_count(window: &Window, spatial: &[Size], padded: bool) -> ScalarExpr {
+/// How many taps of a window count, which lie in the input or in the padded input: their number along the axes where it is
+/// the same everywhere, and an array of their numbers for each other axis. Arrays are computed once, where sizes are known when
+/// the model is compiled.
+fn tap_counts(
+    call: &mut Call,
+    window: &Window,
+    spatial: &[Size],
+    padded: bool,
+    element: ElementType,
+) -> (i64, Vec<(usize, Value)>) {
     let int = |value: &Size| size(ElementType::I64, value);
-    let mut product: Option<ScalarExpr> = None;
+    let (mut constant, mut arrays) = (1, Vec::new());
     for (axis, extent) in spatial.iter().enumerate() {
         let kernel = &window.kernel[axis];
         let (stride, dilation) = (Size::from(window.strides[axis]), Size::from(window.dilations[axis]));
@@ -174,31 +186,21 @@ fn tap_count(window: &Window, spatial: &[Size], padded: bool) -> ScalarExpr {
             false => (window.begin[axis].clone(), extent + &window.begin[axis]),
         };
         let reach = (&window.output[axis] - &Size::ONE) * &stride + (kernel - &Size::ONE) * &dilation + Size::ONE;
-        let count = if low.is(0) && high.is_at_least(&reach, 1) {
-            int(kernel)
-        } else {
-            // Output variables follow batch and channels.
-            let start = mul(ScalarExpr::Index(axis as u32 + 2), int(&stride));
-            let first = div(sub(int(&(&low + &dilation - Size::ONE)), start.clone()), int(&dilation));
-            let last = div(sub(int(&(high - Size::ONE)), start), int(&dilation));
-            let first = max(first, int(&Size::ZERO));
-            let last = min(last, int(&(kernel - &Size::ONE)));
-            add(sub(last, first), int(&Size::ONE))
-        };
-        product = Some(match (product, count) {
-            (None, count) => count,
-            (Some(ScalarExpr::Literal(a)), ScalarExpr::Literal(b)) => {
-                let value = a.to_integer().unwrap_or(1) * b.to_integer().unwrap_or(1);
-                ScalarExpr::Literal(Literal::from_integer(ElementType::I64, value))
+        match kernel.as_constant() {
+            Some(kernel) if low.is(0) && high.is_at_least(&reach, 1) => constant *= kernel,
+            _ => {
+                let start = mul(ScalarExpr::Index(0), int(&stride));
+                let first = div(sub(int(&(&low + &dilation - Size::ONE)), start.clone()), int(&dilation));
+                let last = div(sub(int(&(high - Size::ONE)), start), int(&dilation));
+                let first = max(first, int(&Size::ZERO));
+                let last = min(last, int(&(kernel - &Size::ONE)));
+                let count = cast(element, ElementType::I64, add(sub(last, first), int(&Size::ONE)));
+                let (draft, variables) = Draft::over(std::slice::from_ref(&window.output[axis]));
+                arrays.push((axis, call.emit(draft, Op::Map(count), element, &variables)));
             }
-            (Some(product), count) => mul(product, count),
-        });
+        }
     }
-    product.unwrap_or_else(|| int(&Size::ONE))
-}
-
-fn cast_count(element: ElementType, count: ScalarExpr) -> ScalarExpr {
-    cast(element, ElementType::I64, count)
+    (constant, arrays)
 }
 
 /// The p-norm around a sum: `sum(|x|^p)^(1/p)`.
