@@ -148,6 +148,7 @@ fn described(name: &str) -> String {
     match (named(name), name) {
         (Some(rule), _) => format!("{} ({}): {}", rule.name, rule.class.name(), rule.law),
         (None, "fold-constants") => format!("{name} (bit): what is made of weights alone is computed once"),
+        (None, "weight-into-scan") => format!("{name} (bit): a weight that every iteration reads is one of its own"),
         (None, "hoist-from-scan") => format!("{name} (bit): a product that no state reaches leaves its loop"),
         (None, "unread-positions") => format!("{name} (bit): what no reader reads is not computed"),
         (None, _) => name.to_owned(),

@@ -48,11 +48,52 @@ pub fn through_map(
                 Condition::Divisible { expression: place(expression), divisor: divisor.clone() }
             }
         }));
+        leave_out_implied(conditions, variable_size);
         if conditions.is_empty() {
             guard = None;
         }
     }
     Trace { value, position, guard }
+}
+
+/// Leaves out conditions that follow from the others: that `w * row + column` lies in an array, where row and column lie in an
+/// image. What is left can be told apart by axis, as convolutions want it.
+fn leave_out_implied(conditions: &mut Vec<Condition>, variable_size: &dyn Fn(u32) -> Size) {
+    let mut position = 0;
+    while position < conditions.len() {
+        let condition = conditions.remove(position);
+        if !follows(&condition, conditions, variable_size) {
+            conditions.insert(position, condition);
+            position += 1;
+        }
+    }
+}
+
+/// Whether a range holds wherever others do, its expression being a sum of multiples of theirs.
+fn follows(condition: &Condition, others: &[Condition], variable_size: &dyn Fn(u32) -> Size) -> bool {
+    let Condition::Range { expression, low, high } = condition else { return false };
+    let mut rest = expression.clone();
+    let (mut least, mut largest) = (Size::ZERO, Size::ZERO);
+    for other in others {
+        let Condition::Range { expression: part, low: from, high: end } = other else { continue };
+        let Some((variable, one)) = part.terms().first().and_then(|(atom, one)| match atom {
+            Atom::Variable(variable) => Some((*variable, one)),
+            _ => None,
+        }) else {
+            continue;
+        };
+        let times = rest.coefficient(variable);
+        let left = rest.plus(&part.times(&(&Size::ZERO - &times)));
+        let is_shorter = left.terms().len() + part.terms().len() == rest.terms().len();
+        if one.is(1) && is_shorter && times.lower_bound(1).is_some_and(|times| times > 0) {
+            least = least + &times * from;
+            largest = largest + &times * (end - &Size::ONE);
+            rest = left;
+        }
+    }
+    let Some((first, last)) = rest.bounds(variable_size) else { return false };
+    let is_at_least = |a: Size, b: &Size| (a - b).lower_bound(1).is_some_and(|difference| difference >= 0);
+    is_at_least(least + first, low) && is_at_least(high - &Size::ONE, &(largest + last))
 }
 
 /// Follows a read through views that are not arrays of their own.
@@ -123,6 +164,27 @@ pub fn distinct_variables(position: &[IndexExpr]) -> Option<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_that_follow_from_others_are_left_out() {
+        let [row, column] = [0, 1].map(IndexExpr::variable);
+        let range =
+            |expression: IndexExpr, high: i64| Condition::Range { expression, low: Size::ZERO, high: high.into() };
+        let position = |width: i64| row.times(&width.into()).plus(&column).plus_size(&(-width - 1).into());
+        let in_row = || range(row.plus_size(&(-1).into()), 6);
+        let in_column = || range(column.plus_size(&(-1).into()), 8);
+        let left = |mut conditions: Vec<Condition>| {
+            leave_out_implied(&mut conditions, &|_| Size::from(10));
+            conditions
+        };
+        let both = vec![in_row(), in_column()];
+        assert_eq!(left(vec![range(position(8), 48), in_row(), in_column()]), both);
+        assert_eq!(left(vec![in_row(), in_column(), range(position(8), 48)]), both);
+        let needed = vec![range(position(8), 47), in_row(), in_column()];
+        assert_eq!(left(needed.clone()), needed);
+        let alone = vec![range(position(8), 48), in_row()];
+        assert_eq!(left(alone.clone()), alone);
+    }
 
     #[test]
     fn split_axes_recombine() {

@@ -21,7 +21,8 @@ pub fn hoist(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
     for position in 0..module.functions.len() {
         for scan in module.functions[position].order() {
             let Op::Scan { body, states, .. } = module.functions[position].graph[scan].op else { continue };
-            if body.0 as usize >= module.functions.len() || uses(module, body) != 1 || body.0 as usize == position {
+            if body.0 as usize >= module.functions.len() || !module.is_called_once(body) || body.0 as usize == position
+            {
                 continue;
             }
             while receipt.spent < fuel
@@ -33,12 +34,6 @@ pub fn hoist(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
             }
         }
     }
-}
-
-/// How many nodes of a module call a function.
-fn uses(module: &Module, id: FunctionId) -> usize {
-    let nodes = module.functions.iter().flat_map(|function| function.graph.node_weights());
-    nodes.flat_map(|node| node.op.functions()).filter(|called| *called == id).count()
 }
 
 /// A contraction of a body and how it reads inputs and parameters.

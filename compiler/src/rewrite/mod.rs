@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `fold`, `evaluate`, `blocks` | nodes of weights alone become weights: which, one of them, several together |
+//! | `inward` | weights into scans |
 //! | `hoist` | products out of scans |
 //! | `unread` | positions that nothing reads |
 //! | `egraph` | circuits as e-graphs |
@@ -18,6 +19,7 @@ pub mod egraph;
 pub mod evaluate;
 pub mod fold;
 pub mod hoist;
+pub mod inward;
 mod lazy;
 mod receipt;
 pub mod rule;
@@ -124,6 +126,7 @@ pub fn rewrite(module: &Module, options: &RewriteOptions) -> Result<(Module, Rec
     let mut module = module.clone();
     let mut receipt = Receipt::default();
     fold::fold_constants(&mut module, fold::NARROW, options.fuel, &mut receipt)?;
+    inward::move_inward(&mut module, options.fuel, &mut receipt);
     hoist::hoist(&mut module, options.fuel, &mut receipt);
     unread::leave_unread(&mut module, options.fuel, &mut receipt);
     search::saturate::saturate(&mut module, options, &mut receipt);

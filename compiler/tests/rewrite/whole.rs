@@ -5,7 +5,7 @@ use proptest::test_runner::{Config as Runner, RngAlgorithm, TestRng, TestRunner}
 use std::path::Path;
 use strang_compiler::rewrite::{Numerics, RewriteOptions, rewrite, rule::Class};
 use strang_ir::{
-    Axis, IndexExpr, IndexMap, Module, Node, Op, Output, Size, Source,
+    Axis, ElementType, IndexExpr, IndexMap, Module, Node, Op, Output, Size, Source, Tensor,
     circuit::distinct_variables,
     random::{Config, random_module, random_tensor},
     text,
@@ -100,6 +100,51 @@ fn what_is_left_unread_changes_no_bits() {
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
     assert!(shorter.get() > 100, "only {} circuits were made shorter", shorter.get());
+}
+
+/// A recurrent layer that is given its weights, one of them through a view, between inputs that stay.
+const GIVEN: &str = "ncd 0.1
+axis t = 5
+axis n = 4
+axis m = 4
+axis p = 4
+axis q = 4
+axis s = 4
+axis i = 3
+param @r: f32[m, p]
+param @b: f32[q]
+fn @f(%h0: f32[n], %x: f32[t, i], %scale: f32[s], %w: f32[i, n]) -> (f32[n], f32[t, n]) {
+  %turned = view @r[m, p] -> [p, m]
+  %h, %y = scan @step along t states=1 : %h0[n], %turned[{p}, {m}], %x[t, {i}], @b[{q}], %scale[{s}], %w[{i'}, {n'}] -> [n], [t, n]
+  return %h, %y
+}
+fn @step(%h: f32[n], %r: f32[p, m], %x: f32[i], %b: f32[q], %scale: f32[s], %w: f32[i, n]) -> (f32[n], f32[n]) {
+  %from_input = dot %x[{i}], %w[{i}, n] -> [n]
+  %from_hidden = dot %h[{p}], %r[{p}, n] -> [n]
+  %next = map tanh(($0 + $1 + $2) * $3) : %from_input[n], %from_hidden[n], %b[n], %scale[n] -> [n]
+  return %next, %next
+}
+";
+
+#[test]
+fn weights_that_a_scan_is_given_become_its_own() {
+    let mut module = text::parse(GIVEN, "given").unwrap_or_else(|error| panic!("{}", error.render()));
+    for (parameter, seed) in module.parameters.iter_mut().zip(1..) {
+        let shape: Vec<usize> = parameter.axes.iter().map(|axis| axis.size.as_constant().unwrap() as usize).collect();
+        parameter.data = Some(random_tensor(ElementType::F32, &shape, false, seed));
+    }
+    verify(&module).unwrap();
+    let shapes: [&[usize]; 4] = [&[4], &[5, 3], &[4], &[3, 4]];
+    let inputs: Vec<Tensor> =
+        shapes.iter().zip(7..).map(|(shape, seed)| random_tensor(ElementType::F32, shape, false, seed)).collect();
+    let options = RewriteOptions { numerics: Numerics::Exact, ..RewriteOptions::default() };
+    let (rewritten, receipt) = rewrite(&module, &options).unwrap();
+    verify(&rewritten).unwrap_or_else(|error| panic!("{error}\n{}", text::print(&rewritten)));
+    assert_eq!(difference(Class::Bit, &module, &rewritten, &inputs), None);
+    assert_eq!(receipt.applied.iter().filter(|applied| *applied.rule == *"weight-into-scan").count(), 2);
+    let body = rewritten.functions.iter().find(|function| *function.name == *"step").unwrap();
+    let names: Vec<&str> = body.inputs.iter().map(|input| &*body.graph[*input].outputs[0].name).collect();
+    assert!(!names.contains(&"r") && !names.contains(&"b") && names.contains(&"scale"), "{names:?}");
 }
 
 fn example(name: &str) -> Module {

@@ -11,6 +11,7 @@ use crate::rewrite::{
     search::cost::estimate,
 };
 use egg::Id;
+use rustc_hash::FxHashSet;
 use strang_ir::{Axis, ElementType, IndexExpr, IndexMap, Literal, Node, Op, Output, Size, Variable, scalar::Binary};
 
 /// The taps of a kernel.
@@ -229,24 +230,34 @@ fn filtered(graph: &mut Graph, d: &Node, x: Id, w: Id, filtering: &Filtering) ->
 /// The most operations between a weight and the integers that it is made of.
 const DEEPEST: usize = 4;
 
-/// Whether a value is made of integers: products with such weights are products of bytes, or of codes.
-fn is_made_of_integers(graph: &Graph, value: Id, depth: usize) -> bool {
-    let class = &graph[value];
-    let is_read = |child: &Id| is_made_of_integers(graph, *child, depth - 1);
-    !class.data.element().is_float()
-        || depth > 0
-            && class.nodes.iter().any(|term| match term {
-                Term::Apply(_, _, children) => children[1..].iter().any(is_read),
-                _ => false,
-            })
+/// Whether a value is made of integers: products with such weights are products of bytes, or of codes. Classes have many
+/// forms that read the same, so each is looked at once.
+fn is_made_of_integers(graph: &Graph, value: Id) -> bool {
+    let mut seen: FxHashSet<Id> = [value].into_iter().collect();
+    let mut values = vec![value];
+    for _ in 0..=DEEPEST {
+        if values.iter().any(|value| !graph[*value].data.element().is_float()) {
+            return true;
+        }
+        let terms = values.iter().flat_map(|value| &graph[*value].nodes);
+        let read = terms.flat_map(|term| match term {
+            Term::Apply(_, _, children) => &children[1..],
+            _ => &[],
+        });
+        values = read.map(|child| graph.find(*child)).filter(|child| seen.insert(*child)).collect();
+    }
+    false
 }
 
 fn apply(m: &mut Match, filtering: &Filtering) -> Option<Id> {
-    let (x, w) = (m.id("x"), m.id("w"));
-    if !m.facts("w").constant || !is_float(m, "x") || is_made_of_integers(m.graph, w, DEEPEST) {
+    let d = m.node("d");
+    if !is_filtering(&d) {
         return None;
     }
-    let d = m.node("d");
+    let (x, w) = (m.id("x"), m.id("w"));
+    if !m.facts("w").constant || !is_float(m, "x") || is_made_of_integers(m.graph, w) {
+        return None;
+    }
     filtered(m.graph, &d, x, w, filtering)
 }
 
