@@ -133,3 +133,29 @@ fn @bytes(%x: u8[b, h, w, d]) -> f32[b, h, w, c] {
     let error = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
     assert!(error < 1e-3, "{error:.1e}");
 }
+
+/// Transformers of images keep them as sequences, which a depthwise convolution reads as images. What lies outside is told by
+/// rows and columns, and the kernel is that of such convolutions.
+#[test]
+fn a_sequence_that_is_an_image_is_filtered_by_channels() {
+    let text = "ncd 0.1 \"sequence\"
+axis b = 1   axis s = 63   axis h = 7   axis w = 9   axis c = 32   axis e = 3
+param @k: f32[c, e, e]
+fn @f(%x: f32[b, s, c]) -> f32[b, s, c] {
+  %n = map $0 * 2 : %x[b, s, c] -> [b, s, c]
+  %i = view %n[b, 9*h + w, c] -> [b, c, h, w]
+  %y = dot order=(e, e') : %i[b, c, h + {e} - 1, w + {e'} - 1] else 0, @k[c, {e}, {e'}] -> [b, c, h, w]
+  %z = map relu : %y[b, c, s // 9, s % 9] -> [b, s, c]
+  return %z
+}
+";
+    let module = with_weights(text, 5);
+    let plan = Compiler::new().plan(module.clone()).unwrap().plan.to_string();
+    assert!(plan.contains(": depthwise") && !plan.contains("< 63 and"), "{plan}");
+    let input = random::tensor(&mut Random::new(6), ElementType::F32, &[1, 63, 32]).unwrap();
+    let expected = interpret(&module, std::slice::from_ref(&input), Arithmetic::Wide).unwrap()[0].to_f64();
+    let found = Compiler::new().compile(module).unwrap().executable.run(&[input]).unwrap()[0].to_f64();
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() <= 1e-4, "{found} for {expected}\n{plan}");
+    }
+}

@@ -49,7 +49,7 @@ pub fn pool(call: &mut Call) -> Imported {
             let (constant, counts) = tap_counts(call, &window, &input[2..], padded, element);
             let (mut draft, variables) = Draft::over(&call.shape_of(sum));
             draft.read_at(sum, &variables);
-            let mut count = number(element, constant as f64);
+            let mut count = number(element, constant);
             for (slot, (axis, value)) in counts.into_iter().enumerate() {
                 draft.read_at(value, &variables[axis + 2..axis + 3]);
                 count = mul(count, operand(slot as u32 + 1));
@@ -174,9 +174,9 @@ fn tap_counts(
     spatial: &[Size],
     padded: bool,
     element: ElementType,
-) -> (i64, Vec<(usize, Value)>) {
+) -> (f64, Vec<(usize, Value)>) {
     let int = |value: &Size| size(ElementType::I64, value);
-    let (mut constant, mut arrays) = (1, Vec::new());
+    let (mut constant, mut arrays) = (1f64, Vec::new());
     for (axis, extent) in spatial.iter().enumerate() {
         let kernel = &window.kernel[axis];
         let (stride, dilation) = (Size::from(window.strides[axis]), Size::from(window.dilations[axis]));
@@ -187,7 +187,7 @@ fn tap_counts(
         };
         let reach = (&window.output[axis] - &Size::ONE) * &stride + (kernel - &Size::ONE) * &dilation + Size::ONE;
         match kernel.as_constant() {
-            Some(kernel) if low.is(0) && high.is_at_least(&reach, 1) => constant *= kernel,
+            Some(kernel) if low.is(0) && high.is_at_least(&reach, 1) => constant *= kernel as f64,
             _ => {
                 let start = mul(ScalarExpr::Index(0), int(&stride));
                 let first = div(sub(int(&(&low + &dilation - Size::ONE)), start.clone()), int(&dilation));
