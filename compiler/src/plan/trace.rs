@@ -86,8 +86,8 @@ fn follows(condition: &Condition, others: &[Condition], variable_size: &dyn Fn(u
         let left = rest.plus(&part.times(&(&Size::ZERO - &times)));
         let is_shorter = left.terms().len() + part.terms().len() == rest.terms().len();
         if one.is(1) && is_shorter && times.lower_bound(1).is_some_and(|times| times > 0) {
-            least = least + &times * from;
-            largest = largest + &times * (end - &Size::ONE);
+            least += &times * from;
+            largest += &times * (end - &Size::ONE);
             rest = left;
         }
     }
