@@ -64,7 +64,7 @@ pub fn roles(scope: &Scope, root: NodeIndex) -> Roles {
     }
     // A batch of one that neither reads at is no channel of a product of channels alone.
     let is_idle = |v: &u32| node.size_of(*v).is(1) && node.maps.iter().all(|map| !map.mentions(*v));
-    if columns.is_empty() && shared.iter().filter(|v| !is_idle(v)).count() == 1 {
+    if columns.is_empty() && !rows.is_empty() && shared.iter().filter(|v| !is_idle(v)).count() == 1 {
         let idle: Vec<u32> = shared.extract_if(.., |v| is_idle(v)).collect();
         rows.splice(..0, idle);
     }
