@@ -448,12 +448,6 @@ impl Module {
         &self.functions[0]
     }
 
-    /// Whether one node of the module calls a function, and no other.
-    pub fn is_called_once(&self, id: FunctionId) -> bool {
-        let nodes = self.functions.iter().flat_map(|function| function.graph.node_weights());
-        nodes.flat_map(|node| node.op.functions()).filter(|called| *called == id).count() == 1
-    }
-
     /// A function by id.
     pub fn function(&self, id: FunctionId) -> Option<&Function> {
         self.functions.get(id.0 as usize)

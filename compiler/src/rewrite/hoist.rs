@@ -20,11 +20,7 @@ use strang_ir::{
 pub fn hoist(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
     for position in 0..module.functions.len() {
         for scan in module.functions[position].order() {
-            let Op::Scan { body, states, .. } = module.functions[position].graph[scan].op else { continue };
-            if body.0 as usize >= module.functions.len() || !module.is_called_once(body) || body.0 as usize == position
-            {
-                continue;
-            }
+            let Some((body, states)) = own_body(module, position, scan) else { continue };
             while receipt.spent < fuel
                 && let Some(product) = movable(&module.functions[body.0 as usize], states as usize)
             {
@@ -34,6 +30,15 @@ pub fn hoist(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
             }
         }
     }
+}
+
+/// The body of a scan and the number of its states, where nothing else calls the body.
+pub fn own_body(module: &Module, position: usize, scan: NodeIndex) -> Option<(FunctionId, u32)> {
+    let Op::Scan { body, states, .. } = module.functions[position].graph[scan].op else { return None };
+    let place = body.0 as usize;
+    let nodes = module.functions.iter().flat_map(|function| function.graph.node_weights());
+    let calls = nodes.flat_map(|node| node.op.functions()).filter(|called| *called == body).count();
+    (place < module.functions.len() && place != position && calls == 1).then_some((body, states))
 }
 
 /// A contraction of a body and how it reads inputs and parameters.

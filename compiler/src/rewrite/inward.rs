@@ -1,7 +1,7 @@
 //! Weights into scans: what every iteration of a scan gets whole, and is a weight or a view of one, becomes a weight of the body.
 //! There it can be packed, as the weights of any product are, and nothing copies it to where the scan reads it.
 
-use super::Receipt;
+use super::{Receipt, hoist::own_body};
 use crate::plan::error::layer_of;
 use petgraph::stable_graph::{EdgeIndex, NodeIndex};
 use petgraph::{Direction, visit::EdgeRef};
@@ -11,13 +11,9 @@ use strang_ir::{Edge, FunctionId, Module, Node, Op, Value};
 pub fn move_inward(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
     for position in 0..module.functions.len() {
         for scan in module.functions[position].order() {
-            let node = &module.functions[position].graph[scan];
-            let Op::Scan { body, states, .. } = node.op else { continue };
-            if body.0 as usize >= module.functions.len() || !module.is_called_once(body) || body.0 as usize == position
-            {
-                continue;
-            }
-            for slot in (states..node.maps.len() as u32).rev() {
+            let Some((body, states)) = own_body(module, position, scan) else { continue };
+            // From the last, so that slots stay what they are.
+            for slot in (states..module.functions[position].graph[scan].maps.len() as u32).rev() {
                 if receipt.spent < fuel
                     && let Some(weight) = weight(module, position, scan, slot)
                 {

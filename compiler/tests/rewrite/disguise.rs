@@ -4,7 +4,7 @@
 
 use super::laws::Draw;
 use petgraph::stable_graph::NodeIndex;
-use strang_ir::{Axis, Function, IndexExpr, Module, Op, Size};
+use strang_ir::{Axis, Function, IndexExpr, Module, Op, Size, Variable};
 
 /// How the positions along an axis are found from those that a reader asked for.
 #[derive(Clone, Copy)]
@@ -95,7 +95,7 @@ pub fn disguise(module: &mut Module, draw: &mut Draw) {
                 }
                 let leaf = &mut function.graph[node];
                 let variable = leaf.outputs[0].variables[axis];
-                leaf.variables[variable as usize] = strang_ir::Variable::over(&other);
+                leaf.variables[variable as usize] = Variable::over(&other);
                 readers.into_iter().for_each(|reader| read(function, reader, axis, way, size));
             }
             Op::Const(_) => {}

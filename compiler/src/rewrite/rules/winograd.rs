@@ -147,9 +147,9 @@ fn stacked(graph: &mut Graph, over: &Node, values: &[Id], place: u32) -> Id {
     build::add(graph, &node, reads)
 }
 
-/// The product `d` of `x` and `w` with fewer multiplications, where it filters along an axis.
-fn filtered(graph: &mut Graph, d: &Node, x: Id, w: Id, filtering: &Filtering) -> Option<Id> {
-    let Place { tap, along, axis, offset } = place(d)?;
+/// The product `d` of `x` and `w` with fewer multiplications, at a place where it filters along an axis.
+fn filtered(graph: &mut Graph, d: &Node, place: Place, [x, w]: [Id; 2], filtering: &Filtering) -> Option<Id> {
+    let Place { tap, along, axis, offset } = place;
     let element = d.outputs[0].element;
     if [x, w].iter().any(|value| graph[*value].data.element() != element) {
         return None;
@@ -251,14 +251,12 @@ fn is_made_of_integers(graph: &Graph, value: Id) -> bool {
 
 fn apply(m: &mut Match, filtering: &Filtering) -> Option<Id> {
     let d = m.node("d");
-    if !is_filtering(&d) {
-        return None;
-    }
+    let place = place(&d)?;
     let (x, w) = (m.id("x"), m.id("w"));
     if !m.facts("w").constant || !is_float(m, "x") || is_made_of_integers(m.graph, w) {
         return None;
     }
-    filtered(m.graph, &d, x, w, filtering)
+    filtered(m.graph, &d, place, [x, w], filtering)
 }
 
 /// The rule of four results: equal over the reals, but with an error in floats that a budget has to allow.
