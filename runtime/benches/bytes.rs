@@ -1,4 +1,4 @@
-//! Speed of products of bytes on the shapes networks have.
+//! Speed of products of bytes and of bf16 on the shapes networks have.
 //!
 //! `cargo bench -p strang-runtime --bench bytes`; best times, because medians suffer from whoever shares the machine. Beside
 //! each stands the product of floats of the same sizes.
@@ -47,10 +47,12 @@ fn of_bytes(table: &KernelTable, [rows, columns, depth, items]: [usize; 4], outp
     2e-9 * (rows * columns * depth * items) as f64 / time
 }
 
-/// GFLOP/s of one block of floats.
-fn of_floats(table: &KernelTable, [rows, columns, depth, items]: [usize; 4]) -> f64 {
+/// GFLOP/s of one block of floats, or of bf16.
+fn of_floats(table: &KernelTable, [rows, columns, depth, items]: [usize; 4], is_bf16: bool) -> f64 {
     let a = vec![0.5f32; rows * depth * items];
-    let each = columns.next_multiple_of(16) * depth;
+    // Words of 32 bits, one below the other in a panel.
+    let deep = if is_bf16 { depth.div_ceil(2) } else { depth };
+    let each = columns.next_multiple_of(16) * deep;
     let b = vec![0.25f32; each * items];
     let mut c = vec![0f32; rows * columns];
     let list: Vec<_> =
@@ -66,18 +68,19 @@ fn of_floats(table: &KernelTable, [rows, columns, depth, items]: [usize; 4]) -> 
         a_depth_stride: 1,
         depth: depth as u64,
         b_depth_stride: 16,
-        b_panel_stride: (16 * depth) as i64,
+        b_panel_stride: (16 * deep) as i64,
         ..GemmBlock::default()
     };
+    let kernel = if is_bf16 { table.gemm_bf16 } else { table.gemm_f32 };
     // SAFETY: the arrays have the sizes the block states.
-    let time = best(|| unsafe { (table.gemm_f32)(black_box(&block)) });
+    let time = best(|| unsafe { kernel(black_box(&block)) });
     2e-9 * (rows * columns * depth * items) as f64 / time
 }
 
 fn main() {
     let level = Level::detect().expect("a level this machine runs");
     let table = KernelTable::for_level(level);
-    println!("rows x columns x depth x items, Gop/s at level {level}: bytes to sums, bytes to bytes, floats");
+    println!("rows x columns x depth x items, Gop/s at level {level}: bytes to sums, bytes to bytes, bf16, floats");
     for sizes in [
         [128, 256, 64, 1],
         [128, 64, 256, 1],
@@ -92,7 +95,8 @@ fn main() {
     ] {
         let [rows, columns, depth, items] = sizes;
         let bytes = [Stored::I32, Stored::U8].map(|stored| of_bytes(table, sizes, stored));
-        let floats = of_floats(table, sizes);
-        println!("{rows:4} x {columns:3} x {depth:4} x {items}  {:7.1} {:7.1} {floats:7.1}", bytes[0], bytes[1]);
+        let [bf16, floats] = [true, false].map(|is_bf16| of_floats(table, sizes, is_bf16));
+        let [sums, stored] = bytes;
+        println!("{rows:4} x {columns:3} x {depth:4} x {items}  {sums:7.1} {stored:7.1} {bf16:7.1} {floats:7.1}");
     }
 }

@@ -8,6 +8,7 @@
 //! and add a line to the list in `table.rs`.
 
 pub mod attention;
+pub mod bf16;
 pub mod book;
 pub mod builtin;
 pub mod bytes;

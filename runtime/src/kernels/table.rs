@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::attention::{self, AttentionBlock};
+use super::bf16;
 use super::book::{self, BookBlock};
 use super::bytes::{self, ByteBlock};
 use super::depthwise::{self, DepthwiseBlock};
@@ -159,6 +160,8 @@ kernel_table! {
     levels {
         /// One block of a matrix product, [`GemmBlock`].
         gemm_f32, GemmF32: fn(*const GemmBlock) = gemm::gemm_f32;
+        /// One block of a matrix product in bf16, [`bf16`].
+        gemm_bf16, GemmBf16: fn(*const GemmBlock) = bf16::gemm_bf16;
         /// One block of a matrix product with weights of four bits, [`BookBlock`].
         gemm_book, GemmBook: fn(*const BookBlock) = book::gemm_book;
         /// One block of a matrix product of bytes, [`ByteBlock`].

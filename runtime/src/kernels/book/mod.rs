@@ -8,7 +8,7 @@ mod pack;
 
 pub use pack::{pack, packed_len};
 
-use super::gemm::{self, Activation, FloatSlot, GemmBlock, GemmItem, Tiles, families};
+use super::gemm::{self, GemmBlock, GemmItem, Tiles, families};
 use super::lanes::WIDTH;
 use super::level::per_level;
 use decode::{Book, decode};
@@ -97,7 +97,7 @@ unsafe fn strip_of_panels<T: Tiles>(block: &BookBlock, (row, height): (usize, us
     // SAFETY: the strip lies in the block; what was looked up is no more than there is room for, and sums are read where an
     // earlier part has written them.
     unsafe {
-        let whole = within(product, row, column);
+        let whole = product.within(row, column);
         for number in 0..product.item_count as usize {
             let item = *product.items.add(number);
             for from in (0..depth).step_by(chunk) {
@@ -115,7 +115,7 @@ unsafe fn strip_of_panels<T: Tiles>(block: &BookBlock, (row, height): (usize, us
                 let last = is_last && number + 1 == product.item_count as usize;
                 let start =
                     if is_first { (whole.start, whole.start_row_stride) } else { (sums.cast_const(), sum_stride) };
-                let end = if last { whole } else { without_epilogue(&whole, sums, sum_stride) };
+                let end = if last { whole } else { whole.without_epilogue(sums, sum_stride) };
                 gemm::run::<T>(&GemmBlock {
                     rows: height as u64,
                     columns: whole.columns.min((width * WIDTH) as u64),
@@ -130,43 +130,6 @@ unsafe fn strip_of_panels<T: Tiles>(block: &BookBlock, (row, height): (usize, us
                 });
             }
         }
-    }
-}
-
-/// The part of a block from a row and a column on.
-///
-/// # Safety
-/// They lie in the block.
-#[inline(always)]
-unsafe fn within(block: &GemmBlock, row: usize, column: usize) -> GemmBlock {
-    let place = |stride: i64| row as isize * stride as isize + column as isize;
-    let vector = |vector: *const f32| if vector.is_null() { vector } else { vector.wrapping_add(column) };
-    let array =
-        |array: *const f32, stride: i64| if array.is_null() { array } else { array.wrapping_offset(place(stride)) };
-    GemmBlock {
-        c: block.c.wrapping_offset(place(block.c_row_stride)),
-        columns: block.columns - column as u64,
-        start: array(block.start, block.start_row_stride),
-        column_scale: vector(block.column_scale),
-        column_bias: vector(block.column_bias),
-        residual: array(block.residual, block.residual_row_stride),
-        ..*block
-    }
-}
-
-/// A block that leaves its sums elsewhere, for a later part to continue.
-#[inline(always)]
-fn without_epilogue(block: &GemmBlock, sums: *mut f32, stride: i64) -> GemmBlock {
-    GemmBlock {
-        c: sums,
-        c_row_stride: stride,
-        scale: FloatSlot(1.0),
-        column_scale: std::ptr::null(),
-        column_bias: std::ptr::null(),
-        residual: std::ptr::null(),
-        residual_before_activation: 0,
-        activation: Activation::None as u64,
-        ..*block
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernels::{KernelTable, Level, pack as floats};
+use crate::kernels::{KernelTable, Level, gemm::Activation, pack as floats};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]

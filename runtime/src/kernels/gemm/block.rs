@@ -110,6 +110,42 @@ impl Default for GemmBlock {
     }
 }
 
+impl GemmBlock {
+    /// The part of the block from a row and a column on, whose items and number of rows are still those of the whole.
+    #[inline(always)]
+    pub(crate) fn within(&self, row: usize, column: usize) -> GemmBlock {
+        let place = |stride: i64| row as isize * stride as isize + column as isize;
+        let vector = |vector: *const f32| if vector.is_null() { vector } else { vector.wrapping_add(column) };
+        let array =
+            |array: *const f32, stride: i64| if array.is_null() { array } else { array.wrapping_offset(place(stride)) };
+        GemmBlock {
+            c: self.c.wrapping_offset(place(self.c_row_stride)),
+            columns: self.columns - column as u64,
+            start: array(self.start, self.start_row_stride),
+            column_scale: vector(self.column_scale),
+            column_bias: vector(self.column_bias),
+            residual: array(self.residual, self.residual_row_stride),
+            ..*self
+        }
+    }
+
+    /// The block with its sums left elsewhere, for a later part of the depths to continue.
+    #[inline(always)]
+    pub(crate) fn without_epilogue(&self, sums: *mut f32, stride: i64) -> GemmBlock {
+        GemmBlock {
+            c: sums,
+            c_row_stride: stride,
+            scale: FloatSlot(1.0),
+            column_scale: std::ptr::null(),
+            column_bias: std::ptr::null(),
+            residual: std::ptr::null(),
+            residual_before_activation: 0,
+            activation: Activation::None as u64,
+            ..*self
+        }
+    }
+}
+
 /// An f32 in an 8-byte slot.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default)]

@@ -14,10 +14,11 @@
 mod block;
 pub(crate) mod curve;
 mod epilogue;
-mod tile;
+pub(crate) mod tile;
 
 pub use block::{Activation, FloatSlot, GemmBlock, GemmItem};
-pub(crate) use tile::{Tiles, families};
+pub(crate) use epilogue::FinishFunction;
+pub(crate) use tile::{TileFunction, Tiles, families};
 
 use super::lanes::WIDTH;
 use super::level::per_level;

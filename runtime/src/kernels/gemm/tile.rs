@@ -19,8 +19,25 @@ pub(crate) trait Tiles {
     /// Whether the level has registers for masks and loads as fast with one as without: then no tile need be compiled for
     /// whole panels as well.
     const MASKS_ARE_FREE: bool;
+    /// Whether B may be [`GemmBlock::b_is_bf16`].
+    const WIDENS: bool;
     /// Finishes tiles whose activation is too long for every tile to hold a copy.
     const FINISH: FinishFunction<Self::Panel>;
+
+    /// How many depths a depth of the block stands for: A has one element for each, side by side, and B one for all.
+    const STEPS: usize = 1;
+
+    /// What a panel of B holds for one of these.
+    #[inline(always)]
+    fn part(panel: Self::Panel, _part: usize) -> Self::Panel {
+        panel
+    }
+
+    /// A sum with the product of an element of A, in every lane, by a panel of B.
+    #[inline(always)]
+    fn add_product(factor: Self::Panel, panel: Self::Panel, sum: Self::Panel) -> Self::Panel {
+        factor.fma(panel, sum)
+    }
 }
 
 macro_rules! tiles {
@@ -28,6 +45,7 @@ macro_rules! tiles {
         &[$(&[$($function::<$rows, $panels>),*]),*]
     };
 }
+pub(crate) use tiles;
 
 pub(crate) mod families {
     //! The three levels' sets of tiles.
@@ -37,6 +55,7 @@ pub(crate) mod families {
     impl Tiles for Portable {
         type Panel = lanes::Portable;
         const MASKS_ARE_FREE: bool = false;
+        const WIDENS: bool = true;
         const FINISH: FinishFunction<lanes::Portable> = portable_finish;
         const TILES: &'static [&'static [TileFunction]] = tiles! { portable: 1 => 1, 2 => 1, 3 => 1, 4 => 1 };
     }
@@ -47,6 +66,7 @@ pub(crate) mod families {
     impl Tiles for Avx2 {
         type Panel = lanes::Avx2;
         const MASKS_ARE_FREE: bool = false;
+        const WIDENS: bool = true;
         const FINISH: FinishFunction<lanes::Avx2> = avx2_finish;
         const TILES: &'static [&'static [TileFunction]] = tiles! { avx2:
             1 => 1 2 4, 2 => 1 2, 3 => 1, 4 => 1, 5 => 1, 6 => 1,
@@ -59,6 +79,7 @@ pub(crate) mod families {
     impl Tiles for Avx512 {
         type Panel = lanes::Avx512;
         const MASKS_ARE_FREE: bool = true;
+        const WIDENS: bool = true;
         const FINISH: FinishFunction<lanes::Avx512> = avx512_finish;
         const TILES: &'static [&'static [TileFunction]] = tiles! { avx512:
             1 => 1 2 4 8, 2 => 1 2 4 8, 3 => 1 2 4 8, 4 => 1 2 4, 5 => 1 2 4, 6 => 1 2 4, 7 => 1 2,
@@ -108,7 +129,7 @@ pub(crate) mod families {
 /// # Safety
 /// As for [`TileFunction`].
 #[inline(always)]
-unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
+pub(crate) unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
     let lanes = (block.columns as usize - column - (PANELS - 1) * WIDTH).min(WIDTH);
     let edge = Edge::<T::Panel, PANELS> { last: T::Panel::mask(lanes) };
     // SAFETY: the caller says that the tile lies in the block and the block's arrays are valid.
@@ -124,15 +145,12 @@ unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlo
         }
         // Packed panels are padded, so that all of them can be loaded whole.
         let whole = lanes == WIDTH || block.b_depth_stride == WIDTH as i64;
-        if block.b_is_bf16 != 0 {
-            let load = |from: *const u16| T::Panel::load_bf16(from);
-            accumulate(block, row, column, load, load, &mut sums);
+        if T::WIDENS && block.b_is_bf16 != 0 {
+            accumulate::<T, Widened, ROWS, PANELS>(block, row, column, &edge, &mut sums);
         } else if whole && !T::MASKS_ARE_FREE {
-            let load = |from: *const f32| T::Panel::load(from);
-            accumulate(block, row, column, load, load, &mut sums);
+            accumulate::<T, Whole, ROWS, PANELS>(block, row, column, &edge, &mut sums);
         } else {
-            let last = |from: *const f32| T::Panel::load_masked(from, edge.last);
-            accumulate(block, row, column, |from: *const f32| T::Panel::load(from), last, &mut sums);
+            accumulate::<T, Masked, ROWS, PANELS>(block, row, column, &edge, &mut sums);
         }
         epilogue::begin(block, row, column, &edge, &mut sums);
         if epilogue::ends_in_registers(block) {
@@ -172,54 +190,123 @@ fn prefetch<const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usiz
     }
 }
 
-/// The chains of fused multiply-adds, with ways to load a panel of B and the last one.
+/// How panels of B are loaded. Types, since a closure may be compiled apart from its caller, without its instruction set.
+trait Source {
+    /// Bytes of an element of B.
+    const BYTES: isize;
+
+    /// # Safety
+    /// The columns of the panel can be read.
+    unsafe fn load<V: Lanes, const PANELS: usize>(from: *const u8, is_last: bool, edge: &Edge<V, PANELS>) -> V;
+}
+
+/// Panels that have all of their columns.
+struct Whole;
+/// The last panel may have fewer.
+struct Masked;
+/// Whole panels of bf16.
+struct Widened;
+
+impl Source for Whole {
+    const BYTES: isize = 4;
+
+    #[inline(always)]
+    unsafe fn load<V: Lanes, const PANELS: usize>(from: *const u8, _: bool, _: &Edge<V, PANELS>) -> V {
+        // SAFETY: the caller vouches for the panel.
+        unsafe { V::load(from.cast()) }
+    }
+}
+
+impl Source for Masked {
+    const BYTES: isize = 4;
+
+    #[inline(always)]
+    unsafe fn load<V: Lanes, const PANELS: usize>(from: *const u8, is_last: bool, edge: &Edge<V, PANELS>) -> V {
+        // SAFETY: the caller vouches for the panel, and the mask keeps to its columns.
+        unsafe { if is_last { V::load_masked(from.cast(), edge.last) } else { V::load(from.cast()) } }
+    }
+}
+
+impl Source for Widened {
+    const BYTES: isize = 2;
+
+    #[inline(always)]
+    unsafe fn load<V: Lanes, const PANELS: usize>(from: *const u8, _: bool, _: &Edge<V, PANELS>) -> V {
+        // SAFETY: the caller vouches for the panel.
+        unsafe { V::load_bf16(from.cast()) }
+    }
+}
+
+/// The chains of fused multiply-adds.
 ///
 /// # Safety
 /// As for [`TileFunction`].
 #[inline(always)]
-unsafe fn accumulate<V: Lanes, E, const ROWS: usize, const PANELS: usize>(
+unsafe fn accumulate<T: Tiles, S: Source, const ROWS: usize, const PANELS: usize>(
     block: &GemmBlock,
     row: usize,
     column: usize,
-    load: impl Fn(*const E) -> V,
-    load_last: impl Fn(*const E) -> V,
-    sums: &mut [[V; PANELS]; ROWS],
+    edge: &Edge<T::Panel, PANELS>,
+    sums: &mut [[T::Panel; PANELS]; ROWS],
 ) {
     let (a_row, a_depth) = (block.a_row_stride as isize, block.a_depth_stride as isize);
-    let (b_panel, b_depth) = (block.b_panel_stride as isize, block.b_depth_stride as isize);
+    let (b_panel, b_depth) = (S::BYTES * block.b_panel_stride as isize, S::BYTES * block.b_depth_stride as isize);
     for item in 0..block.item_count as usize {
         // SAFETY: items, A and B are valid for the sizes and strides of the block; pointers beyond the last depth are
         // computed with wrapping arithmetic and not read.
         unsafe {
             let item = *block.items.add(item);
             let mut a = item.a.wrapping_offset(row as isize * a_row);
-            let mut b = item.b.cast::<E>().wrapping_offset((column / WIDTH) as isize * b_panel);
+            let mut b = item.b.cast::<u8>().wrapping_offset((column / WIDTH) as isize * b_panel);
             for _ in 0..block.depth {
-                let panel = |p: usize| {
-                    let from = b.wrapping_offset(p as isize * b_panel);
-                    if p + 1 == PANELS { load_last(from) } else { load(from) }
-                };
-                let factor = |r: usize| V::splat(*a.wrapping_offset(r as isize * a_row));
-                // What there is less of stays in registers while the other passes by.
-                if ROWS <= 3 {
-                    let factors: [V; ROWS] = std::array::from_fn(factor);
-                    for p in 0..PANELS {
-                        let panel = panel(p);
-                        for (sums, factor) in sums.iter_mut().zip(factors) {
-                            sums[p] = factor.fma(panel, sums[p]);
-                        }
-                    }
-                } else {
-                    let panels: [V; PANELS] = std::array::from_fn(panel);
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let factor = factor(r);
-                        for (sum, panel) in sums.iter_mut().zip(panels) {
-                            *sum = factor.fma(panel, *sum);
-                        }
-                    }
+                for part in 0..T::STEPS {
+                    add_products::<T, S, ROWS, PANELS>((a.wrapping_add(part), a_row), (b, b_panel), part, edge, sums);
                 }
                 a = a.wrapping_offset(a_depth);
                 b = b.wrapping_offset(b_depth);
+            }
+        }
+    }
+}
+
+/// Adds the products of one depth, A and B given by where they begin and how far apart their rows and panels are.
+///
+/// # Safety
+/// The rows and the panels can be read.
+#[inline(always)]
+unsafe fn add_products<T: Tiles, S: Source, const ROWS: usize, const PANELS: usize>(
+    (a, a_row): (*const f32, isize),
+    (b, b_panel): (*const u8, isize),
+    part: usize,
+    edge: &Edge<T::Panel, PANELS>,
+    sums: &mut [[T::Panel; PANELS]; ROWS],
+) {
+    // SAFETY: the caller vouches for rows and panels.
+    unsafe {
+        // What there is less of stays in registers while the other passes by.
+        if ROWS <= 3 {
+            let mut factors = [T::Panel::splat(0.); ROWS];
+            for (r, factor) in factors.iter_mut().enumerate() {
+                *factor = T::Panel::splat(*a.wrapping_offset(r as isize * a_row));
+            }
+            for p in 0..PANELS {
+                let panel = S::load(b.wrapping_offset(p as isize * b_panel), p + 1 == PANELS, edge);
+                let panel = T::part(panel, part);
+                for (sums, factor) in sums.iter_mut().zip(factors) {
+                    sums[p] = T::add_product(factor, panel, sums[p]);
+                }
+            }
+        } else {
+            let mut panels = [T::Panel::splat(0.); PANELS];
+            for (p, panel) in panels.iter_mut().enumerate() {
+                let loaded = S::load(b.wrapping_offset(p as isize * b_panel), p + 1 == PANELS, edge);
+                *panel = T::part(loaded, part);
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let factor = T::Panel::splat(*a.wrapping_offset(r as isize * a_row));
+                for (sum, panel) in sums.iter_mut().zip(panels) {
+                    *sum = T::add_product(factor, panel, *sum);
+                }
             }
         }
     }

@@ -245,6 +245,13 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    fn keep_upper_half(self) -> Self {
+        unsafe {
+            let upper = _mm256_castsi256_ps(_mm256_set1_epi32(!0xffff));
+            Avx2(_mm256_and_ps(self.0, upper), _mm256_and_ps(self.1, upper))
+        }
+    }
+    #[inline(always)]
     fn look_up(self, table: Self) -> Self {
         // A permutation looks at three bits; the fourth, moved to the top, says which half of the table is meant.
         let fourth = self.shift_left::<28>();

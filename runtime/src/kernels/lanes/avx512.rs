@@ -19,6 +19,18 @@ fn from_bits(bits: __m512i) -> Avx512 {
     Avx512(unsafe { _mm512_castsi512_ps(bits) })
 }
 
+impl Avx512 {
+    /// The sum with the products of two pairs of bf16 in every lane, for CPUs with AVX-512 BF16.
+    #[inline(always)]
+    pub(crate) fn dot_bf16(self, b: Self, sum: Self) -> Self {
+        // SAFETY: only tiles that are compiled for CPUs with the instruction multiply so.
+        unsafe {
+            let pairs = |lanes: Self| core::mem::transmute::<__m512, __m512bh>(lanes.0);
+            Avx512(_mm512_dpbf16_ps(sum.0, pairs(self), pairs(b)))
+        }
+    }
+}
+
 // SAFETY, for every block here: the instruction exists because this type is used in code of its level alone, and
 // pointers are as the caller of the method vouches for.
 #[allow(clippy::undocumented_unsafe_blocks)]
@@ -156,6 +168,10 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn shift_right<const BITS: u32>(self) -> Self {
         from_bits(unsafe { _mm512_srli_epi32::<BITS>(bits(self)) })
+    }
+    #[inline(always)]
+    fn keep_upper_half(self) -> Self {
+        from_bits(unsafe { _mm512_and_epi32(bits(self), _mm512_set1_epi32(!0xffff)) })
     }
     #[inline(always)]
     fn look_up(self, table: Self) -> Self {

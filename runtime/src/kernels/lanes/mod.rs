@@ -122,6 +122,8 @@ pub(crate) trait Lanes: Copy {
     fn shift_left<const BITS: u32>(self) -> Self;
     /// The bits of every lane, moved down by `BITS`, zeros following.
     fn shift_right<const BITS: u32>(self) -> Self;
+    /// The upper 16 bits of every lane, zeros following.
+    fn keep_upper_half(self) -> Self;
     /// Every lane gets that lane of the table whose number is in its lowest four bits.
     fn look_up(self, table: Self) -> Self;
 

@@ -178,6 +178,10 @@ impl Lanes for Portable {
         self.map(|x| f32::from_bits(x.to_bits() >> BITS))
     }
     #[inline(always)]
+    fn keep_upper_half(self) -> Self {
+        self.map(|x| f32::from_bits(x.to_bits() & !0xffff))
+    }
+    #[inline(always)]
     fn look_up(self, table: Self) -> Self {
         self.map(|x| table.0[x.to_bits() as usize % WIDTH])
     }

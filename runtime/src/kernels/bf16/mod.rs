@@ -1,0 +1,142 @@
+//! Products of bf16: numbers of A are rounded when they are read, B is packed as bf16, sums are f32.
+//!
+//! Two depths go at a time, side by side in 32 bits: that is what the dot products of AVX-512 BF16 take, with twice the
+//! arithmetic of floats in an instruction. So to the tiles of [`super::gemm`] such a pair is one depth; other CPUs make floats of
+//! it. The rows of A of a tile are rounded once, a part of the depths at a time, into L1, where all columns of the block read them.
+
+mod families;
+mod pack;
+mod round;
+
+pub use pack::{pack, packed_len};
+
+use super::gemm::{self, GemmBlock, GemmItem, Tiles};
+use super::lanes::WIDTH;
+use super::level::per_level;
+use families::Family;
+use std::mem::MaybeUninit;
+
+/// Depths that lie side by side.
+pub const DEPTHS: usize = 2;
+
+per_level! {
+    /// [`GemmBlock`] says what it computes, with every element of A rounded to the nearest bf16, ties to even, and B packed in
+    /// pairs ([`pack`]): its strides are in words of 32 bits, [`DEPTHS`] depths of a column each, and `b_is_bf16` means nothing.
+    /// The sums are those of f32, but in which order the two products of a pair are added, and whether rounded between, is the
+    /// CPU's business; numbers below the normal ones of f32 may count as zeros.
+    ///
+    /// # Safety
+    /// As for [`gemm::gemm_f32`].
+    pub(crate) mod gemm_bf16 = run::<families>(block: *const GemmBlock);
+}
+
+/// Words of one row that are rounded at a time: with the tallest tile, three quarters of the smallest L1 that is usual.
+const CHUNK: usize = 448;
+/// Distance of two rounded rows in words: a line more, since rows a power of two apart would share few sets of the cache.
+const ROW: usize = CHUNK + WIDTH;
+/// Rows of the tallest tile.
+const TALLEST: usize = 13;
+/// Columns whose sums are kept between two parts of the depths.
+const STRIP: usize = 16 * WIDTH;
+/// Items of a part, at most.
+const ITEMS: usize = 64;
+
+/// Memory that is as aligned as vectors are.
+#[repr(C, align(64))]
+struct Aligned<T>(T);
+
+/// # Safety
+/// As for [`gemm_bf16`].
+#[inline(always)]
+unsafe fn run<F: Family>(block: *const GemmBlock) {
+    // SAFETY: the caller vouches for the block.
+    unsafe { F::run(&*block) }
+}
+
+/// Cuts the block into strips of rows, and its depths into parts.
+///
+/// # Safety
+/// As for [`gemm_bf16`]; the CPU is of the level that the tiles and the rounding are for.
+#[inline(always)]
+unsafe fn strips<T: Tiles>(block: &GemmBlock, round: round::RoundFunction) {
+    if block.item_count == 0 || block.depth == 0 {
+        // SAFETY: the caller vouches for the block, and neither A nor B is read.
+        return unsafe { gemm::run::<T>(&GemmBlock { item_count: 0, ..*block }) };
+    }
+    let (rows, columns) = (block.rows as usize, block.columns as usize);
+    let strips = rows.div_ceil(T::TILES.len());
+    let mut row = 0;
+    for index in 0..strips {
+        let height = (rows - row).div_ceil(strips - index);
+        for column in (0..columns).step_by(STRIP) {
+            let width = (columns - column).min(STRIP);
+            // SAFETY: the strip lies in the block.
+            unsafe {
+                let strip = GemmBlock { rows: height as u64, columns: width as u64, ..block.within(row, column) };
+                parts::<T>(&strip, round, [row, column]);
+            }
+        }
+        row += height;
+    }
+}
+
+/// A strip of no more rows than the tallest tile has and no more than [`STRIP`] columns, whose place in the items is given.
+///
+/// # Safety
+/// As for [`strips`].
+#[inline(always)]
+unsafe fn parts<T: Tiles>(strip: &GemmBlock, round: round::RoundFunction, [row, column]: [usize; 2]) {
+    let mut rounded = MaybeUninit::<Aligned<[u32; TALLEST * ROW]>>::uninit();
+    let mut sums = MaybeUninit::<Aligned<[f32; TALLEST * STRIP]>>::uninit();
+    let (rounded, sums) = (rounded.as_mut_ptr().cast::<u32>(), sums.as_mut_ptr().cast::<f32>());
+    let mut items = [const { MaybeUninit::<GemmItem>::uninit() }; ITEMS];
+    let (pairs, most) = ((strip.depth as usize).div_ceil(DEPTHS), CHUNK / T::STEPS);
+    // Whole items where they fit, of which each has the same depth; else pieces of one.
+    let (most_items, piece) = if pairs <= most { ((most / pairs).min(ITEMS), pairs) } else { (1, most) };
+    let (item_count, sum_stride) = (strip.item_count as usize, STRIP as i64);
+    for first in (0..item_count).step_by(most_items) {
+        let count = most_items.min(item_count - first);
+        for pair in (0..pairs).step_by(piece) {
+            let length = piece.min(pairs - pair);
+            let depths = (length * DEPTHS).min(strip.depth as usize - pair * DEPTHS);
+            // SAFETY: items, A and B are valid for the sizes and strides of the strip; what is rounded is no more than there is
+            // room for, and sums are read where an earlier part has written them.
+            unsafe {
+                for place in 0..count {
+                    let item = *strip.items.add(first + place);
+                    let source = round::Rows {
+                        from: item
+                            .a
+                            .wrapping_offset(row as isize * strip.a_row_stride as isize)
+                            .wrapping_offset((pair * DEPTHS) as isize * strip.a_depth_stride as isize),
+                        strides: [strip.a_row_stride as isize, strip.a_depth_stride as isize],
+                        rows: strip.rows as usize,
+                        depths,
+                    };
+                    let a = rounded.add(place * length * T::STEPS);
+                    round(&source, a);
+                    let b = item.b.wrapping_offset((column / WIDTH) as isize * strip.b_panel_stride as isize);
+                    items[place].write(GemmItem { a: a.cast(), b: b.wrapping_add(pair * WIDTH) });
+                }
+                let is_first = first == 0 && pair == 0;
+                let is_last = first + count == item_count && pair + length == pairs;
+                let start =
+                    if is_first { (strip.start, strip.start_row_stride) } else { (sums.cast_const(), sum_stride) };
+                let end = if is_last { *strip } else { strip.without_epilogue(sums, sum_stride) };
+                gemm::run::<T>(&GemmBlock {
+                    items: items.as_ptr().cast(),
+                    item_count: count as u64,
+                    a_row_stride: ROW as i64,
+                    a_depth_stride: T::STEPS as i64,
+                    depth: length as u64,
+                    start: start.0,
+                    start_row_stride: start.1,
+                    ..end
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
