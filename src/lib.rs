@@ -71,13 +71,13 @@ pub enum CompileError {
     Executable(#[from] runtime::session::LoadError),
 }
 
-/// How many bits the weights of products have.
+/// How many bits the numbers have that are multiplied in matrix products with weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Those of the model.
     #[default]
     F32,
-    /// Sixteen: the nearest bf16, which has eight significant bits. Everything that is computed stays in f32.
+    /// Sixteen: the nearest bf16, which has eight significant bits. Sums and everything else that is computed stay in f32.
     Bf16,
 }
 
@@ -200,8 +200,9 @@ impl Compiler {
         self
     }
 
-    /// Chooses the precision of weights. With [`Precision::Bf16`] they take half the memory, and products of a few rows, which
-    /// wait for their weights, take less time. A budget ([`Compiler::budget`]) does not count what rounding changes.
+    /// Chooses the precision of matrix products with weights. With [`Precision::Bf16`] weights take half the memory, and products
+    /// up to half the time where [`Compiler::has_products_of_bf16`]; elsewhere only those that wait for their weights take less.
+    /// On CPUs with and without such instructions results may differ as sums in another order do. A budget ([`Compiler::budget`]) does not count what rounding changes.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
@@ -270,9 +271,20 @@ impl Compiler {
         Ok(Planned { module, rewritten, receipt, plan, stages })
     }
 
+    /// Whether this machine, at the level that code is compiled for, has instructions for products of bf16.
+    ///
+    /// # Errors
+    /// The environment asks for a level that this machine has not.
+    pub fn has_products_of_bf16(&self) -> Result<bool, LevelError> {
+        Ok(runtime::kernels::bf16::is_native(self.level.map_or_else(Level::detect, Ok)?))
+    }
+
     fn rewrite_options(&self) -> Result<rewrite::RewriteOptions, CompileError> {
         let level = self.level.map_or_else(Level::detect, Ok)?;
         let mut options = rewrite::RewriteOptions::for_level(level);
+        if self.precision == Precision::Bf16 && runtime::kernels::bf16::is_native(level) {
+            options.target = options.target.in_bf16();
+        }
         options.fuel = self.fuel.unwrap_or(options.fuel);
         options.without.clone_from(&self.without);
         options.explain = self.explain;

@@ -1,60 +1,112 @@
-//! Weights of products rounded to bf16: half the memory, and less time for products of a few rows, which are as fast as their
-//! weights are read.
+//! Products in bf16: weights take half the memory, and instructions for such products do twice the arithmetic.
 //!
-//! The circuit says what is computed: parameters hold the rounded numbers, in f32. Planning finds that they need 16 bits and
-//! packs them so ([`crate::plan`]), and kernels widen them as they read them; sums and all else stay in f32.
+//! The circuit says what is computed: matrix products read weights of bf16, beside which a `dot` rounds the other operand, and
+//! sum in f32. All else stays as it is: activations are f32 in memory, products of two activations are not rounded, nor are
+//! depthwise convolutions, which wait for memory. Rounding comes after rewriting, so that weights that are made of others are
+//! rounded once.
 
 use half::bf16;
+use petgraph::stable_graph::NodeIndex;
 use rayon::prelude::*;
-use rustc_hash::FxHashSet;
-use strang_ir::{ElementType, Function, Module, Op, Tensor, Value};
+use rustc_hash::FxHashMap;
+use strang_ir::{ElementType, Function, Module, Op, Parameter, Tensor, Value};
 
 /// Numbers that one task rounds.
 const TASK: usize = 1 << 16;
 
-/// Rounds every parameter that a product of f32 multiplies, seen through views, to the nearest bf16; says how many. A
-/// parameter that is read otherwise too (an embedding table that is also the last layer) is rounded for all.
+/// Gives every matrix product of f32 and weights, seen through views, the nearest bf16 of these weights; says how many were
+/// rounded. Whatever else reads a parameter reads the numbers that it has.
 pub fn round_weights(module: &mut Module) -> usize {
-    let mut rounded: FxHashSet<usize> = FxHashSet::default();
-    for function in &module.functions {
-        for node in function.graph.node_indices() {
-            if matches!(function.graph[node].op, Op::Dot { accumulator: ElementType::F32 }) {
-                rounded.extend(function.operands(node).into_iter().filter_map(|value| parameter(function, value)));
+    let mut rounded: FxHashMap<u32, Option<u32>> = FxHashMap::default();
+    for position in 0..module.functions.len() {
+        for node in module.functions[position].order() {
+            let Some(slot) = weights(&module.functions[position], node) else { continue };
+            let value = module.functions[position].operands(node)[slot];
+            if let Some(narrow) = narrowed(module, position, value, &mut rounded) {
+                module.functions[position].set_operand(node, slot as u32, narrow);
             }
         }
+        module.functions[position].remove_dead();
     }
-    let parameters = module.parameters.iter_mut().enumerate().filter(|(position, _)| rounded.contains(position));
-    let mut count = 0;
-    for (_, parameter) in parameters {
-        if let Some(data) = parameter.data.as_ref().filter(|data| data.element() == ElementType::F32)
-            && let Some(result) = nearest(data)
-        {
+    let kept: Vec<Parameter> = module.parameters.clone();
+    module.remove_unused_parameters();
+    for old in kept {
+        let is_gone = !module.parameters.iter().any(|parameter| parameter.name == old.name);
+        if let Some(data) = old.data.filter(|_| is_gone) {
             data.release();
-            parameter.data = Some(result);
-            count += 1;
         }
     }
-    count
+    rounded.values().flatten().count()
 }
 
-/// The parameter that a value is, seen through views.
-fn parameter(function: &Function, value: Value) -> Option<usize> {
+/// The operand of a matrix product that is weights: it alone has columns.
+fn weights(function: &Function, index: NodeIndex) -> Option<usize> {
+    let node = &function.graph[index];
+    let [output] = &node.outputs[..] else { return None };
+    let is_float = node.op == Op::Dot { accumulator: ElementType::F32 } && output.element == ElementType::F32;
+    if !is_float || node.maps.len() != 2 || node.contracted().is_empty() {
+        return None;
+    }
+    let operands = function.operands(index);
+    let is_f32 = operands.iter().all(|value| function.element_of(*value) == ElementType::F32);
+    let slot = match [0, 1].map(|slot| is_parameter(function, operands[slot])) {
+        [false, true] => 1,
+        [true, false] => 0,
+        _ => return None,
+    };
+    let has_columns =
+        output.variables.iter().any(|v| node.maps[slot].mentions(*v) && !node.maps[1 - slot].mentions(*v));
+    let zeros = node.maps.iter().all(|map| map.fill.is_none_or(|fill| fill.is(0.)));
+    (is_f32 && has_columns && zeros).then_some(slot)
+}
+
+/// Whether a value is a parameter, seen through views.
+fn is_parameter(function: &Function, value: Value) -> bool {
     match &function.graph[value.node].op {
-        Op::Param(position) => Some(*position as usize),
-        Op::View => parameter(function, function.operands(value.node)[0]),
-        _ => None,
+        Op::Param(_) => true,
+        Op::View => is_parameter(function, function.operands(value.node)[0]),
+        _ => false,
     }
 }
 
-/// The nearest bf16 of every number, ties to even, as f32.
-fn nearest(data: &Tensor) -> Option<Tensor> {
-    let mut result = Tensor::zeros(ElementType::F32, data.shape()).ok()?;
+/// A parameter in bf16, through the views through which it is read. `None` where its numbers are not known.
+fn narrowed(
+    module: &mut Module,
+    position: usize,
+    value: Value,
+    rounded: &mut FxHashMap<u32, Option<u32>>,
+) -> Option<Value> {
+    let function = &module.functions[position];
+    let mut node = function.graph[value.node].clone();
+    if let Op::Param(number) = node.op {
+        let known = rounded.get(&number).copied();
+        let narrow =
+            known.unwrap_or_else(|| nearest(&module.parameters[number as usize]).map(|p| module.add_parameter(p)));
+        rounded.insert(number, narrow);
+        let narrow = narrow?;
+        let parameter = module.parameters[narrow as usize].clone();
+        return Some(module.functions[position].add_param(narrow, &parameter).into());
+    }
+    let operand = function.operands(value.node)[0];
+    let operand = narrowed(module, position, operand, rounded)?;
+    node.outputs[0].element = ElementType::BF16;
+    if let Some(fill) = &mut node.maps[0].fill {
+        *fill = strang_ir::Literal::zero(ElementType::BF16);
+    }
+    Some(module.functions[position].add(node, &[operand]).into())
+}
+
+/// A parameter with the nearest bf16 of every number, ties to even.
+fn nearest(parameter: &Parameter) -> Option<Parameter> {
+    let data = parameter.data.as_ref()?;
+    let mut result = Tensor::zeros(ElementType::BF16, data.shape()).ok()?;
     let values: &[[u8; 4]] = data.bytes().as_chunks().0;
-    let target: &mut [f32] = result.as_mut_slice().ok()?;
+    let target: &mut [bf16] = result.as_mut_slice().ok()?;
     target.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(target, values)| {
         for (target, value) in target.iter_mut().zip(values) {
-            *target = bf16::from_f32(f32::from_ne_bytes(*value)).to_f32();
+            *target = bf16::from_f32(f32::from_ne_bytes(*value));
         }
     });
-    Some(result)
+    let name = format!("{}.bf16", parameter.name);
+    Some(Parameter::new(name, ElementType::BF16, parameter.axes.clone()).with_data(result))
 }

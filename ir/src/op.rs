@@ -22,7 +22,7 @@ pub enum Op {
     Const(Literal),
     /// The product of all operands, summed over the contracted variables: one fused-multiply-add chain from +0 in the
     /// node's order, skipping positions where an operand reads a zero fill. Operands share one type, or are integers of any
-    /// types; the result has the output's type, rounded once from the accumulator.
+    /// types, or f32 beside one type of 16 bits, to which f32 is rounded then ([`factor`]); the result has the output's type, rounded once from the accumulator.
     Dot {
         /// The type in which products are summed.
         accumulator: ElementType,
@@ -264,6 +264,23 @@ impl Op {
             Op::Softmax { .. } => Streaming::Rescaling,
             _ => Streaming::None,
         }
+    }
+}
+
+/// The type in which a `dot` takes its float operands: their own, or, where f32 stands beside one type of 16 bits, that one, to
+/// which numbers are rounded before they are multiplied, as instructions for such products do. `None` for other types.
+pub fn factor(operands: &[ElementType]) -> Option<ElementType> {
+    let first = *operands.first()?;
+    let narrow = operands.iter().copied().find(|element| *element != ElementType::F32).unwrap_or(first);
+    let fits = |element: &ElementType| *element == narrow || (*element == ElementType::F32 && narrow.bits() == 16);
+    (narrow.is_float() && operands.iter().all(fits)).then_some(narrow)
+}
+
+/// The type of a `dot` where nothing else is said: that of floats that are all alike, else that of the sum.
+pub fn product(operands: &[ElementType], accumulator: ElementType) -> ElementType {
+    match operands.first() {
+        Some(first) if first.is_float() && operands.iter().all(|element| element == first) => *first,
+        _ => accumulator,
     }
 }
 

@@ -140,6 +140,13 @@ fn check_factors(kernel: &Kernel, gemm: &Gemm) -> Result<(), String> {
         {
             check_operands(kernel, [gemm.a])
         }
+        (_, RightOperand::Pairs(b)) => {
+            check_operands(kernel, [gemm.a])?;
+            match kernel.accesses.get(*b as usize) {
+                Some(access) if access.element == ElementType::BF16 => Ok(()),
+                _ => Err("pairs of bf16 are something else".to_owned()),
+            }
+        }
         (_, RightOperand::Packed(b) | RightOperand::Strided(b)) => check_operands(kernel, [gemm.a, *b]),
     }
 }

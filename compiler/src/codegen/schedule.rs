@@ -127,6 +127,7 @@ pub fn product(kernel: &Kernel, gemm: &Gemm) -> Option<String> {
     };
     let right = match gemm.b {
         RightOperand::Packed(access) => format!("packed {}", kernel.accesses[access as usize].element),
+        RightOperand::Pairs(_) => "pairs of bf16".to_owned(),
         RightOperand::Coded { .. } => "codes".to_owned(),
         RightOperand::Strided(_) => "computed".to_owned(),
     };

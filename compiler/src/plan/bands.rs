@@ -67,7 +67,7 @@ fn joined(first: &Kernel, second: &Kernel, may_join: &dyn Fn(u32) -> bool) -> Op
     }
     let buffer = first.pointers[first.accesses[store.access as usize].pointer as usize].buffer;
     let reads = second.pointers[second.accesses[depthwise.a as usize].pointer as usize].buffer;
-    if buffer != reads || !may_join(buffer) || !matches!(gemm.b, RightOperand::Packed(_) | RightOperand::Coded { .. }) {
+    if buffer != reads || !may_join(buffer) || matches!(gemm.b, RightOperand::Strided(_)) {
         return None;
     }
     // A residual may be the image too, and then it has to be there as a whole.

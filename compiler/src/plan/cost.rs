@@ -55,7 +55,9 @@ pub fn cost(kernel: &KernelBuilder, body: &Body) -> Cost {
 fn bytes_of_right(body: &Body, kernel: &KernelBuilder) -> Option<Size> {
     let Body::Gemm(gemm) = body else { return None };
     let packed = match gemm.b {
-        RightOperand::Packed(packed) | RightOperand::Coded { codes: packed, .. } => packed,
+        RightOperand::Packed(packed) | RightOperand::Pairs(packed) | RightOperand::Coded { codes: packed, .. } => {
+            packed
+        }
         RightOperand::Strided(_) => return None,
     };
     let others: Size = kernel

@@ -286,10 +286,12 @@ impl Machine<'_> {
         let elements = gemm.finish.elements(&self.kernel.accesses, &[element]);
         let space: Vec<u32> = gemm.batch.iter().copied().chain([gemm.rows, gemm.columns]).collect();
         let contracted: Vec<u32> = gemm.taps.iter().copied().chain([gemm.depth]).collect();
+        let is_rounded = matches!(gemm.b, RightOperand::Pairs(_));
         self.for_each(&space, &mut |machine| {
             let mut sum = number(element, 0);
             machine.for_each(&contracted, &mut |machine| {
                 let (a, b) = (machine.load(gemm.a)?, machine.right(gemm)?);
+                let a = if is_rounded { cast(ElementType::BF16, a) } else { a };
                 sum = multiply_add(element, a, b, sum);
                 Ok(())
             })?;
@@ -319,6 +321,9 @@ impl Machine<'_> {
             return Ok(number(ElementType::F32, read_bits(&self.memory[buffer], ElementType::F32, bit)));
         }
         let within = match element {
+            ElementType::BF16 if matches!(gemm.b, RightOperand::Pairs(_)) => {
+                column / 16 * 16 * ((depth + 1) / 2 * 2) + k / 2 * 32 + column % 16 * 2 + k % 2
+            }
             ElementType::F32 | ElementType::BF16 => column / 16 * 16 * depth + 16 * k + column % 16,
             _ => column / 16 * 16 * ((depth + 3) / 4 * 4) + k / 4 * 64 + column % 16 * 4 + k % 4,
         };

@@ -350,6 +350,9 @@ pub enum RightOperand {
     /// `depth * 16` elements, zero-padded columns included. They are f32, or bf16 where that is exact. Bytes have the depth padded to groups of four, which lie side
     /// by side; products of bytes are always packed.
     Packed(u32),
+    /// Packed as bf16 when the model was compiled, two depths side by side: at the address lie `ceil(columns/16)` panels of
+    /// `ceil(depth/2) * 32` elements, those beyond the matrix zero. The left operand is rounded to bf16 when it is read.
+    Pairs(u32),
     /// Packed as codes of four bits, when no more than sixteen numbers occur ([`BookBlock`]).
     ///
     /// [`BookBlock`]: strang_runtime::kernels::book::BookBlock
@@ -371,6 +374,7 @@ impl RightOperand {
     pub fn access(&self) -> u32 {
         match self {
             RightOperand::Packed(access)
+            | RightOperand::Pairs(access)
             | RightOperand::Coded { codes: access, .. }
             | RightOperand::Strided(access) => *access,
         }

@@ -13,7 +13,11 @@ use super::{
     trace::through_map,
 };
 use petgraph::stable_graph::NodeIndex;
-use strang_ir::{ElementType, IndexExpr, Literal, Op, Size, Value, op::Norm, scalar::Binary};
+use strang_ir::{
+    ElementType, IndexExpr, Literal, Op, Size, Value,
+    op::{self, Norm},
+    scalar::Binary,
+};
 
 /// The order of the axes that products of bytes want which read a value of a group of maps.
 fn wanted_by_bytes(scope: &Scope, group: &Group) -> Option<Vec<usize>> {
@@ -60,10 +64,16 @@ impl Planner<'_> {
             Op::Dot { accumulator } => {
                 let when = zero_guards(&kernel, &mut body, &operands);
                 let elements = scope.function.operands(root).into_iter().map(|value| scope.function.element_of(value));
+                let elements: Vec<ElementType> = elements.collect();
+                let narrow = op::factor(&elements);
                 let factors: Vec<u32> = operands
                     .iter()
                     .zip(elements)
-                    .map(|(value, element)| cast(&mut body, *value, element, *accumulator))
+                    .map(|(value, element)| {
+                        let narrow = narrow.unwrap_or(element);
+                        let value = cast(&mut body, *value, element, narrow);
+                        cast(&mut body, value, narrow, *accumulator)
+                    })
                     .collect();
                 let one = body.push(Instruction::Literal(Literal::one(*accumulator)));
                 let (b, firsts) = match factors.as_slice() {

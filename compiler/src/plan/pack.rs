@@ -10,7 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
-    kernels::{book, bytes, pack},
+    kernels::{bf16, book, bytes, pack},
     program::{Address, Base},
 };
 
@@ -46,6 +46,11 @@ impl Planner<'_> {
             let each = if empty { 0 } else { bytes::packed_len(rows, width) };
             let buffer = self.pack_bytes(source, &block, key, strides, [rows, width, each])?;
             return Some(RightOperand::Packed(block.access(kernel, buffer, each, ElementType::I8)));
+        }
+        if kernel.accesses[access as usize].element == ElementType::BF16 {
+            let each = if empty { 0 } else { bf16::packed_len(rows, width) };
+            let buffer = self.pack_pairs(source, &block, key, strides, [rows, width, each])?;
+            return Some(RightOperand::Pairs(block.access(kernel, buffer, each, ElementType::BF16)));
         }
         if let Some(Coded { codes, book, by_column }) = self.pack_codes(source, &block, &key, strides, [rows, width]) {
             let codes = block.access(kernel, codes, book::packed_len(rows, width), ElementType::U32);
@@ -108,6 +113,40 @@ impl Planner<'_> {
         });
         self.halves.insert(key.to_owned(), buffer);
         buffer
+    }
+
+    /// Packs matrices of bf16 in pairs of depths, `each` elements of a packed one.
+    fn pack_pairs(
+        &mut self,
+        source: u32,
+        block: &Block,
+        key: String,
+        strides: [usize; 2],
+        [depth, columns, each]: [usize; 3],
+    ) -> Option<u32> {
+        if let Some(buffer) = self.packed.get(&key) {
+            return Some(*buffer);
+        }
+        let data = self.plan.weights[source as usize].clone();
+        let values: &[[u8; 2]] = data.bytes().as_chunks().0;
+        let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
+        let mut tensor = Tensor::lasting(ElementType::BF16, &[count, each]).ok()?;
+        let target: &mut [half::bf16] = tensor.as_mut_slice().ok()?;
+        if each > 0 {
+            let deep = depth.next_multiple_of(bf16::DEPTHS);
+            target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
+                let matrix = values.get(block.start + block.offset(position)..)?;
+                chunk.par_chunks_mut(PART * deep).enumerate().try_for_each(|(part, chunk)| {
+                    let (first, halves) = (part * PART, chunk.reinterpret_cast_mut());
+                    let width = PART.min(columns - first);
+                    bf16::pack(matrix.get(first * strides[1]..)?, strides, depth, width, halves).ok()
+                })
+            })?;
+        }
+        data.release();
+        let buffer = self.weights(tensor);
+        self.packed.insert(key, buffer);
+        Some(buffer)
     }
 
     /// Packs matrices of bytes, `each` bytes of a packed one.
@@ -243,6 +282,9 @@ impl Block {
     }
 }
 
+/// Part of the columns that one task packs: whole panels, enough of them to be worth a task.
+const PART: usize = 512;
+
 /// Weights with fewer elements stay f32: little is saved.
 const FEWEST: usize = 4096;
 
@@ -255,8 +297,6 @@ fn packed_bf16(
 ) -> Option<Tensor> {
     let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
     let mut tensor = Tensor::lasting(ElementType::BF16, &[count, each]).ok()?;
-    // Parts of whole panels, enough of them to be worth a task.
-    const PART: usize = 512;
     let target: &mut [half::bf16] = tensor.as_mut_slice().ok()?;
     target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
         let matrix = values.get(block.start + block.offset(position)..)?;
@@ -277,8 +317,6 @@ fn pack_parallel(
     columns: usize,
     packed: &mut [f32],
 ) -> Option<()> {
-    // Part of the columns that one task packs: whole panels, enough of them to be worth a task.
-    const PART: usize = 512;
     packed.par_chunks_mut(PART * depth).enumerate().try_for_each(|(part, chunk)| {
         let first = part * PART;
         let width = PART.min(columns - first);

@@ -159,6 +159,7 @@ impl Kernel {
                 let is_bf16 = self.accesses[packed as usize].element == ElementType::BF16;
                 writeln!(f, "    {a} times packed {}{b}", if is_bf16 { "bf16 " } else { "" })?;
             }
+            RightOperand::Pairs(_) => writeln!(f, "    {a} rounded, times packed pairs of bf16 {b}")?,
             RightOperand::Strided(_) => writeln!(f, "    {a} times {b}")?,
             RightOperand::Coded { book, by_column, .. } => {
                 let columns = if by_column > 0 { " of each column" } else { "" };

@@ -58,7 +58,7 @@ pub(super) fn visit_accesses(body: &mut Body, visit: &mut dyn FnMut(&mut u32)) {
     fn gemm(gemm: &mut Gemm, visit: &mut dyn FnMut(&mut u32)) {
         visit(&mut gemm.a);
         match &mut gemm.b {
-            RightOperand::Packed(b) | RightOperand::Strided(b) => visit(b),
+            RightOperand::Packed(b) | RightOperand::Pairs(b) | RightOperand::Strided(b) => visit(b),
             RightOperand::Coded { codes, book, .. } => {
                 visit(codes);
                 visit(book);

@@ -62,7 +62,7 @@ pub struct RewriteOptions {
     /// Names of rules that are not used though they may be.
     pub without: Vec<String>,
     /// The machine whose costs decide.
-    pub target: &'static Target,
+    pub target: Target,
     /// The most rounds of rules on one window.
     pub iterations: usize,
     /// The number of terms of one window after which no round begins.

@@ -71,7 +71,7 @@ fn applied(module: &Module, rule: &'static Rule, removed: Option<usize>, refused
         Term::Apply(..) => 1e-6,
         _ => 1e-9,
     };
-    let choice = extract(&graph, options.target, &results, &price);
+    let choice = extract(&graph, &options.target, &results, &price);
     if !choice.is_acyclic(&graph) {
         return None;
     }
@@ -116,7 +116,7 @@ pub fn replace(module: &mut Module, node: NodeIndex, rule: &'static Rule) -> boo
     }
     let written: FxHashSet<Term> = written.into_iter().map(|term| term.map_children(|id| graph.find(id))).collect();
     let price = |term: &Term, _: Id, own: f64| if written.contains(term) { 1. + own } else { own };
-    let choice = extract(&graph, RewriteOptions::default().target, &results, &price);
+    let choice = extract(&graph, &RewriteOptions::default().target, &results, &price);
     if !choice.is_acyclic(&graph) {
         return false;
     }

@@ -41,6 +41,8 @@ enum Right {
     Packed,
     /// Packed as bf16.
     Bf16,
+    /// Packed as pairs of bf16, beside which A is rounded.
+    Pairs,
     InPlace,
     /// With columns far apart.
     Apart,
@@ -48,8 +50,8 @@ enum Right {
     Coded(u8),
 }
 
-const RIGHTS: [Right; 6] =
-    [Right::Packed, Right::Bf16, Right::InPlace, Right::Apart, Right::Coded(0), Right::Coded(16)];
+const RIGHTS: [Right; 7] =
+    [Right::Packed, Right::Bf16, Right::Pairs, Right::InPlace, Right::Apart, Right::Coded(0), Right::Coded(16)];
 
 /// A product `[batch, rows, columns]` over `[taps, depth]`.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +79,12 @@ fn ramp(count: i64, phase: f32) -> Vec<u8> {
     f32s((0..count).map(|position| (position as f32 * 0.73 + phase).sin()))
 }
 
+/// Whole numbers, of which some need more bits than bf16 has: their sums of products are exact in any order, as the instructions for
+/// pairs take them.
+fn integers(count: i64, most: i64) -> Vec<u8> {
+    f32s((0..count).map(|position| (position * 389 % (2 * most + 1) - most) as f32))
+}
+
 /// Codes, eight in a word.
 fn words(count: i64) -> Vec<u8> {
     (0..count as u32).flat_map(|position| position.wrapping_mul(2_654_435_761).to_ne_bytes()).collect()
@@ -95,19 +103,20 @@ impl Product {
         let width = (columns + 15) / 16 * 16;
         let each = match self.right {
             Right::Packed | Right::Bf16 => width * depth,
+            Right::Pairs => width * ((depth + 1) / 2 * 2),
             Right::InPlace | Right::Apart => columns * depth,
             Right::Coded(_) => width * ((depth + 7) / 8),
         };
         let own = if self.batched { each * taps } else { 0 };
         let mut b = vec![(BATCH, own), (TAPS, each)];
         match self.right {
-            Right::Packed | Right::Bf16 | Right::Coded(_) => {}
+            Right::Packed | Right::Bf16 | Right::Pairs | Right::Coded(_) => {}
             Right::InPlace => b.extend([(DEPTH, columns), (COLUMNS, 1)]),
             Right::Apart => b.extend([(DEPTH, 1), (COLUMNS, depth)]),
         }
         let element = match self.right {
             Right::Coded(_) => ElementType::U32,
-            Right::Bf16 => ElementType::BF16,
+            Right::Bf16 | Right::Pairs => ElementType::BF16,
             _ => F32,
         };
         let b = access(1, element, &b, 0);
@@ -119,6 +128,7 @@ impl Product {
         let book = accesses.len() as u32;
         let right = match self.right {
             Right::Packed | Right::Bf16 => RightOperand::Packed(1),
+            Right::Pairs => RightOperand::Pairs(1),
             Right::InPlace | Right::Apart => RightOperand::Strided(1),
             Right::Coded(by_column) => {
                 let pointers = accesses.iter().map(|access| access.pointer + 1).max().unwrap_or(0);
@@ -150,11 +160,18 @@ impl Product {
         let count = batch * rows * columns;
         let copies = if self.batched { batch } else { 1 };
         let mut memory = vec![
-            ramp(batch * a_rows * depth, 0.),
+            match self.right {
+                Right::Pairs => integers(batch * a_rows * depth, 600),
+                _ => ramp(batch * a_rows * depth, 0.),
+            },
             match self.right {
                 Right::Coded(_) => words(copies * taps * each),
-                Right::Bf16 => {
-                    let numbers = bytemuck::pod_collect_to_vec::<u8, [u16; 2]>(&ramp(copies * taps * each, 1.));
+                Right::Bf16 | Right::Pairs => {
+                    let numbers = match self.right {
+                        Right::Pairs => integers(copies * taps * each, 15),
+                        _ => ramp(copies * taps * each, 1.),
+                    };
+                    let numbers = bytemuck::pod_collect_to_vec::<u8, [u16; 2]>(&numbers);
                     numbers.iter().flat_map(|[_, upper]| upper.to_ne_bytes()).collect()
                 }
                 _ => ramp(copies * taps * each, 1.),

@@ -8,7 +8,10 @@ use super::{
     read::{Outside, Place, Reader, no_reads},
     scalar,
 };
-use crate::{op::Monoid, scalar::Binary};
+use crate::{
+    op::{self, Monoid},
+    scalar::Binary,
+};
 use strang_runtime::ElementType;
 
 /// A chain of multiply-adds: its type of numbers, its step.
@@ -75,24 +78,34 @@ chain!(Whole, 0, 1, Number::to_i128, Number::Integer, i128::wrapping_mul, |a: i1
     .wrapping_mul(b)
     .wrapping_add(c));
 
+/// The type that operands are rounded to before they are multiplied, where they are not of it already.
+fn narrow_factor(node: &Prepared) -> Option<ElementType> {
+    let elements: Vec<ElementType> = node.readers.iter().map(|reader| reader.array.element).collect();
+    op::factor(&elements).filter(|narrow| elements.iter().any(|element| element != narrow))
+}
+
 /// The sum of products over the contracted variables.
 pub(super) fn dot<'a>(node: &'a Prepared<'a>, accumulator: ElementType) -> Element<'a> {
     match (accumulator.is_float(), node.arithmetic) {
         (false, _) => Box::new(move |position| {
-            let sum = chain::<Whole>(node, position)?.to_i128();
+            let sum = chain::<Whole>(node, None, position)?.to_i128();
             Ok(node.settle(Number::Integer(numerics::wrap(accumulator, sum))))
         }),
-        (true, Arithmetic::Wide) => Box::new(|position| chain::<Wide>(node, position)),
+        (true, Arithmetic::Wide) => Box::new(|position| chain::<Wide>(node, None, position)),
         (true, Arithmetic::Typed) if accumulator == ElementType::F64 => {
-            Box::new(|position| Ok(node.settle(chain::<Double>(node, position)?)))
+            Box::new(|position| Ok(node.settle(chain::<Double>(node, None, position)?)))
         }
-        (true, Arithmetic::Typed) => Box::new(|position| Ok(node.settle(chain::<Single>(node, position)?))),
+        (true, Arithmetic::Typed) => {
+            let narrow = narrow_factor(node);
+            Box::new(move |position| Ok(node.settle(chain::<Single>(node, narrow, position)?)))
+        }
     }
 }
 
-fn chain<C: Chain>(node: &Prepared, position: &mut [i64]) -> Result<Number, Outside> {
+fn chain<C: Chain>(node: &Prepared, narrow: Option<ElementType>, position: &mut [i64]) -> Result<Number, Outside> {
     // The last variable runs innermost; with all reads linear and two factors its loop is a plain inner product.
-    if let ([outer @ .., inner], [a, b]) = (node.contracted.as_slice(), node.readers.as_slice())
+    if narrow.is_none()
+        && let ([outer @ .., inner], [a, b]) = (node.contracted.as_slice(), node.readers.as_slice())
         && let (Some(a_at), Some(b_at)) = (&a.linear, &b.linear)
         && let (Data::Float(a), Data::Float(b)) = (&a.array.data, &b.array.data)
     {
@@ -118,10 +131,10 @@ fn chain<C: Chain>(node: &Prepared, position: &mut [i64]) -> Result<Number, Outs
         let Some((last, first)) = node.readers.split_last() else { return Ok(()) };
         let mut product: Option<C> = None;
         for reader in first {
-            let Some(factor) = factor::<C>(reader, position)? else { return Ok(()) };
+            let Some(factor) = factor::<C>(reader, narrow, position)? else { return Ok(()) };
             product = Some(product.map_or(factor, |product| product.multiply(factor)));
         }
-        if let Some(factor) = factor::<C>(last, position)? {
+        if let Some(factor) = factor::<C>(last, narrow, position)? {
             sum = product.unwrap_or(C::ONE).multiply_add(factor, sum);
         }
         Ok(())
@@ -129,10 +142,14 @@ fn chain<C: Chain>(node: &Prepared, position: &mut [i64]) -> Result<Number, Outs
     Ok(sum.store())
 }
 
-/// The factor at a position; `None` where a zero fill is read, so that the term does not count.
-fn factor<C: Chain>(reader: &Reader, position: &[i64]) -> Result<Option<C>, Outside> {
+/// The factor at a position, rounded to a type where that is wanted; `None` where a zero fill is read, so that the term does not
+/// count.
+fn factor<C: Chain>(reader: &Reader, narrow: Option<ElementType>, position: &[i64]) -> Result<Option<C>, Outside> {
     let place = reader.place(position, &no_reads)?;
-    let value = reader.value(place);
+    let value = match (narrow, reader.value(place)) {
+        (Some(narrow), Number::Float(value)) => Number::Float(numerics::round(narrow, value)),
+        (_, value) => value,
+    };
     Ok((place != Place::Fill || value.to_f64() != 0.).then(|| C::load(value)))
 }
 

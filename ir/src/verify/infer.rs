@@ -1,6 +1,9 @@
 //! Element types of results from those of operands.
 
-use crate::{ElementType, FunctionId, Module, Op, op::Monoid};
+use crate::{
+    ElementType, FunctionId, Module, Op,
+    op::{self, Monoid},
+};
 
 /// The element type of the first output of an operation, as it is unless a circuit says otherwise. A `dot` of integers
 /// yields its accumulator type, one of floats the operands' type.
@@ -25,12 +28,12 @@ pub fn infer_element(op: &Op, operands: &[ElementType]) -> Result<ElementType, S
     match op {
         Op::Const(literal) => Ok(literal.element),
         Op::Dot { accumulator } => {
-            let element = first()?;
-            if !operands.iter().all(|element| element.is_integer()) {
+            first()?;
+            if !operands.iter().all(|element| element.is_integer()) && op::factor(operands).is_none() {
                 all_alike(operands)?;
             }
             operands.iter().try_for_each(|element| accumulates(*element, *accumulator))?;
-            Ok(if element.is_float() { element } else { *accumulator })
+            Ok(op::product(operands, *accumulator))
         }
         Op::Map(expression) => expression.element(operands),
         Op::Reduce(monoid) => combines(*monoid, first()?).map(|()| operands[0]),

@@ -102,6 +102,14 @@ fn types_are_checked() {
         &module_of(&[(F32, sizes(&[2])), (F64, sizes(&[2]))], two),
         "%r: `dot` takes operands of one type, not f32 and f64",
     );
+    // Beside one type of 16 bits f32 is rounded to it.
+    for (first, second, fits) in
+        [(F32, ElementType::BF16, true), (F16, F32, true), (F16, ElementType::BF16, false), (F64, F16, false)]
+    {
+        let two = node(DOT, &sizes(&[2]), vec![at(&[0]), at(&[0])], F32, &[0]);
+        let module = module_of(&[(first, sizes(&[2])), (second, sizes(&[2]))], two);
+        assert_eq!(verify(&module).is_ok(), fits, "{first} and {second}");
+    }
 }
 
 #[test]

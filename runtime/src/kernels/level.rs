@@ -2,7 +2,8 @@
 //! generic kernel for each.
 //!
 //! Three levels are enough: AVX-512 and AVX2 with fma cover the x86-64 servers and desktops in use, and everything else
-//! runs plain Rust. The choice changes speed only, never a bit of a result.
+//! runs plain Rust. The choice changes speed only, never a bit of a result, but for products that were asked for in bf16
+//! ([`super::bf16`]).
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
 //! The innermost loops: what generated code calls because Cranelift has 128-bit vectors only.
 //!
 //! Every kernel is written once, generically over a vector type, instantiated for each [`Level`] and reached through a
-//! [`KernelTable`]. All levels give the same bits. Kernels allocate nothing, never panic on what generated code passes,
+//! [`KernelTable`]. All levels give the same bits, but for products in bf16. Kernels allocate nothing, never panic on what generated code passes,
 //! and know nothing of programs, tensors or threads: they see pointers, strides and counts.
 //!
 //! Adding a kernel: write `unsafe fn body<V: ...>(...)` marked `#[inline(always)]`, instantiate it with `per_level!`,

@@ -5,9 +5,10 @@
 
 use crate::{
     codegen::{emit::Emitter, tile::estimate},
-    plan::kernel::Gemm,
+    plan::kernel::{Gemm, RightOperand},
 };
 use strang_ir::Size;
+use strang_runtime::kernels::bf16;
 
 /// The rows and columns of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +48,13 @@ const PIECES: i64 = 16;
 impl Extents {
     /// Those of a product of floats.
     pub fn new(emitter: &Emitter<'_>, gemm: &Gemm) -> Self {
+        let depth = gemm.taps.iter().chain([&gemm.depth]).map(|v| estimate(&emitter.extent(*v))).product();
         Extents {
             batch: gemm.batch.iter().map(|variable| estimate(&emitter.extent(*variable))).product(),
             rows: emitter.extent(gemm.rows),
             columns: emitter.extent(gemm.columns),
-            depth: gemm.taps.iter().chain([&gemm.depth]).map(|v| estimate(&emitter.extent(*v))).product(),
+            // Of pairs each takes the memory of a float, and hardly more time.
+            depth: if matches!(gemm.b, RightOperand::Pairs(_)) { ceiling(depth, bf16::DEPTHS as i64) } else { depth },
             tile_columns: emitter.target.tile_columns,
         }
     }

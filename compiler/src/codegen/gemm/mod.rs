@@ -24,7 +24,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use std::mem::{offset_of, size_of};
 use strang_ir::{ElementType, Size};
 use strang_runtime::kernels::{
-    Function,
+    Function, bf16,
     book::{BookBlock, CODES, DEPTHS},
     gemm::{GemmBlock, GemmItem},
 };
@@ -37,6 +37,8 @@ const FINISHED: i64 = 8192;
 enum Right {
     /// Panels that were packed when the model was compiled, with the bytes of an element.
     Packed { bytes: i64 },
+    /// Panels of pairs of bf16, beside which A is rounded.
+    Pairs,
     /// Panels of codes, and the access to what they stand for.
     Coded { book: u32, by_column: u8 },
     /// Rows with contiguous columns, in place.
@@ -92,6 +94,8 @@ fn emit_floats(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
     });
     let kind = match (emitter.extent(gemm.rows).is(1), &blocks.plan.right) {
         (true, Right::Coded { .. }) => "gemv u4",
+        (true, Right::Pairs) => "gemv bf16",
+        (false, Right::Pairs) => "gemm bf16",
         (true, _) => "gemv",
         (false, Right::Coded { .. }) => "gemm u4",
         (false, _) => "gemm",
@@ -173,6 +177,11 @@ fn words_deep(depth: &Size) -> Size {
     depth.ceil_div(&Size::from(DEPTHS as i64))
 }
 
+/// Pairs of depths, one below the other.
+fn pairs_deep(depth: &Size) -> Size {
+    depth.ceil_div(&Size::from(bf16::DEPTHS as i64))
+}
+
 /// The part of a variable that a block covers.
 fn range(emitter: &mut Emitter<'_>, variable: u32, block: Value, length: i64) -> (Value, Value) {
     let low = emitter.builder.ins().imul_imm_s(block, length);
@@ -189,6 +198,7 @@ impl<'g> Plan<'g> {
                 let bits = emitter.kernel.accesses[access as usize].element.bits();
                 (access, Right::Packed { bytes: i64::from(bits / 8) })
             }
+            RightOperand::Pairs(access) => (access, Right::Pairs),
             RightOperand::Coded { codes, book, by_column } => (codes, Right::Coded { book, by_column }),
             RightOperand::Strided(access) => {
                 let contiguous = emitter.is_contiguous(access, gemm.columns) || emitter.extent(gemm.columns).is(1);
@@ -224,6 +234,7 @@ impl<'g> Plan<'g> {
         let depth_size = emitter.extent(depth);
         let panel = Size::from(16);
         let (b_depth, b_panel) = match &self.right {
+            Right::Pairs => (panel.clone(), &panel * &pairs_deep(&depth_size)),
             Right::Coded { .. } => (Size::ZERO, &panel * &words_deep(&depth_size)),
             Right::InPlace => (stride(self.b, depth), panel),
             Right::Packed { .. } | Right::PackHere { .. } => (panel.clone(), &panel * &depth_size),
@@ -324,6 +335,7 @@ impl<'g> Plan<'g> {
         self.items(emitter, memory, rows.0, columns.0);
         let function = match self.right {
             Right::Coded { .. } => Function::GemmBook,
+            Right::Pairs => Function::GemmBf16,
             _ => Function::GemmF32,
         };
         emitter.call(function, &[memory.block]);
@@ -360,6 +372,7 @@ impl<'g> Plan<'g> {
         // Where the block's columns begin in a packed matrix: elements or words of 32 bits, `column` times as deep.
         let deep = match self.right {
             Right::Packed { bytes } => Some((depth, bytes)),
+            Right::Pairs => Some((pairs_deep(&depth), 4)),
             Right::Coded { .. } => Some((words_deep(&depth), 4)),
             _ => None,
         };

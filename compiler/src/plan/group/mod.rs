@@ -471,6 +471,8 @@ pub fn scattered_variables(node: &Node, target: &[IndexExpr]) -> Vec<u32> {
 pub enum Product {
     /// Of two f32 arrays.
     Floats,
+    /// Of f32, rounded to bf16, with weights of bf16, summed in f32.
+    Halves,
     /// Of unsigned bytes with weights of signed bytes, summed in i32.
     Bytes,
 }
@@ -485,9 +487,14 @@ pub fn matrix_product(function: &Function, index: NodeIndex) -> Option<Product> 
         return None;
     }
     let elements = [function.element_of(a), function.element_of(b)];
+    let zeros = node.maps.iter().all(|map| map.fill.is_none_or(|fill| fill.is(0.)));
     match (accumulator, elements) {
-        (ElementType::F32, [ElementType::F32, ElementType::F32]) => {
-            node.maps.iter().all(|map| map.fill.is_none_or(|fill| fill.is(0.))).then_some(Product::Floats)
+        (ElementType::F32, [ElementType::F32, ElementType::F32]) => zeros.then_some(Product::Floats),
+        (ElementType::F32, [ElementType::F32, ElementType::BF16]) => {
+            (zeros && is_weight(function, b)).then_some(Product::Halves)
+        }
+        (ElementType::F32, [ElementType::BF16, ElementType::F32]) => {
+            (zeros && is_weight(function, a)).then_some(Product::Halves)
         }
         (ElementType::I32, [ElementType::U8, ElementType::I8]) => is_weight(function, b).then_some(Product::Bytes),
         (ElementType::I32, [ElementType::I8, ElementType::U8]) => is_weight(function, a).then_some(Product::Bytes),

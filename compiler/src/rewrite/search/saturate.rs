@@ -108,7 +108,7 @@ impl Search<'_> {
         let template = choice.map(|choice| Rc::new(template(&graph, &choice, &results)));
         let missed = if self.options.explain {
             let shaped = template.as_ref().map_or(&[][..], |template| &template.applied);
-            missed(&graph, self.options.target, &results, shaped).into()
+            missed(&graph, &self.options.target, &results, shaped).into()
         } else {
             Rc::default()
         };
@@ -118,7 +118,7 @@ impl Search<'_> {
 
     /// The cheapest form of the results, if it is cheaper than the one that is there, and the seconds of the cheaper.
     fn cheapest(&self, graph: Graph, results: &[Id], receipt: &mut Receipt) -> (Graph, Option<Choice>, f64) {
-        let target = self.options.target;
+        let target = &self.options.target;
         let written = extract(&graph, target, results, &|_, _, own| own);
         let originals: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
         let graph = run(graph, self.options);

@@ -1,6 +1,6 @@
 //! Element types of results, where the text does not say them: also what the printer leaves out.
 
-use crate::Op;
+use crate::{Op, op};
 use strang_runtime::ElementType;
 
 /// The element type of each of `count` results; `None` where it must be written. `returned` gives the types that a
@@ -14,7 +14,7 @@ pub(crate) fn results(
     let first = operands.first().copied();
     let mut results = match op {
         Op::Const(literal) => vec![Some(literal.element)],
-        Op::Dot { accumulator } => vec![first.map(|element| if element.is_float() { element } else { *accumulator })],
+        Op::Dot { accumulator } => vec![first.map(|_| op::product(operands, *accumulator))],
         Op::Map(expression) => vec![expression.element(operands).ok()],
         Op::ArgReduce { .. } => vec![Some(ElementType::I64)],
         Op::Sort { .. } => vec![first, Some(ElementType::I64)],

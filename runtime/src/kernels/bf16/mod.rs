@@ -12,12 +12,21 @@ pub use pack::{pack, packed_len};
 
 use super::gemm::{self, GemmBlock, GemmItem, Tiles};
 use super::lanes::WIDTH;
-use super::level::per_level;
+use super::level::{Level, per_level};
 use families::Family;
 use std::mem::MaybeUninit;
 
 /// Depths that lie side by side.
 pub const DEPTHS: usize = 2;
+
+/// Whether this machine has instructions for such products at a level. Others compute them as products of floats, at the speed of
+/// those or less.
+pub fn is_native(level: Level) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return level == Level::Avx512 && level.is_available() && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
 
 per_level! {
     /// [`GemmBlock`] says what it computes, with every element of A rounded to the nearest bf16, ties to even, and B packed in

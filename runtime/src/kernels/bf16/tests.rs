@@ -1,7 +1,7 @@
 use super::families::Family;
 use super::*;
+use crate::kernels::KernelTable;
 use crate::kernels::gemm::Activation;
-use crate::kernels::{KernelTable, Level};
 use half::bf16;
 use proptest::prelude::*;
 

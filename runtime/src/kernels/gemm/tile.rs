@@ -129,7 +129,11 @@ pub(crate) mod families {
 /// # Safety
 /// As for [`TileFunction`].
 #[inline(always)]
-pub(crate) unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usize, column: usize) {
+pub(crate) unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(
+    block: &GemmBlock,
+    row: usize,
+    column: usize,
+) {
     let lanes = (block.columns as usize - column - (PANELS - 1) * WIDTH).min(WIDTH);
     let edge = Edge::<T::Panel, PANELS> { last: T::Panel::mask(lanes) };
     // SAFETY: the caller says that the tile lies in the block and the block's arrays are valid.
