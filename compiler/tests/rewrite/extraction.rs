@@ -121,7 +121,7 @@ fn least(graph: &Graph, roots: &[Id]) -> Option<f64> {
     Some(least)
 }
 
-fn target() -> &'static Target {
+fn target() -> Target {
     Target::for_level(Level::Avx512)
 }
 
@@ -131,13 +131,13 @@ proptest! {
     #[test]
     fn choices_are_complete_acyclic_and_the_same_every_time(recipe in recipe(60)) {
         let (graph, roots) = build(&recipe);
-        let choice = extract(&graph, target(), &roots, &price);
+        let choice = extract(&graph, &target(), &roots, &price);
         checked(&graph, &roots, &choice);
         let (graph, roots) = build(&recipe);
-        let again = extract(&graph, target(), &roots, &price);
+        let again = extract(&graph, &target(), &roots, &price);
         prop_assert_eq!(&choice.terms, &again.terms);
         prop_assert_eq!(&choice.order, &again.order);
-        if let Some((audit, best)) = audit(&graph, target(), &roots, &price, &again) {
+        if let Some((audit, best)) = audit(&graph, &target(), &roots, &price, &again) {
             prop_assert!(audit.bound <= audit.greedy * (1. + 1e-6), "{audit:?}");
             prop_assert!(audit.exact, "{audit:?}");
             let best = best.unwrap();
@@ -150,8 +150,8 @@ proptest! {
     fn the_integer_program_finds_the_least(recipe in recipe(14)) {
         let (graph, roots) = build(&recipe);
         if let Some(least) = least(&graph, &roots) {
-            let greedy = extract(&graph, target(), &roots, &price);
-            let (audit, _) = audit(&graph, target(), &roots, &price, &greedy).unwrap();
+            let greedy = extract(&graph, &target(), &roots, &price);
+            let (audit, _) = audit(&graph, &target(), &roots, &price, &greedy).unwrap();
             prop_assert!(audit.exact && (audit.bound - least).abs() <= 1e-6 * least, "{audit:?}, least {least}");
             prop_assert!(greedy.cost >= least * (1. - 1e-6), "{} against {least}", greedy.cost);
         }

@@ -111,7 +111,7 @@ unsafe fn parts<T: Tiles>(strip: &GemmBlock, round: round::RoundFunction, [row, 
             // SAFETY: items, A and B are valid for the sizes and strides of the strip; what is rounded is no more than there is
             // room for, and sums are read where an earlier part has written them.
             unsafe {
-                for place in 0..count {
+                for (place, target) in items[..count].iter_mut().enumerate() {
                     let item = *strip.items.add(first + place);
                     let source = round::Rows {
                         from: item
@@ -125,7 +125,7 @@ unsafe fn parts<T: Tiles>(strip: &GemmBlock, round: round::RoundFunction, [row, 
                     let a = rounded.add(place * length * T::STEPS);
                     round(&source, a);
                     let b = item.b.wrapping_offset((column / WIDTH) as isize * strip.b_panel_stride as isize);
-                    items[place].write(GemmItem { a: a.cast(), b: b.wrapping_add(pair * WIDTH) });
+                    target.write(GemmItem { a: a.cast(), b: b.wrapping_add(pair * WIDTH) });
                 }
                 let is_first = first == 0 && pair == 0;
                 let is_last = first + count == item_count && pair + length == pairs;
