@@ -137,37 +137,40 @@ unsafe fn with<S: Sums>(strip: &Strip<'_>, activation: impl Curve) {
         (Codes::<S>::new(&block.snap), Codes::<S>::new(&block.residual_type), Codes::<S>::new(&block.output));
     let scale = if block.scale.0 == 1.0 { None } else { Some(S::Floats::splat(block.scale.0)) };
     let ([first_row, height], [first_column, width]) = (strip.rows, strip.columns);
-    for row in 0..height {
-        let c = ((first_row + row) as i64 * block.c_row_stride) as isize;
-        let residual_row = ((first_row + row) as i64 * block.residual_row_stride) as isize;
-        for panel in 0..width.div_ceil(WIDTH) {
-            let column = first_column + panel * WIDTH;
-            let lanes = (width - panel * WIDTH).min(WIDTH);
-            let mask = S::Floats::mask(lanes);
-            let place = c + column as isize;
-            // SAFETY: the panel's columns in the mask are in the block, and so are those of its vectors and of the
-            // residual; the sums of whole panels can be read.
+    for panel in 0..width.div_ceil(WIDTH) {
+        let column = first_column + panel * WIDTH;
+        let lanes = (width - panel * WIDTH).min(WIDTH);
+        let mask = S::Floats::mask(lanes);
+        // SAFETY: the panel's columns in the mask are in the block, and so are those of its vectors.
+        let [column_scale, column_bias] = unsafe {
+            [of_columns::<S>(block.column_scale, column, mask), of_columns::<S>(block.column_bias, column, mask)]
+        };
+        // SAFETY: as above.
+        let offset = unsafe {
+            if block.offset.is_null() { None } else { Some(S::load(block.offset.wrapping_add(column), lanes)) }
+        };
+        for row in 0..height {
+            let place = ((first_row + row) as i64 * block.c_row_stride) as isize + column as isize;
+            // SAFETY: the panel's columns in the mask are in the block, and so are those of the residual; the sums of whole
+            // panels can be read.
             unsafe {
                 let mut sum = S::load(strip.sums.add(row * STRIP + panel * WIDTH), WIDTH);
-                if !block.offset.is_null() {
-                    sum = sum.sub(S::load(block.offset.add(column), lanes));
+                if let Some(offset) = offset {
+                    sum = sum.sub(offset);
                 }
                 if output.is(Stored::I32) {
                     sum.store(block.c.cast::<i32>().offset(place), lanes);
                     continue;
                 }
-                let mut x = scaled(sum.to_floats(), scale);
-                if !block.column_scale.is_null() {
-                    x = x.mul(S::Floats::load_masked(block.column_scale.add(column), mask));
-                }
-                if !block.column_bias.is_null() {
-                    x = x.add(S::Floats::load_masked(block.column_bias.add(column), mask));
+                let mut x = scaled(scaled(sum.to_floats(), scale), column_scale);
+                if let Some(bias) = column_bias {
+                    x = x.add(bias);
                 }
                 if !snap.is(Stored::F32) {
                     x = snap.snapped(x);
                 }
                 if !block.residual.is_null() {
-                    let place = residual_row + column as isize;
+                    let place = ((first_row + row) as i64 * block.residual_row_stride) as isize + column as isize;
                     let residual = if residual_type.is(Stored::F32) {
                         S::Floats::load_masked(block.residual.cast::<f32>().offset(place), mask)
                     } else {
@@ -185,4 +188,18 @@ unsafe fn with<S: Sums>(strip: &Strip<'_>, activation: impl Curve) {
             }
         }
     }
+}
+
+/// The columns of a panel in a vector of all, if there is one.
+///
+/// # Safety
+/// The columns in the mask can be read.
+#[inline(always)]
+unsafe fn of_columns<S: Sums>(
+    vector: *const f32,
+    column: usize,
+    mask: <S::Floats as Lanes>::Mask,
+) -> Option<S::Floats> {
+    // SAFETY: the caller vouches for the columns.
+    if vector.is_null() { None } else { Some(unsafe { S::Floats::load_masked(vector.add(column), mask) }) }
 }

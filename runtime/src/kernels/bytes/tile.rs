@@ -59,13 +59,22 @@ pub(super) unsafe fn tile<S: Fours, const ROWS: usize, const PANELS: usize>(
                 b = b.wrapping_add(DEPTHS * WIDTH);
             }
             if rest > 0 {
-                // What comes after the last depth is not A's.
-                let factor = |r: usize| {
-                    let mut bytes = [0; DEPTHS];
-                    std::ptr::copy_nonoverlapping(a.wrapping_offset(r as isize * a_row), bytes.as_mut_ptr(), rest);
-                    u32::from_ne_bytes(bytes)
-                };
-                add(&mut sums, b, b_panel, factor);
+                // What comes after the last depth is not A's. What comes before the rest is, where there is a whole group.
+                if groups > 0 {
+                    let known = DEPTHS - rest;
+                    let factor = |r: usize| {
+                        let last = a.wrapping_offset(r as isize * a_row - known as isize).cast::<u32>();
+                        (u32::from_le(last.read_unaligned()) >> (8 * known)).to_le()
+                    };
+                    add(&mut sums, b, b_panel, factor);
+                } else {
+                    let factor = |r: usize| {
+                        let mut bytes = [0; DEPTHS];
+                        std::ptr::copy_nonoverlapping(a.wrapping_offset(r as isize * a_row), bytes.as_mut_ptr(), rest);
+                        u32::from_ne_bytes(bytes)
+                    };
+                    add(&mut sums, b, b_panel, factor);
+                }
             }
         }
     }
