@@ -44,7 +44,7 @@ pub fn emit(emitter: &mut Emitter<'_>, rows: &Rows) -> (Size, &'static str) {
 fn row(emitter: &mut Emitter<'_>, rows: &Rows, count: &Size, memory: Value) {
     let zero = emitter.int(0);
     let source = match plain_source(emitter, rows) {
-        Some(access) => emitter.address_at(access, rows.row[0], zero),
+        Some(access) => emitter.address_of(access, &first(rows, zero)),
         None => {
             let mut sinks: Vec<Sink> = rows.prologue_stores.iter().copied().map(Sink::Memory).collect();
             let row = Row { base: memory, element: ElementType::F32 };
@@ -55,7 +55,7 @@ fn row(emitter: &mut Emitter<'_>, rows: &Rows, count: &Size, memory: Value) {
     };
     let affine = affine(emitter, rows);
     let destination = match plain_destination(emitter, rows, &affine) {
-        Some(access) => emitter.address_at(access, rows.row[0], zero),
+        Some(access) => emitter.address_of(access, &first(rows, zero)),
         None => memory,
     };
     call(emitter, rows, &affine, count, (source, destination));
@@ -68,6 +68,11 @@ fn row(emitter: &mut Emitter<'_>, rows: &Rows, count: &Size, memory: Value) {
         None => folded_values(&rows.finish),
     };
     positions(emitter, &rows.finish, &rows.row, &given, sinks, memory);
+}
+
+/// The first position of a row.
+fn first(rows: &Rows, zero: Value) -> Vec<(u32, Value)> {
+    rows.row.iter().map(|variable| (*variable, zero)).collect()
 }
 
 /// Runs a block over all positions of a row. `given` values, and row sinks, lie at consecutive f32 from `memory`.
@@ -114,19 +119,21 @@ pub(super) fn outer_loops(
 
 /// The access that the row can be read through as it lies in memory.
 fn plain_source(emitter: &Emitter<'_>, rows: &Rows) -> Option<u32> {
-    let [variable] = rows.row.as_slice() else { return None };
     let Instruction::Load(access) = rows.prologue.instructions[rows.value as usize] else { return None };
-    (rows.prologue_stores.is_empty() && is_plain(emitter, access, *variable)).then_some(access)
+    (rows.prologue_stores.is_empty() && is_plain(emitter, access, &rows.row)).then_some(access)
 }
 
-/// Whether an access is contiguous f32 along a variable, without a guard or checks.
-fn is_plain(emitter: &Emitter<'_>, access: u32, variable: u32) -> bool {
-    emitter.is_plain(access) && emitter.is_contiguous(access, variable)
+/// Whether an access is contiguous f32 along a row, without a guard or checks.
+fn is_plain(emitter: &Emitter<'_>, access: u32, row: &[u32]) -> bool {
+    let address = &emitter.kernel.accesses[access as usize].address;
+    let follows = |pair: &[u32]| address.coefficient(pair[0]) == emitter.extent(pair[1]) * address.coefficient(pair[1]);
+    let is_contiguous = row.last().is_some_and(|inner| emitter.is_contiguous(access, *inner));
+    emitter.is_plain(access) && is_contiguous && row.windows(2).all(follows)
 }
 
 /// The access that the primitive can write through: the only store is its result.
 fn plain_destination(emitter: &Emitter<'_>, rows: &Rows, affine: &Affine) -> Option<u32> {
-    let ([variable], [store]) = (rows.row.as_slice(), rows.stores.as_slice()) else { return None };
+    let [store] = rows.stores.as_slice() else { return None };
     let is_result = match affine.result {
         Some(result) => store.value == result,
         None => matches!(rows.finish.instructions[store.value as usize], Instruction::Folded(_)),
@@ -141,7 +148,7 @@ fn plain_destination(emitter: &Emitter<'_>, rows: &Rows, affine: &Affine) -> Opt
         }
         _ => true,
     });
-    (is_result && store.combine.is_none() && apart && is_plain(emitter, store.access, *variable))
+    (is_result && store.combine.is_none() && apart && is_plain(emitter, store.access, &rows.row))
         .then_some(store.access)
 }
 
@@ -158,7 +165,7 @@ pub(super) fn folded_values(block: &Block) -> Vec<u32> {
 fn affine(emitter: &Emitter<'_>, rows: &Rows) -> Affine {
     let found = Affine::default();
     let folded = folded_values(&rows.finish);
-    let ([variable], [folded]) = (rows.row.as_slice(), folded.as_slice()) else { return found };
+    let [folded] = folded.as_slice() else { return found };
     if matches!(rows.operation, RowOperation::Softmax | RowOperation::LogSoftmax) {
         return found;
     }
@@ -173,7 +180,7 @@ fn affine(emitter: &Emitter<'_>, rows: &Rows) -> Affine {
         let Instruction::Binary(found, a, b) = user else { return None };
         let other = if *a == value { *b } else { *a };
         let Instruction::Load(access) = finish[other as usize] else { return None };
-        (*found == function && a != b && is_plain(emitter, access, *variable)).then_some((place as u32, access))
+        (*found == function && a != b && is_plain(emitter, access, &rows.row)).then_some((place as u32, access))
     };
     let Some((product, gain)) = only_user(*folded, Binary::Multiply) else { return found };
     let mut found = Affine { gain: Some(gain), bias: None, result: Some(product) };
@@ -190,7 +197,7 @@ fn call(emitter: &mut Emitter<'_>, rows: &Rows, affine: &Affine, count: &Size, (
     let count = emitter.size(count);
     let zero = emitter.int(0);
     let mut pointer = |access: Option<u32>| match access {
-        Some(access) => emitter.address_at(access, rows.row[0], zero),
+        Some(access) => emitter.address_of(access, &first(rows, zero)),
         None => zero,
     };
     let (gain, bias) = (pointer(affine.gain), pointer(affine.bias));

@@ -354,14 +354,16 @@ impl Planner<'_> {
     /// The physical order of the axes of a result: as its largest operand lies, so that layouts pass through maps.
     pub fn output_order(&self, scope: &Scope, kernel: &KernelBuilder, root: NodeIndex) -> Vec<usize> {
         let output = &scope.function.graph[root].outputs[0].variables;
+        // Axes of one position lie anywhere.
+        let moving: Vec<u32> = output.iter().copied().filter(|v| !kernel.size_of(*v).is(1)).collect();
         let extent = |position: usize| -> usize {
             let address = &kernel.accesses[position].address;
-            output.iter().filter(|v| !address.coefficient(**v).is(0)).count()
+            moving.iter().filter(|v| !address.coefficient(**v).is(0)).count()
         };
         let main = (0..kernel.accesses.len())
             .filter(|position| kernel.accesses[*position].checked.is_empty())
             .max_by_key(|position| (extent(*position), std::cmp::Reverse(*position)));
-        let Some(main) = main.filter(|main| extent(*main) == output.len() && output.len() > 1) else {
+        let Some(main) = main.filter(|main| extent(*main) == moving.len() && moving.len() > 1) else {
             return order_for_readers(scope, root.into());
         };
         let address = &kernel.accesses[main].address;

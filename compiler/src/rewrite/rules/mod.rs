@@ -8,6 +8,7 @@ mod chained;
 mod codes;
 mod convolution;
 mod elementwise;
+mod flattened;
 mod integers;
 mod linear;
 mod merging;
@@ -41,6 +42,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("pooling", pooling::RULES),
         ("normalisation", normalisation::RULES),
         ("norm-products", norm_products::RULES),
+        ("flattened", flattened::RULES),
         ("attention", attention::RULES),
         ("streaming", streaming::RULES),
         ("rotary", rotary::RULES),

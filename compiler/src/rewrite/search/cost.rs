@@ -8,7 +8,7 @@ use crate::rewrite::egraph::{Graph, Tag, Term};
 use egg::Id;
 use rustc_hash::FxHashSet;
 use strang_ir::{
-    ElementType, Node, Op, ScalarExpr, Size,
+    ElementType, IndexExpr, Node, Op, ScalarExpr, Size,
     op::Norm,
     scalar::{Binary, Unary},
 };
@@ -203,11 +203,16 @@ fn work(node: &Node) -> f64 {
             _ => 1.,
         },
         Op::Map(_) | Op::Reduce(_) | Op::ArgReduce { .. } => 1.,
-        Op::Softmax { .. } => 14.,
+        Op::Softmax { .. } => 14. + gathering(node),
         Op::Norm { kind: Norm::Batch, .. } => 8.,
-        Op::Norm { .. } => 6.,
+        Op::Norm { .. } => 6. + gathering(node),
         _ => 0.5,
     }
+}
+
+/// What it takes to bring together a row that is read by quotients and remainders: element by element.
+fn gathering(node: &Node) -> f64 {
+    if node.maps[0].exprs.iter().all(IndexExpr::is_affine) { 0. } else { 100. }
 }
 
 fn of_unary(function: Unary) -> f64 {
