@@ -202,13 +202,22 @@ fn @f(%x: i8[a, b]) -> i32[a, c] {
 }",
             },
         ],
-        examples: &["param @v: f32[b, c] param @w: f32[b, c]
+        examples: &[
+            "param @v: f32[b, c] param @w: f32[b, c]
 fn @f(%x: f32[a, b]) -> f32[a, c] {
   %p = dot %x[a, {b}], @v[{b}, c] -> [a, c]
   %q = dot %x[a, {b}], @w[{b}, c] -> [a, c]
   %r = map add : %p[a, c], %q[a, c] -> [a, c]
   return %r
-}"],
+}",
+            "axis k = 1   param @v: f32[c, b, k] param @w: f32[c, b, k]
+fn @f(%x: f32[a, b]) -> f32[a, c] {
+  %p = dot %x[a, {b}], @v[c, {b}, 0] -> [a, c]
+  %q = dot %x[a, {b}], @w[c, {b}, 0] -> [a, c]
+  %r = map add : %p[a, c], %q[a, c] -> [a, c]
+  return %r
+}",
+        ],
     },
     Rule {
         name: "sum-of-products-with-one-weight",

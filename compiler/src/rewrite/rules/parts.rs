@@ -8,7 +8,7 @@ use crate::rewrite::{
     rule::Match,
 };
 use egg::Id;
-use strang_ir::{IndexMap, Node, Op, Output, Variable, scalar::Binary};
+use strang_ir::{Axis, IndexMap, Node, Op, Output, Size, Variable, scalar::Binary};
 
 /// The variable of the operand at every variable of a reader that reads it position by position; `None` for readers that
 /// read it otherwise.
@@ -42,6 +42,22 @@ pub fn whole_axes(graph: &Graph, node: &Node, slot: usize, value: Id) -> Option<
     same.then_some(variables)
 }
 
+/// The variables of a node at which it reads a value whole; `None` for axes of one position that it reads at that.
+fn axes_of_whole(graph: &Graph, node: &Node, slot: usize, value: Id) -> Option<Vec<Option<u32>>> {
+    let map = &node.maps[slot];
+    let shape = graph[value].data.shape();
+    let mut axes: Vec<Option<u32>> = Vec::with_capacity(shape.len());
+    for (expression, size) in map.exprs.iter().zip(shape) {
+        let axis = match expression.as_variable() {
+            Some(v) if node.size_of(v) == *size && !axes.contains(&Some(v)) => Some(v),
+            None if size.is(1) && expression.as_size().is_some_and(|position| position.is(0)) => None,
+            _ => return None,
+        };
+        axes.push(axis);
+    }
+    (map.fill.is_none() && map.conditions.is_empty()).then_some(axes)
+}
+
 /// Whether a map mentions none but some variables.
 pub fn mentions_only(map: &IndexMap, allowed: &[u32]) -> bool {
     let mut only = true;
@@ -63,12 +79,18 @@ pub fn combined(
     function: Binary,
     other: &Read,
 ) -> Option<Id> {
-    let axes = whole_axes(graph, node, slot, weight)?;
-    if !mentions_only(&other.map, &axes) {
+    let axes = axes_of_whole(graph, node, slot, weight)?;
+    let moving: Vec<u32> = axes.iter().copied().flatten().collect();
+    if !mentions_only(&other.map, &moving) {
         return None;
     }
-    let place = |variable: u32| axes.iter().position(|axis| *axis == variable).unwrap_or_default() as u32;
-    let variables = axes.iter().map(|axis| node.variables[*axis as usize].clone()).collect();
+    let place = |variable: u32| axes.iter().position(|axis| *axis == Some(variable)).unwrap_or_default() as u32;
+    let single = |place: usize| Variable::named(format!("single{place}"), &Axis::new("single", Size::ONE));
+    let variable = |(place, axis): (usize, &Option<u32>)| match axis {
+        Some(variable) => node.variables[*variable as usize].clone(),
+        None => single(place),
+    };
+    let variables = axes.iter().enumerate().map(variable).collect();
     let element = graph[weight].data.element();
     let frame = nameless(Op::View, variables, element, (0..axes.len() as u32).collect());
     let own = build::whole(&frame, weight);
