@@ -32,10 +32,14 @@ pub struct Extents {
     pub depth: i64,
     /// Columns of a tile with many rows: what a block must have for the registers to be used.
     pub tile_columns: i64,
+    /// Bytes of B that stay in the second-level cache beside the rest.
+    pub cached_bytes: i64,
 }
 
 /// Bytes of B that stay in the second-level cache beside the rest: half of the smallest that is usual.
-const CACHED_BYTES: i64 = 256 << 10;
+pub(super) const CACHED_BYTES: i64 = 256 << 10;
+/// The same for products of bf16: CPUs with instructions for them have larger caches, and columns share the rounding of rows.
+const CACHED_PAIRS: i64 = 512 << 10;
 /// Ten tiles of thirteen rows.
 pub(in crate::codegen) const MOST_ROWS: i64 = 130;
 /// Columns of a block, at most.
@@ -48,14 +52,16 @@ const PIECES: i64 = 16;
 impl Extents {
     /// Those of a product of floats.
     pub fn new(emitter: &Emitter<'_>, gemm: &Gemm) -> Self {
+        let is_of_pairs = matches!(gemm.b, RightOperand::Pairs(_));
         let depth = gemm.taps.iter().chain([&gemm.depth]).map(|v| estimate(&emitter.extent(*v))).product();
         Extents {
             batch: gemm.batch.iter().map(|variable| estimate(&emitter.extent(*variable))).product(),
             rows: emitter.extent(gemm.rows),
             columns: emitter.extent(gemm.columns),
             // Of pairs each takes the memory of a float, and hardly more time.
-            depth: if matches!(gemm.b, RightOperand::Pairs(_)) { ceiling(depth, bf16::DEPTHS as i64) } else { depth },
+            depth: if is_of_pairs { ceiling(depth, bf16::DEPTHS as i64) } else { depth },
             tile_columns: emitter.target.tile_columns,
+            cached_bytes: if is_of_pairs && gemm.taps.is_empty() { CACHED_PAIRS } else { CACHED_BYTES },
         }
     }
 }
@@ -66,7 +72,7 @@ impl Blocking {
         let depth = extents.depth.max(1);
         let columns = estimate(&extents.columns);
         let tile_columns = extents.tile_columns;
-        let cached = (CACHED_BYTES / 4 / depth / tile_columns * tile_columns).clamp(tile_columns, MOST_COLUMNS);
+        let cached = (extents.cached_bytes / 4 / depth / tile_columns * tile_columns).clamp(tile_columns, MOST_COLUMNS);
         let mut row_pieces = ceiling(estimate(&extents.rows), MOST_ROWS);
         let mut column_pieces = ceiling(columns, cached);
         let rows = |pieces: i64| match extents.rows.as_constant() {
@@ -107,7 +113,8 @@ mod tests {
 
     fn choose(batch: i64, rows: i64, columns: i64, depth: i64) -> (i64, i64) {
         let (rows, columns) = (rows.into(), columns.into());
-        let blocking = Blocking::choose(&Extents { batch, rows, columns, depth, tile_columns: 32 });
+        let blocking =
+            Blocking::choose(&Extents { batch, rows, columns, depth, tile_columns: 32, cached_bytes: CACHED_BYTES });
         (blocking.rows, blocking.columns)
     }
 

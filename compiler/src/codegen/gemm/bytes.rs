@@ -2,7 +2,7 @@
 
 use super::{
     FINISHED,
-    blocking::{Blocking, Extents},
+    blocking::{Blocking, CACHED_BYTES, Extents},
     grid,
     requantise::{Codes, Requantisation, recognise},
 };
@@ -75,6 +75,7 @@ impl<'g> Plan<'g> {
             columns: emitter.extent(gemm.columns),
             depth: depth.div_euclid(4).max(1),
             tile_columns: 32,
+            cached_bytes: CACHED_BYTES,
         };
         let blocking = Blocking::choose(&extents);
         let b = gemm.b.access();
