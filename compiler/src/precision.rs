@@ -9,7 +9,7 @@ use half::bf16;
 use petgraph::stable_graph::NodeIndex;
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
-use strang_ir::{ElementType, Function, Module, Op, Parameter, Tensor, Value};
+use strang_ir::{ElementType, Function, IndexExpr, IndexMap, Module, Op, Parameter, Size, Tensor, Value};
 
 /// Numbers that one task rounds.
 const TASK: usize = 1 << 16;
@@ -56,15 +56,23 @@ fn weights(function: &Function, index: NodeIndex) -> Option<usize> {
     };
     let has_columns =
         output.variables.iter().any(|v| node.maps[slot].mentions(*v) && !node.maps[1 - slot].mentions(*v));
-    let zeros = node.maps.iter().all(|map| map.fill.is_none_or(|fill| fill.is(0.)));
-    (is_f32 && has_columns && zeros).then_some(slot)
+    let skips = node.maps[1 - slot].fill.is_none_or(|fill| fill.is(0.));
+    (is_f32 && has_columns && skips && can_be_packed(&node.maps[slot])).then_some(slot)
+}
+
+/// Whether weights that are read so lie at strides: others would be packed when the model runs, which products of bf16 are not.
+fn can_be_packed(map: &IndexMap) -> bool {
+    let is_stride = |size: &Size| size.as_constant().is_some_and(|stride| stride >= 0);
+    let is_strided = |expr: &IndexExpr| expr.is_affine() && expr.terms().iter().all(|(_, stride)| is_stride(stride));
+    map.fill.is_none() && map.conditions.is_empty() && map.exprs.iter().all(is_strided)
 }
 
 /// Whether a value is a parameter, seen through views.
 fn is_parameter(function: &Function, value: Value) -> bool {
-    match &function.graph[value.node].op {
+    let node = &function.graph[value.node];
+    match &node.op {
         Op::Param(_) => true,
-        Op::View => is_parameter(function, function.operands(value.node)[0]),
+        Op::View if can_be_packed(&node.maps[0]) => is_parameter(function, function.operands(value.node)[0]),
         _ => false,
     }
 }
@@ -90,9 +98,6 @@ fn narrowed(
     let operand = function.operands(value.node)[0];
     let operand = narrowed(module, position, operand, rounded)?;
     node.outputs[0].element = ElementType::BF16;
-    if let Some(fill) = &mut node.maps[0].fill {
-        *fill = strang_ir::Literal::zero(ElementType::BF16);
-    }
     Some(module.functions[position].add(node, &[operand]).into())
 }
 

@@ -91,6 +91,23 @@ fn what_no_matrix_product_multiplies_is_not_rounded() {
 }
 
 #[test]
+fn weights_that_cannot_be_packed_stay_in_f32() {
+    let module = with_weights(
+        r#"
+ncd 0.1 "turned"
+axis t = 40   axis c = 32   axis o = 24
+param @w: f32[c, o]
+fn @turned(%x: f32[t, c]) -> f32[t, o] {
+  %y = dot : %x[t, {c}], @w[31 - {c}, o] -> [t, o]
+  return %y
+}
+"#,
+        24,
+    );
+    assert_eq!(round_weights(&mut module.clone()), 0);
+}
+
+#[test]
 fn depthwise_convolutions_and_products_of_two_arrays_stay_in_f32() {
     let module = with_weights(
         r#"
