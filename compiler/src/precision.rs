@@ -28,14 +28,7 @@ pub fn round_weights(module: &mut Module) -> usize {
         }
         module.functions[position].remove_dead();
     }
-    let kept: Vec<Parameter> = module.parameters.clone();
     module.remove_unused_parameters();
-    for old in kept {
-        let is_gone = !module.parameters.iter().any(|parameter| parameter.name == old.name);
-        if let Some(data) = old.data.filter(|_| is_gone) {
-            data.release();
-        }
-    }
     rounded.values().flatten().count()
 }
 
@@ -112,6 +105,7 @@ fn nearest(parameter: &Parameter) -> Option<Parameter> {
             *target = bf16::from_f32(f32::from_ne_bytes(*value));
         }
     });
+    data.release();
     let name = format!("{}.bf16", parameter.name);
     Some(Parameter::new(name, ElementType::BF16, parameter.axes.clone()).with_data(result))
 }

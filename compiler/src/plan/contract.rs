@@ -101,7 +101,7 @@ impl Planner<'_> {
             Err(must_store) => return Ok(Err(must_store)),
         };
         let product = matrix_product(scope.function, root);
-        let (is_of_bytes, is_of_halves) = (product == Some(Product::Bytes), product == Some(Product::Halves));
+        let is_of_bytes = product == Some(Product::Bytes);
         if is_of_bytes && !kernel.accesses[a as usize].address.coefficient(inner).is(1) {
             // Their kernel reads depths that lie side by side; what does not vary along them never does.
             if scope.copies.contains_key(&(root, roles.left)) {
@@ -117,11 +117,10 @@ impl Planner<'_> {
             Err(must_store) => return Ok(Err(must_store)),
         };
         let is_weight = self.is_weight_access(&kernel, b);
-        // The kernel of bytes reads packed weights, and has no form for channels alone.
-        if is_of_bytes && (depthwise || !is_weight || kernel.accesses[a as usize].element != ElementType::U8) {
-            return Ok(self.lower_fold(scope, group));
-        }
-        if is_of_halves && (depthwise || !is_weight || kernel.accesses[a as usize].element != ElementType::F32) {
+        // The kernels of bytes and of bf16 read packed weights, and have no form for channels alone.
+        let left = if is_of_bytes { ElementType::U8 } else { ElementType::F32 };
+        let is_narrow = is_of_bytes || product == Some(Product::Halves);
+        if is_narrow && (depthwise || !is_weight || kernel.accesses[a as usize].element != left) {
             return Ok(self.lower_fold(scope, group));
         }
         // Columns that are one axis of the weights lie side by side in the result too.

@@ -12,6 +12,7 @@ use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
     kernels::{bf16, book, bytes, pack},
     program::{Address, Base},
+    tensor::Element,
 };
 
 /// Strides and extents of a strided block of weights, all known.
@@ -44,12 +45,17 @@ impl Planner<'_> {
         let empty = rows == 0 || width == 0;
         if kernel.accesses[access as usize].element == ElementType::I8 {
             let each = if empty { 0 } else { bytes::packed_len(rows, width) };
-            let buffer = self.pack_bytes(source, &block, key, strides, [rows, width, each])?;
+            let buffer = self.pack_each(source, &block, key, each, |weights, start, chunk| {
+                bytes::pack(weights.as_slice::<i8>().ok()?.get(start..)?, strides, rows, width, chunk).ok()
+            })?;
             return Some(RightOperand::Packed(block.access(kernel, buffer, each, ElementType::I8)));
         }
         if kernel.accesses[access as usize].element == ElementType::BF16 {
             let each = if empty { 0 } else { bf16::packed_len(rows, width) };
-            let buffer = self.pack_pairs(source, &block, key, strides, [rows, width, each])?;
+            let buffer = self.pack_each(source, &block, key, each, |weights, start, chunk| {
+                let values: &[[u8; 2]] = weights.bytes().as_chunks().0;
+                pack_pairs_parallel(values.get(start..)?, strides, rows, width, chunk)
+            })?;
             return Some(RightOperand::Pairs(block.access(kernel, buffer, each, ElementType::BF16)));
         }
         if let Some(Coded { codes, book, by_column }) = self.pack_codes(source, &block, &key, strides, [rows, width]) {
@@ -62,26 +68,10 @@ impl Planner<'_> {
         if let Some(packed) = self.pack_bf16(source, &block, &key, strides, [rows, width, each]) {
             return Some(RightOperand::Packed(block.access(kernel, packed, each, ElementType::BF16)));
         }
-        let packed = match self.packed.get(&key) {
-            Some(buffer) => *buffer,
-            None => {
-                let data = self.plan.weights[source as usize].clone();
-                let values = data.bytes().as_chunks().0;
-                let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-                let mut tensor = Tensor::lasting(ElementType::F32, &[count, each]).ok()?;
-                let target = tensor.as_mut_slice::<f32>().ok()?;
-                if each > 0 {
-                    target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
-                        let start = block.start + block.offset(position);
-                        pack_parallel(values.get(start..)?, strides, rows, width, chunk)
-                    })?;
-                }
-                data.release();
-                let buffer = self.weights(tensor);
-                self.packed.insert(key, buffer);
-                buffer
-            }
-        };
+        let packed = self.pack_each(source, &block, key, each, |weights, start, chunk| {
+            let values: &[[u8; 4]] = weights.bytes().as_chunks().0;
+            pack_parallel(values.get(start..)?, strides, rows, width, chunk)
+        })?;
         Some(RightOperand::Packed(block.access(kernel, packed, each, ElementType::F32)))
     }
 
@@ -115,62 +105,28 @@ impl Planner<'_> {
         buffer
     }
 
-    /// Packs matrices of bf16 in pairs of depths, `each` elements of a packed one.
-    fn pack_pairs(
+    /// Packs matrices, `each` elements of a packed one, unless they were packed before: `pack` is given the parameter,
+    /// the element at which a matrix begins, and where it goes.
+    fn pack_each<T: Element + Send>(
         &mut self,
         source: u32,
         block: &Block,
         key: String,
-        strides: [usize; 2],
-        [depth, columns, each]: [usize; 3],
+        each: usize,
+        pack: impl Fn(&Tensor, usize, &mut [T]) -> Option<()> + Sync,
     ) -> Option<u32> {
         if let Some(buffer) = self.packed.get(&key) {
             return Some(*buffer);
         }
         let data = self.plan.weights[source as usize].clone();
-        let values: &[[u8; 2]] = data.bytes().as_chunks().0;
         let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-        let mut tensor = Tensor::lasting(ElementType::BF16, &[count, each]).ok()?;
-        let target: &mut [half::bf16] = tensor.as_mut_slice().ok()?;
+        let mut tensor = Tensor::lasting(T::TYPE, &[count, each]).ok()?;
+        let target = tensor.as_mut_slice::<T>().ok()?;
         if each > 0 {
-            let deep = depth.next_multiple_of(bf16::DEPTHS);
-            target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
-                let matrix = values.get(block.start + block.offset(position)..)?;
-                chunk.par_chunks_mut(PART * deep).enumerate().try_for_each(|(part, chunk)| {
-                    let (first, halves) = (part * PART, chunk.reinterpret_cast_mut());
-                    let width = PART.min(columns - first);
-                    bf16::pack(matrix.get(first * strides[1]..)?, strides, depth, width, halves).ok()
-                })
-            })?;
-        }
-        data.release();
-        let buffer = self.weights(tensor);
-        self.packed.insert(key, buffer);
-        Some(buffer)
-    }
-
-    /// Packs matrices of bytes, `each` bytes of a packed one.
-    fn pack_bytes(
-        &mut self,
-        source: u32,
-        block: &Block,
-        key: String,
-        strides: [usize; 2],
-        [depth, columns, each]: [usize; 3],
-    ) -> Option<u32> {
-        if let Some(buffer) = self.packed.get(&key) {
-            return Some(*buffer);
-        }
-        let data = self.plan.weights[source as usize].clone();
-        let values: &[i8] = data.as_slice::<i8>().ok()?;
-        let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-        let mut tensor = Tensor::lasting(ElementType::I8, &[count, each]).ok()?;
-        let target = tensor.as_mut_slice::<i8>().ok()?;
-        if each > 0 {
-            target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
-                let start = block.start + block.offset(position);
-                bytes::pack(values.get(start..)?, strides, depth, columns, chunk).ok()
-            })?;
+            target
+                .par_chunks_mut(each)
+                .enumerate()
+                .try_for_each(|(position, chunk)| pack(&data, block.start + block.offset(position), chunk))?;
         }
         data.release();
         let buffer = self.weights(tensor);
@@ -321,5 +277,20 @@ fn pack_parallel(
         let first = part * PART;
         let width = PART.min(columns - first);
         pack::pack(source.get(first * strides[1]..)?, strides, depth, width, chunk).ok()
+    })
+}
+
+/// Packs one matrix of bf16 in pairs of depths, parts of its columns in parallel.
+fn pack_pairs_parallel(
+    source: &[[u8; 2]],
+    strides: [usize; 2],
+    depth: usize,
+    columns: usize,
+    packed: &mut [half::bf16],
+) -> Option<()> {
+    packed.par_chunks_mut(PART * depth.next_multiple_of(bf16::DEPTHS)).enumerate().try_for_each(|(part, chunk)| {
+        let first = part * PART;
+        let width = PART.min(columns - first);
+        bf16::pack(source.get(first * strides[1]..)?, strides, depth, width, chunk.reinterpret_cast_mut()).ok()
     })
 }

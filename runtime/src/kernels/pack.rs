@@ -39,6 +39,24 @@ pub enum PackError {
     },
 }
 
+/// Whether a matrix of some depth and columns lies in its source, and a packed one, of the length that `packed_len` gives, fits its
+/// destination; an empty matrix takes nothing.
+pub(super) fn check(
+    source: usize,
+    strides: [usize; 2],
+    [depth, columns]: [usize; 2],
+    packed: usize,
+    packed_len: fn(usize, usize) -> usize,
+) -> Result<(), PackError> {
+    let last = |extent: usize, stride: usize| (extent as u128 - 1) * stride as u128;
+    let empty = depth == 0 || columns == 0;
+    if !empty && last(depth, strides[0]) + last(columns, strides[1]) >= source as u128 {
+        return Err(PackError::Source { depth, columns, strides, found: source });
+    }
+    let expected = if empty { 0 } else { packed_len(depth, columns) };
+    if packed == expected { Ok(()) } else { Err(PackError::Destination { expected, found: packed }) }
+}
+
 /// Packs the matrix whose element `(k, j)` is `source[k * strides[0] + j * strides[1]]`. The source is `f32` as bytes in the
 /// order of this machine, at any place: weights need not be aligned in the files that they are mapped from.
 ///
@@ -51,15 +69,7 @@ pub fn pack(
     columns: usize,
     packed: &mut [f32],
 ) -> Result<(), PackError> {
-    let last = |extent: usize, stride: usize| (extent as u128 - 1) * stride as u128;
-    let empty = depth == 0 || columns == 0;
-    if !empty && last(depth, strides[0]) + last(columns, strides[1]) >= source.len() as u128 {
-        return Err(PackError::Source { depth, columns, strides, found: source.len() });
-    }
-    let expected = if empty { 0 } else { packed_len(depth, columns) };
-    if packed.len() != expected {
-        return Err(PackError::Destination { expected, found: packed.len() });
-    }
+    check(source.len(), strides, [depth, columns], packed.len(), packed_len)?;
     let [k_stride, n_stride] = strides.map(|stride| stride as i64);
     // SAFETY: both slices were checked to have room for the sizes and strides.
     unsafe {

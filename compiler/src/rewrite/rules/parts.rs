@@ -36,10 +36,7 @@ pub fn distinct(map: &IndexMap) -> Option<Vec<u32>> {
 
 /// The variables of a node at which it reads a value whole.
 pub fn whole_axes(graph: &Graph, node: &Node, slot: usize, value: Id) -> Option<Vec<u32>> {
-    let variables = distinct(&node.maps[slot])?;
-    let shape = graph[value].data.shape();
-    let same = variables.iter().zip(shape).all(|(variable, size)| node.size_of(*variable) == *size);
-    same.then_some(variables)
+    axes_of_whole(graph, node, slot, value)?.into_iter().collect()
 }
 
 /// The variables of a node at which it reads a value whole; `None` for axes of one position that it reads at that.

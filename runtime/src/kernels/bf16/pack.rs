@@ -1,7 +1,10 @@
 //! Packing of bf16 into panels of 16 columns, two depths side by side.
 
 use super::DEPTHS;
-use crate::kernels::{lanes::WIDTH, pack::PackError};
+use crate::kernels::{
+    lanes::WIDTH,
+    pack::{PackError, check},
+};
 
 /// The length of a packed matrix in numbers.
 pub const fn packed_len(depth: usize, columns: usize) -> usize {
@@ -20,15 +23,7 @@ pub fn pack(
     columns: usize,
     packed: &mut [u16],
 ) -> Result<(), PackError> {
-    let last = |extent: usize, stride: usize| (extent as u128 - 1) * stride as u128;
-    let empty = depth == 0 || columns == 0;
-    if !empty && last(depth, strides[0]) + last(columns, strides[1]) >= source.len() as u128 {
-        return Err(PackError::Source { depth, columns, strides, found: source.len() });
-    }
-    let expected = if empty { 0 } else { packed_len(depth, columns) };
-    if packed.len() != expected {
-        return Err(PackError::Destination { expected, found: packed.len() });
-    }
+    check(source.len(), strides, [depth, columns], packed.len(), packed_len)?;
     let panel_length = depth.next_multiple_of(DEPTHS) * WIDTH;
     for (panel, target) in packed.chunks_mut(panel_length.max(1)).enumerate() {
         let first = panel * WIDTH;

@@ -40,6 +40,7 @@ pub(super) unsafe fn as_floats(rows: &Rows, to: *mut u32) {
         let to = to.wrapping_add(row * ROW);
         // SAFETY: so many depths of the row can be read, and whole pairs of them written.
         unsafe {
+            // The same loop with a stride that is known becomes one of vectors.
             if depth_stride == 1 {
                 for depth in 0..rows.depths {
                     *to.add(depth) = nearest(*from.add(depth));

@@ -1,7 +1,10 @@
 //! Packing of weights of bytes into panels of 16 columns, four depths side by side.
 
 use super::DEPTHS;
-use crate::kernels::{lanes::WIDTH, pack::PackError};
+use crate::kernels::{
+    lanes::WIDTH,
+    pack::{PackError, check},
+};
 
 /// The length of a packed matrix in bytes.
 pub const fn packed_len(depth: usize, columns: usize) -> usize {
@@ -19,16 +22,8 @@ pub fn pack(
     columns: usize,
     packed: &mut [i8],
 ) -> Result<(), PackError> {
-    let last = |extent: usize, stride: usize| (extent as u128 - 1) * stride as u128;
-    let empty = depth == 0 || columns == 0;
-    if !empty && last(depth, strides[0]) + last(columns, strides[1]) >= source.len() as u128 {
-        return Err(PackError::Source { depth, columns, strides, found: source.len() });
-    }
-    let expected = if empty { 0 } else { packed_len(depth, columns) };
-    if packed.len() != expected {
-        return Err(PackError::Destination { expected, found: packed.len() });
-    }
-    if empty {
+    check(source.len(), strides, [depth, columns], packed.len(), packed_len)?;
+    if packed.is_empty() {
         return Ok(());
     }
     let groups = depth.div_ceil(DEPTHS);
