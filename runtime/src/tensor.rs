@@ -1,5 +1,5 @@
 //! Tensors: an element type, a shape and bytes, dense in row-major order. Weights, inputs and outputs are tensors; the
-//! bytes are owned and 64-byte aligned, or a part of a mapped file.
+//! bytes are owned and 64-byte aligned, or a part of a mapped file, or computed when they are read.
 
 use crate::{
     ElementType, mapping,
@@ -8,7 +8,11 @@ use crate::{
 use bytemuck::Pod;
 use half::{bf16, f16};
 use memmap2::Mmap;
-use std::{fmt, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 /// A dense row-major array. Cloning shares the bytes.
 #[derive(Clone)]
@@ -22,6 +26,30 @@ pub struct Tensor {
 enum Storage {
     Owned(Arc<AlignedBytes>),
     Mapped { file: Arc<Mmap>, range: Range<usize> },
+    Deferred(Arc<Deferred>),
+}
+
+/// Bytes that are computed when they are read.
+struct Deferred {
+    make: Box<dyn Fn(&mut [u8]) + Send + Sync>,
+    length: usize,
+    made: OnceLock<AlignedBytes>,
+}
+
+impl Deferred {
+    /// The bytes, computed if they were not.
+    ///
+    /// # Panics
+    /// When there is no memory for them.
+    fn bytes(&self) -> &[u8] {
+        if self.made.get().is_none() {
+            // Not within the lock: computing may take other tasks of its thread, which may read the same tensor.
+            let mut made = AlignedBytes::zeros(self.length).expect("memory for a tensor");
+            (self.make)(made.bytes_mut());
+            let _ = self.made.set(made);
+        }
+        self.made.get().map_or(&[], AlignedBytes::bytes)
+    }
 }
 
 /// Bytes that start at a multiple of 64, so that vector loads of a whole tensor are aligned.
@@ -225,6 +253,20 @@ impl Tensor {
         Ok(Self { element, shape: shape.to_vec(), storage: Storage::Mapped { file, range } })
     }
 
+    /// A tensor whose bytes are computed when they are read: `make` writes all of them, and may be called more than once.
+    ///
+    /// # Errors
+    /// A shape that memory cannot hold.
+    pub fn deferred(
+        element: ElementType,
+        shape: &[usize],
+        make: impl Fn(&mut [u8]) + Send + Sync + 'static,
+    ) -> Result<Self, TensorError> {
+        let length = bytes_needed(element, shape)?;
+        let deferred = Deferred { make: Box::new(make), length, made: OnceLock::new() };
+        Ok(Self { element, shape: shape.to_vec(), storage: Storage::Deferred(Arc::new(deferred)) })
+    }
+
     fn check_length(element: ElementType, shape: &[usize], found: usize) -> Result<(), TensorError> {
         let expected = bytes_needed(element, shape)?;
         if expected == found {
@@ -253,15 +295,45 @@ impl Tensor {
         match &self.storage {
             Storage::Owned(owned) => owned.bytes(),
             Storage::Mapped { file, range } => &file[range.clone()],
+            Storage::Deferred(deferred) => deferred.bytes(),
         }
     }
 
-    /// The bytes, writable: copied first when they are shared or mapped.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        if let Storage::Mapped { file, range } = &self.storage {
-            self.storage = Storage::Owned(Arc::new(AlignedBytes::copy(&file[range.clone()])));
+    /// The number of bytes.
+    pub fn length(&self) -> usize {
+        match &self.storage {
+            Storage::Deferred(deferred) => deferred.length,
+            _ => self.bytes().len(),
         }
-        let Storage::Owned(owned) = &mut self.storage else { unreachable!("mapped bytes were copied above") };
+    }
+
+    /// The bytes, for as long as `room` is not used otherwise: what is still to be computed is computed there, and is not
+    /// kept. A `room` that is too small is replaced.
+    ///
+    /// # Panics
+    /// When there is no memory for what is computed.
+    pub fn bytes_in<'a>(&'a self, room: &'a mut Tensor) -> &'a [u8] {
+        match &self.storage {
+            Storage::Deferred(deferred) if deferred.made.get().is_none() => {
+                if room.length() < deferred.length {
+                    // Given back before there is another.
+                    *room = Tensor::scalar(0u8);
+                    *room = Tensor::zeros(ElementType::U8, &[deferred.length]).expect("memory for a tensor");
+                }
+                let bytes = &mut room.bytes_mut()[..deferred.length];
+                (deferred.make)(bytes);
+                bytes
+            }
+            _ => self.bytes(),
+        }
+    }
+
+    /// The bytes, writable: copied first when they are shared, mapped or computed.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        if !matches!(self.storage, Storage::Owned(_)) {
+            self.storage = Storage::Owned(Arc::new(AlignedBytes::copy(self.bytes())));
+        }
+        let Storage::Owned(owned) = &mut self.storage else { unreachable!("other bytes were copied above") };
         Arc::make_mut(owned).bytes_mut()
     }
 
@@ -314,7 +386,7 @@ impl Tensor {
     /// # Errors
     /// A shape with another number of elements.
     pub fn reshaped(&self, shape: &[usize]) -> Result<Self, TensorError> {
-        Self::check_length(self.element, shape, self.bytes().len())?;
+        Self::check_length(self.element, shape, self.length())?;
         Ok(Self { element: self.element, shape: shape.to_vec(), storage: self.storage.clone() })
     }
 
@@ -399,6 +471,34 @@ impl fmt::Debug for Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn deferred_bytes_are_computed_when_they_are_read() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let make = move |bytes: &mut [u8]| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            bytes.copy_from_slice(bytemuck::cast_slice(&[1f32, 2., 3.]));
+        };
+        let tensor = Tensor::deferred(ElementType::F32, &[3], make).unwrap();
+        let calls = || calls.load(Ordering::Relaxed);
+        assert_eq!((tensor.length(), tensor.reshaped(&[3, 1]).unwrap().length(), calls()), (12, 12, 0));
+        // In a room they are computed every time, until somebody keeps them.
+        let mut room = Tensor::scalar(7u8);
+        let values = [1f32, 2., 3.];
+        for call in 1..3 {
+            assert_eq!(tensor.bytes_in(&mut room), bytemuck::cast_slice::<f32, u8>(&values));
+            assert_eq!(calls(), call);
+        }
+        let mut copy = tensor.clone();
+        assert_eq!(tensor.as_slice::<f32>().unwrap(), values);
+        copy.as_mut_slice::<f32>().unwrap()[0] = 9.;
+        assert_eq!(tensor.bytes_in(&mut room), bytemuck::cast_slice::<f32, u8>(&values));
+        assert_eq!(calls(), 3);
+        let small = Tensor::from_slice(&[1], &[5u8]).unwrap();
+        assert_eq!(small.bytes_in(&mut room), [5]);
+    }
 
     #[test]
     fn bytes_are_aligned_and_shared() {

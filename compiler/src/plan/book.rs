@@ -3,25 +3,22 @@
 //! Nothing is rounded: what was quantised before, by whichever method, is found by its numbers. So layers that were split and
 //! then joined by rewriting are one product again, at four bits a weight.
 
-use super::{lower::Planner, pack::Block};
+use super::pack::{FEWEST, Matrices};
 use rayon::prelude::*;
 use strang_ir::{ElementType, Tensor};
 use strang_runtime::kernels::book::{CODES, pack, packed_len};
 
 /// Columns of a panel.
 const PANEL: usize = 16;
-/// Weights with fewer elements stay floats: little is saved, and a few numbers are few by chance.
-const FEWEST: usize = 4096;
 /// Panels that one task packs.
 const TASK: usize = 4;
 
-/// Weights that were packed as codes.
-#[derive(Clone, Copy, Debug)]
-pub struct Coded {
-    /// The buffer of the codes.
-    pub codes: u32,
-    /// The buffer of the numbers.
-    pub book: u32,
+/// Matrices as codes.
+pub struct Codes {
+    /// The codes of every matrix.
+    pub codes: Tensor,
+    /// The numbers.
+    pub book: Tensor,
     /// When each column has numbers of its own, how many at most are used; 0 otherwise.
     pub by_column: u8,
 }
@@ -29,48 +26,12 @@ pub struct Coded {
 /// Numbers that occur, as bits, ascending.
 type Numbers = Vec<u32>;
 
-/// Matrices of `depth` by `columns` as they lie in a parameter.
-struct Matrices<'a> {
-    values: &'a [[u8; 4]],
-    starts: Vec<usize>,
-    strides: [usize; 2],
-    depth: usize,
-    columns: usize,
-}
-
-impl Planner<'_> {
-    /// Packs matrices of f32 as codes, if no more than sixteen numbers occur in all of them or in each column.
-    pub fn pack_codes(
-        &mut self,
-        source: u32,
-        block: &Block,
-        key: &str,
-        strides: [usize; 2],
-        [depth, columns]: [usize; 2],
-    ) -> Option<Coded> {
-        if let Some(known) = self.coded.get(key) {
-            return *known;
-        }
-        let data = self.plan.weights[source as usize].clone();
-        let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-        if data.element() != ElementType::F32 || count * depth * columns < FEWEST {
+impl Matrices<'_> {
+    /// Matrices of f32 as codes, if no more than sixteen numbers occur in all of them or in each column.
+    pub(super) fn codes(&self) -> Option<Codes> {
+        if self.starts.len() * self.depth * self.columns < FEWEST {
             return None;
         }
-        let starts = (0..count).map(|position| block.start + block.offset(position)).collect();
-        let matrices = Matrices { values: data.bytes().as_chunks().0, starts, strides, depth, columns };
-        let packed = matrices.packed();
-        let coded = packed.map(|(codes, book, by_column)| {
-            data.release();
-            Coded { codes: self.weights(codes), book: self.weights(book), by_column }
-        });
-        self.coded.insert(key.to_owned(), coded);
-        coded
-    }
-}
-
-impl Matrices<'_> {
-    /// The codes, the book, and how many numbers it has for each column if it has them for each.
-    fn packed(&self) -> Option<(Tensor, Tensor, u8)> {
         let of_columns = self.numbers()?;
         let shared = union(&of_columns);
         let by_column = match shared {
@@ -99,18 +60,19 @@ impl Matrices<'_> {
                 pack(self.depth, (self.columns - first).min(TASK * PANEL), code, target).ok()
             })
         })?;
-        Some((codes, Tensor::from_slice(&[book.len()], &book).ok()?, by_column))
+        Some(Codes { codes, book: Tensor::from_slice(&[book.len()], &book).ok()?, by_column })
     }
 
     fn bits(&self, start: usize, k: usize, column: usize) -> u32 {
-        u32::from_ne_bytes(self.values[start + k * self.strides[0] + column * self.strides[1]])
+        let values: &[[u8; 4]] = self.bytes.as_chunks().0;
+        u32::from_ne_bytes(values[start + k * self.strides[0] + column * self.strides[1]])
     }
 
     /// What occurs in each column; `None` as soon as that is too much.
     fn numbers(&self) -> Option<Vec<Numbers>> {
         let last =
             self.starts.iter().max()? + (self.depth - 1) * self.strides[0] + (self.columns - 1) * self.strides[1];
-        if last >= self.values.len() {
+        if last >= self.bytes.len() / 4 {
             return None;
         }
         let panels: Option<Vec<Vec<Numbers>>> = (0..self.columns)

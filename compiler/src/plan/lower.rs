@@ -2,12 +2,12 @@
 
 use super::{
     PlanError,
-    book::Coded,
     build::{KernelBuilder, MustStore, frame_positions},
     error::layer_of,
     group::{Group, Groups, Kind, group},
     kernel::{Block, Body, Kernel, Nest, Plan, PlanStep},
     layout::{self, Halo, Layout},
+    pack::Packed,
     scope::Scope,
     trace::{Trace, operand_trace, through_views},
 };
@@ -25,11 +25,9 @@ pub struct Planner<'a> {
     /// Buffers of parameters that are read as they are, by position.
     parameters: FxHashMap<u32, u32>,
     /// Packed weights by what they were packed from, so that tied weights are packed once.
-    pub packed: FxHashMap<String, u32>,
-    /// Weights packed as codes, likewise; `None` where too many numbers occur.
-    pub coded: FxHashMap<String, Option<Coded>>,
-    /// Weights packed as bf16, likewise; `None` where a number needs more bits.
-    pub halves: FxHashMap<String, Option<u32>>,
+    pub packed: FxHashMap<String, Packed>,
+    /// Where weights are computed that are packed right after.
+    pub room: Tensor,
 }
 
 impl<'a> Planner<'a> {
@@ -40,8 +38,7 @@ impl<'a> Planner<'a> {
             plan: Plan::default(),
             parameters: FxHashMap::default(),
             packed: FxHashMap::default(),
-            coded: FxHashMap::default(),
-            halves: FxHashMap::default(),
+            room: Tensor::scalar(0u8),
         }
     }
 
@@ -53,7 +50,7 @@ impl<'a> Planner<'a> {
 
     /// A buffer with constant data.
     pub fn weights(&mut self, tensor: Tensor) -> u32 {
-        let bytes = Size::from(tensor.bytes().len() as i64);
+        let bytes = Size::from(tensor.length() as i64);
         self.plan.weights.push(tensor);
         self.buffer(Base::Weights(self.plan.weights.len() as u32 - 1), bytes, Vec::new())
     }

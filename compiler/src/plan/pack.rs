@@ -1,7 +1,7 @@
 //! Packing of weights at compile time, into the panels that the matrix kernels read.
 
 use super::{
-    book::Coded,
+    book::Codes,
     build::KernelBuilder,
     kernel::{Access, LoopVariable, RightOperand},
     lower::Planner,
@@ -10,7 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
-    kernels::{bf16, book, bytes, pack},
+    kernels::{bf16, bytes, pack},
     program::{Address, Base},
     tensor::Element,
 };
@@ -21,6 +21,38 @@ pub struct Block {
     pub outer: Vec<(u32, usize, usize)>,
     /// Elements from the start of the parameter.
     pub start: usize,
+}
+
+/// Weights that were packed: where, and the elements of every matrix.
+#[derive(Clone, Copy, Debug)]
+pub enum Packed {
+    /// In panels of numbers.
+    Panels {
+        /// The buffer.
+        buffer: u32,
+        /// Elements of a matrix.
+        each: usize,
+        /// Their type.
+        element: ElementType,
+    },
+    /// In pairs of bf16.
+    Pairs {
+        /// The buffer.
+        buffer: u32,
+        /// Elements of a matrix.
+        each: usize,
+    },
+    /// As codes.
+    Codes {
+        /// The buffer of the codes.
+        codes: u32,
+        /// Words of a matrix.
+        each: usize,
+        /// The buffer of the numbers.
+        book: u32,
+        /// When each column has numbers of its own, how many at most are used; 0 otherwise.
+        by_column: u8,
+    },
 }
 
 impl Planner<'_> {
@@ -37,101 +69,63 @@ impl Planner<'_> {
         columns: u32,
     ) -> Option<RightOperand> {
         let (source, block) = self.block(kernel, access, batch.iter().chain(taps).copied())?;
-        let address = &kernel.accesses[access as usize].address;
+        let Access { address, element, .. } = &kernel.accesses[access as usize];
         let constant = |size: Size| size.as_constant().and_then(|value| usize::try_from(value).ok());
-        let (rows, width) = (constant(kernel.size_of(depth))?, constant(kernel.size_of(columns))?);
+        let sizes = [constant(kernel.size_of(depth))?, constant(kernel.size_of(columns))?];
         let strides = [constant(address.coefficient(depth))?, constant(address.coefficient(columns))?];
-        let key = format!("{source} {:?} {} {rows} {width} {strides:?}", block.outer, block.start);
-        let empty = rows == 0 || width == 0;
-        if kernel.accesses[access as usize].element == ElementType::I8 {
-            let each = if empty { 0 } else { bytes::packed_len(rows, width) };
-            let buffer = self.pack_each(source, &block, key, each, |weights, start, chunk| {
-                bytes::pack(weights.as_slice::<i8>().ok()?.get(start..)?, strides, rows, width, chunk).ok()
-            })?;
-            return Some(RightOperand::Packed(block.access(kernel, buffer, each, ElementType::I8)));
-        }
-        if kernel.accesses[access as usize].element == ElementType::BF16 {
-            let each = if empty { 0 } else { bf16::packed_len(rows, width) };
-            let buffer = self.pack_each(source, &block, key, each, |weights, start, chunk| {
-                let values: &[[u8; 2]] = weights.bytes().as_chunks().0;
-                pack_pairs_parallel(values.get(start..)?, strides, rows, width, chunk)
-            })?;
-            return Some(RightOperand::Pairs(block.access(kernel, buffer, each, ElementType::BF16)));
-        }
-        if let Some(Coded { codes, book, by_column }) = self.pack_codes(source, &block, &key, strides, [rows, width]) {
-            let codes = block.access(kernel, codes, book::packed_len(rows, width), ElementType::U32);
-            let numbers = Block { outer: Vec::new(), start: 0 };
-            let book = numbers.access(kernel, book, 0, ElementType::F32);
-            return Some(RightOperand::Coded { codes, book, by_column });
-        }
-        let each = if empty { 0 } else { pack::packed_len(rows, width) };
-        if let Some(packed) = self.pack_bf16(source, &block, &key, strides, [rows, width, each]) {
-            return Some(RightOperand::Packed(block.access(kernel, packed, each, ElementType::BF16)));
-        }
-        let packed = self.pack_each(source, &block, key, each, |weights, start, chunk| {
-            let values: &[[u8; 4]] = weights.bytes().as_chunks().0;
-            pack_parallel(values.get(start..)?, strides, rows, width, chunk)
-        })?;
-        Some(RightOperand::Packed(block.access(kernel, packed, each, ElementType::F32)))
+        let key = format!("{source} {:?} {} {sizes:?} {strides:?}", block.outer, block.start);
+        let packed = match self.packed.get(&key) {
+            Some(known) => *known,
+            None => {
+                let packed = self.pack(source, &block, *element, strides, sizes)?;
+                self.packed.insert(key, packed);
+                packed
+            }
+        };
+        Some(match packed {
+            Packed::Panels { buffer, each, element } => {
+                RightOperand::Packed(block.access(kernel, buffer, each, element))
+            }
+            Packed::Pairs { buffer, each } => {
+                RightOperand::Pairs(block.access(kernel, buffer, each, ElementType::BF16))
+            }
+            Packed::Codes { codes, each, book, by_column } => {
+                let codes = block.access(kernel, codes, each, ElementType::U32);
+                let numbers = Block { outer: Vec::new(), start: 0 };
+                RightOperand::Coded { codes, book: numbers.access(kernel, book, 0, ElementType::F32), by_column }
+            }
+        })
     }
 
-    /// Packs matrices of f32 as bf16, `each` elements of a packed one, if all of their numbers are.
-    fn pack_bf16(
+    /// Packs matrices of a parameter that is read as `element`.
+    fn pack(
         &mut self,
         source: u32,
         block: &Block,
-        key: &str,
+        element: ElementType,
         strides: [usize; 2],
-        [depth, columns, each]: [usize; 3],
-    ) -> Option<u32> {
-        if let Some(known) = self.halves.get(key) {
-            return *known;
-        }
+        [depth, columns]: [usize; 2],
+    ) -> Option<Packed> {
         let data = self.plan.weights[source as usize].clone();
-        let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-        if data.element() != ElementType::F32 || count * each < FEWEST {
+        if data.element() != element {
             return None;
         }
-        let values = data.bytes().as_chunks().0;
-        // Most numbers need all of their bits: the first few tell.
-        let start = values.get(block.start..)?;
-        let first = start.iter().take(FEWEST).any(|value| u32::from_ne_bytes(*value) & 0xffff != 0);
-        let packed = if first { None } else { packed_bf16(values, block, strides, [depth, columns, each]) };
-        let buffer = packed.map(|packed| {
-            data.release();
-            self.weights(packed)
-        });
-        self.halves.insert(key.to_owned(), buffer);
-        buffer
-    }
-
-    /// Packs matrices, `each` elements of a packed one, unless they were packed before: `pack` is given the parameter,
-    /// the element at which a matrix begins, and where it goes.
-    fn pack_each<T: Element + Send>(
-        &mut self,
-        source: u32,
-        block: &Block,
-        key: String,
-        each: usize,
-        pack: impl Fn(&Tensor, usize, &mut [T]) -> Option<()> + Sync,
-    ) -> Option<u32> {
-        if let Some(buffer) = self.packed.get(&key) {
-            return Some(*buffer);
-        }
-        let data = self.plan.weights[source as usize].clone();
-        let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-        let mut tensor = Tensor::lasting(T::TYPE, &[count, each]).ok()?;
-        let target = tensor.as_mut_slice::<T>().ok()?;
-        if each > 0 {
-            target
-                .par_chunks_mut(each)
-                .enumerate()
-                .try_for_each(|(position, chunk)| pack(&data, block.start + block.offset(position), chunk))?;
-        }
+        let mut room = std::mem::replace(&mut self.room, Tensor::scalar(0u8));
+        let starts = (0..block.count()).map(|position| block.start + block.offset(position)).collect();
+        let matrices = Matrices { bytes: data.bytes_in(&mut room), starts, strides, depth, columns };
+        let packed = matrices.packed(element);
+        self.room = room;
         data.release();
-        let buffer = self.weights(tensor);
-        self.packed.insert(key, buffer);
-        Some(buffer)
+        let each = |tensor: &Tensor| tensor.shape()[1];
+        Some(match packed? {
+            Panels::Numbers(tensor) => {
+                Packed::Panels { each: each(&tensor), element: tensor.element(), buffer: self.weights(tensor) }
+            }
+            Panels::Pairs(tensor) => Packed::Pairs { each: each(&tensor), buffer: self.weights(tensor) },
+            Panels::Codes(Codes { codes, book, by_column }) => {
+                Packed::Codes { each: each(&codes), codes: self.weights(codes), book: self.weights(book), by_column }
+            }
+        })
     }
 
     /// Replaces an access to depthwise weights by one to packed taps: for every position of `taps`, the channels, padded
@@ -147,7 +141,7 @@ impl Planner<'_> {
             usize::try_from(kernel.accesses[access as usize].address.coefficient(channels).as_constant()?).ok()?;
         let values = self.plan.weights[source as usize].to_vec::<f32>().ok()?;
         let width = count.next_multiple_of(16);
-        let total: usize = block.outer.iter().map(|(_, size, _)| size).product();
+        let total = block.count();
         let mut tensor = Tensor::lasting(ElementType::F32, &[total, width]).ok()?;
         for (position, row) in tensor.as_mut_slice::<f32>().ok()?.chunks_mut(width).enumerate() {
             let start = block.start + block.offset(position);
@@ -172,7 +166,7 @@ impl Planner<'_> {
         let others: Vec<u32> = (0..kernel.variables.len() as u32).filter(moving).collect();
         let (source, block) = self.block(kernel, access, others.into_iter().chain([outer, inner]))?;
         let size = element.bytes()?;
-        let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
+        let count = block.count();
         let data = self.plan.weights[source as usize].clone();
         let mut tensor = Tensor::zeros(element, &[count]).ok()?;
         for (position, target) in tensor.bytes_mut().chunks_exact_mut(size).enumerate() {
@@ -208,6 +202,11 @@ impl Planner<'_> {
 }
 
 impl Block {
+    /// How many matrices there are.
+    fn count(&self) -> usize {
+        self.outer.iter().map(|(_, size, _)| size).product()
+    }
+
     /// Elements from the start of the block to matrix `position`, row-major over the outer variables.
     pub fn offset(&self, mut position: usize) -> usize {
         let mut offset = 0;
@@ -241,56 +240,114 @@ impl Block {
 /// Part of the columns that one task packs: whole panels, enough of them to be worth a task.
 const PART: usize = 512;
 
-/// Weights with fewer elements stay f32: little is saved.
-const FEWEST: usize = 4096;
+/// Weights with fewer elements stay f32: little is saved, and a few numbers are few by chance.
+pub const FEWEST: usize = 4096;
 
-/// Matrices as bf16, if all of their numbers are.
-fn packed_bf16(
-    values: &[[u8; 4]],
-    block: &Block,
-    strides: [usize; 2],
-    [depth, columns, each]: [usize; 3],
-) -> Option<Tensor> {
-    let count: usize = block.outer.iter().map(|(_, size, _)| size).product();
-    let mut tensor = Tensor::lasting(ElementType::BF16, &[count, each]).ok()?;
-    let target: &mut [half::bf16] = tensor.as_mut_slice().ok()?;
-    target.par_chunks_mut(each).enumerate().try_for_each(|(position, chunk)| {
-        let matrix = values.get(block.start + block.offset(position)..)?;
-        chunk.par_chunks_mut(PART * depth).enumerate().try_for_each(|(part, chunk)| {
-            let (first, halves) = (part * PART, chunk.reinterpret_cast_mut());
-            let width = PART.min(columns - first);
-            pack::pack_bf16(matrix.get(first * strides[1]..)?, strides, depth, width, halves).ok()?.then_some(())
+/// Matrices of `depth` by `columns` as they lie in a parameter.
+pub struct Matrices<'a> {
+    /// The bytes of the parameter.
+    pub bytes: &'a [u8],
+    /// The element at which each matrix begins.
+    pub starts: Vec<usize>,
+    /// Elements from one depth to the next, and from one column to the next.
+    pub strides: [usize; 2],
+    /// The rows of each.
+    pub depth: usize,
+    /// The columns of each.
+    pub columns: usize,
+}
+
+/// Packed matrices.
+enum Panels {
+    Numbers(Tensor),
+    Pairs(Tensor),
+    Codes(Codes),
+}
+
+impl Matrices<'_> {
+    /// The matrices as kernels read them: of bytes, of pairs of bf16, or of f32, which become codes where few numbers occur and
+    /// bf16 where all of them are.
+    fn packed(&self, element: ElementType) -> Option<Panels> {
+        let (depth, columns) = (self.depth, self.columns);
+        match element {
+            ElementType::I8 => {
+                let values: &[i8] = bytemuck::cast_slice(self.bytes);
+                let pack = |start: usize, chunk: &mut [i8]| {
+                    bytes::pack(values.get(start..)?, self.strides, depth, columns, chunk).ok()
+                };
+                self.each(bytes::packed_len(depth, columns), pack).map(Panels::Numbers)
+            }
+            ElementType::BF16 => {
+                let values: &[[u8; 2]] = self.bytes.as_chunks().0;
+                let rows = depth.next_multiple_of(bf16::DEPTHS);
+                let packed =
+                    self.parts(bf16::packed_len(depth, columns), rows, |start, width, chunk: &mut [half::bf16]| {
+                        let halves = chunk.reinterpret_cast_mut();
+                        bf16::pack(values.get(start..)?, self.strides, depth, width, halves).ok()
+                    });
+                packed.map(Panels::Pairs)
+            }
+            ElementType::F32 => {
+                let values: &[[u8; 4]] = self.bytes.as_chunks().0;
+                if let Some(codes) = self.codes() {
+                    return Some(Panels::Codes(codes));
+                }
+                if let Some(packed) = self.halves(values) {
+                    return Some(Panels::Numbers(packed));
+                }
+                let packed = self.parts(pack::packed_len(depth, columns), depth, |start, width, chunk: &mut [f32]| {
+                    pack::pack(values.get(start..)?, self.strides, depth, width, chunk).ok()
+                });
+                packed.map(Panels::Numbers)
+            }
+            _ => None,
+        }
+    }
+
+    /// Matrices of f32 as bf16, if all of their numbers are.
+    fn halves(&self, values: &[[u8; 4]]) -> Option<Tensor> {
+        let length = pack::packed_len(self.depth, self.columns);
+        // Most numbers need all of their bits: the first few tell.
+        let first = values.get(*self.starts.first()?..)?.iter().take(FEWEST);
+        if self.starts.len() * length < FEWEST
+            || first.into_iter().any(|value| u32::from_ne_bytes(*value) & 0xffff != 0)
+        {
+            return None;
+        }
+        self.parts(length, self.depth, |start, width, chunk: &mut [half::bf16]| {
+            let halves = chunk.reinterpret_cast_mut();
+            pack::pack_bf16(values.get(start..)?, self.strides, self.depth, width, halves).ok()?.then_some(())
         })
-    })?;
-    Some(tensor)
-}
+    }
 
-/// Packs one matrix, parts of its columns in parallel.
-fn pack_parallel(
-    source: &[[u8; 4]],
-    strides: [usize; 2],
-    depth: usize,
-    columns: usize,
-    packed: &mut [f32],
-) -> Option<()> {
-    packed.par_chunks_mut(PART * depth).enumerate().try_for_each(|(part, chunk)| {
-        let first = part * PART;
-        let width = PART.min(columns - first);
-        pack::pack(source.get(first * strides[1]..)?, strides, depth, width, chunk).ok()
-    })
-}
+    /// Every matrix packed into `length` elements: `pack` is given the element at which it begins, and where it goes.
+    fn each<T: Element + Send>(
+        &self,
+        length: usize,
+        pack: impl Fn(usize, &mut [T]) -> Option<()> + Sync,
+    ) -> Option<Tensor> {
+        let length = if self.depth == 0 || self.columns == 0 { 0 } else { length };
+        let mut tensor = Tensor::lasting(T::TYPE, &[self.starts.len(), length]).ok()?;
+        let target = tensor.as_mut_slice::<T>().ok()?;
+        if length > 0 {
+            target.par_chunks_mut(length).zip(&self.starts).try_for_each(|(chunk, start)| pack(*start, chunk))?;
+        }
+        Some(tensor)
+    }
 
-/// Packs one matrix of bf16 in pairs of depths, parts of its columns in parallel.
-fn pack_pairs_parallel(
-    source: &[[u8; 2]],
-    strides: [usize; 2],
-    depth: usize,
-    columns: usize,
-    packed: &mut [half::bf16],
-) -> Option<()> {
-    packed.par_chunks_mut(PART * depth.next_multiple_of(bf16::DEPTHS)).enumerate().try_for_each(|(part, chunk)| {
-        let first = part * PART;
-        let width = PART.min(columns - first);
-        bf16::pack(source.get(first * strides[1]..)?, strides, depth, width, chunk.reinterpret_cast_mut()).ok()
-    })
+    /// The same, parts of the columns in parallel, each column of `rows` packed elements: `pack` is given the number of columns
+    /// too.
+    fn parts<T: Element + Send>(
+        &self,
+        length: usize,
+        rows: usize,
+        pack: impl Fn(usize, usize, &mut [T]) -> Option<()> + Sync,
+    ) -> Option<Tensor> {
+        self.each(length, |start, chunk| {
+            chunk.par_chunks_mut(PART * rows).enumerate().try_for_each(|(part, chunk)| {
+                let first = part * PART;
+                pack(start + first * self.strides[1], PART.min(self.columns - first), chunk)
+            })
+        })
+    }
 }

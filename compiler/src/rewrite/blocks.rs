@@ -1,15 +1,19 @@
 //! What is made of weights by several nodes, block by block: a slice of the weights goes through all of the nodes before the next
 //! one, so that what lies between fits a cache and is never stored whole.
 
-use super::evaluate::evaluate;
+use super::evaluate::{evaluate, is_widening};
 use petgraph::stable_graph::NodeIndex;
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::{ops::Range, sync::Mutex};
-use strang_ir::{Axis, Function, Node, Op, Size, Tensor, Value};
+use std::{
+    collections::BinaryHeap,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
+use strang_ir::{Axis, ElementType, Function, IndexExpr, Node, Op, Size, Tensor, Value};
 
 /// Nodes that make less are computed one after the other.
-const FEWEST_BYTES: usize = 1 << 20;
+const FEWEST_BYTES: usize = 1 << 18;
 /// The bytes of the largest array of a block.
 const BLOCK_BYTES: usize = 1 << 17;
 
@@ -25,28 +29,31 @@ pub struct Cone {
 
 impl Cone {
     /// The nodes that make the value of `root` out of values that are known, if they can be computed in blocks. `constant` are
-    /// the nodes that are computed when the model is compiled.
-    pub fn new(function: &Function, root: NodeIndex, constant: &FxHashSet<NodeIndex>) -> Option<Cone> {
-        let shape = shape(&function.graph[root])?;
-        if bytes_of(&function.graph[root])? < FEWEST_BYTES {
-            return None;
-        }
-        let mut members = FxHashSet::from_iter([root]);
-        let order = function.order();
-        for node in order.iter().rev().filter(|node| constant.contains(node)) {
-            let readers = function.readers((*node).into());
-            let is_private = !readers.is_empty() && readers.iter().all(|(reader, _)| members.contains(reader));
-            if is_private && !function.outputs.contains(&(*node).into()) {
-                members.insert(*node);
+    /// the nodes that are computed when the model is compiled, with their places in an order of operands before readers.
+    pub fn new(function: &Function, root: NodeIndex, constant: &FxHashMap<NodeIndex, usize>) -> Option<Cone> {
+        let mut members = FxHashSet::default();
+        let mut nodes = Vec::new();
+        // Later nodes come first, so that the readers of a node are known when it comes.
+        let mut next = BinaryHeap::from([(*constant.get(&root)?, root)]);
+        while let Some((_, node)) = next.pop() {
+            let readers = function.readers(node.into());
+            let is_private =
+                !function.outputs.contains(&node.into()) && readers.iter().all(|(reader, _)| members.contains(reader));
+            if (node == root || is_private) && members.insert(node) {
+                nodes.push(node);
+                let operands = function.operands(node).into_iter().map(|operand| operand.node);
+                next.extend(operands.filter_map(|operand| Some((*constant.get(&operand)?, operand))));
             }
         }
-        let nodes: Vec<NodeIndex> = order.into_iter().filter(|node| members.contains(node)).collect();
-        if nodes.len() < 2 {
+        nodes.reverse();
+        let is_large = |node: &NodeIndex| bytes_of(&function.graph[*node]).is_some_and(|bytes| bytes >= FEWEST_BYTES);
+        if !nodes.iter().any(is_large) {
             return None;
         }
-        // The longest axis but the last, along which rows are computed.
-        let mut axes: Vec<usize> = (0..shape.len().checked_sub(1)?).collect();
-        axes.sort_by_key(|axis| std::cmp::Reverse(shape[*axis]));
+        // The longest axis but the last, along which rows are computed; the last if there is no other.
+        let shape = shape(&function.graph[root])?;
+        let mut axes: Vec<usize> = (0..shape.len()).collect();
+        axes.sort_by_key(|axis| (*axis + 1 == shape.len(), std::cmp::Reverse(shape[*axis])));
         axes.into_iter().find_map(|axis| {
             let variable = function.graph[root].outputs[0].variables[axis];
             let (variables, leaves) = along(function, &nodes, (root, variable))?;
@@ -54,52 +61,137 @@ impl Cone {
         })
     }
 
-    /// The value of the last node; `None` where a node has an operation that is not computed fast. `value` are the operands that
-    /// are not of the cone.
-    pub fn evaluate(&self, function: &Function, value: &dyn Fn(Value) -> Option<Tensor>) -> Option<Tensor> {
+    /// How the value of the last node is computed; `None` where a node has an operation that is not computed fast. `value` are
+    /// the operands that are not of the cone.
+    pub fn blocks(&self, function: &Function, value: &dyn Fn(Value) -> Option<Tensor>) -> Option<Blocks> {
         let root = *self.nodes.last()?;
-        let node = &function.graph[root];
-        let axis = node.outputs[0].variables.iter().position(|variable| *variable == self.variables[&root])?;
-        let shape = shape(node)?;
-        let extent = shape[axis];
-        let leaves: FxHashMap<Value, (Tensor, Option<usize>)> =
-            self.leaves.iter().map(|(leaf, axis)| Some((*leaf, (value(*leaf)?, *axis)))).collect::<Option<_>>()?;
-        let largest = |node: &NodeIndex| bytes_of(&function.graph[*node]);
-        let bytes = self.nodes.iter().map(largest).collect::<Option<Vec<_>>>()?.into_iter().max()?;
-        let block = (BLOCK_BYTES * extent / bytes.max(1)).clamp(1, extent.max(1));
-        let result = Mutex::new(Tensor::zeros(node.outputs[0].element, &shape).ok()?);
-        (0..extent.div_ceil(block)).into_par_iter().try_for_each(|number| {
-            let range = number * block..((number + 1) * block).min(extent);
-            let part = self.block(function, &leaves, &range)?;
-            put(&mut *result.lock().ok()?, axis, &range, &part);
-            Some(())
-        })?;
-        result.into_inner().ok()
+        let last = &function.graph[root];
+        let axis = last.outputs[0].variables.iter().position(|variable| *variable == self.variables[&root])?;
+        let shape = shape(last)?;
+        let bytes = self.nodes.iter().map(|node| bytes_of(&function.graph[*node]));
+        let bytes = bytes.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+        let mut places: FxHashMap<Value, usize> = FxHashMap::default();
+        let mut leaves = Vec::new();
+        for (leaf, axis) in &self.leaves {
+            places.insert(*leaf, places.len());
+            leaves.push((value(*leaf)?, *axis));
+        }
+        let mut steps = Vec::new();
+        for index in &self.nodes {
+            if let Some(operand) = widened(function, *index) {
+                places.insert((*index).into(), *places.get(&operand)?);
+                continue;
+            }
+            let operands = function.operands(*index).into_iter().map(|operand| places.get(&operand).copied());
+            steps.push(Step {
+                node: function.graph[*index].clone(),
+                variable: self.variables[index],
+                operands: operands.collect::<Option<_>>()?,
+            });
+            places.insert((*index).into(), leaves.len() + steps.len() - 1);
+        }
+        let length = (BLOCK_BYTES * shape[axis] / bytes.max(1)).clamp(1, shape[axis].max(1));
+        let blocks = Blocks { steps, leaves, shape, axis, length, element: last.outputs[0].element };
+        // Whether a node is computed depends on its sizes and types alone, so on no other block than these.
+        let ends = [blocks.range(0), blocks.range(blocks.count().checked_sub(1)?)];
+        ends.into_iter().all(|range| blocks.block(&range).is_some()).then_some(blocks)
+    }
+}
+
+/// What a node widens as it lies, if only sums read it: they read narrow numbers too.
+fn widened(function: &Function, index: NodeIndex) -> Option<Value> {
+    let node = &function.graph[index];
+    let (Op::Map(expression), [map]) = (&node.op, &node.maps[..]) else { return None };
+    let in_place = map.exprs.iter().map(IndexExpr::as_variable).eq(node.outputs[0].variables.iter().copied().map(Some));
+    let is_widened = in_place && map.fill.is_none() && is_widening(expression, node) && is_summed(function, index);
+    function.operands(index).into_iter().next().filter(|_| is_widened)
+}
+
+/// Whether only sums read a node, or views that only sums read.
+fn is_summed(function: &Function, index: NodeIndex) -> bool {
+    let readers = function.readers(index.into());
+    let is_sum = |(reader, _): &(NodeIndex, u32)| match function.graph[*reader].op {
+        Op::Reduce(_) => true,
+        Op::View => is_summed(function, *reader),
+        _ => false,
+    };
+    !readers.is_empty() && readers.iter().all(is_sum)
+}
+
+/// A node of a cone.
+struct Step {
+    node: Node,
+    /// The variable that blocks are ranges of.
+    variable: u32,
+    /// What it reads, among the leaves and the nodes before.
+    operands: Vec<usize>,
+}
+
+/// The value of a cone, to be computed block by block.
+pub struct Blocks {
+    steps: Vec<Step>,
+    leaves: Vec<(Tensor, Option<usize>)>,
+    element: ElementType,
+    shape: Vec<usize>,
+    /// The axis that is cut.
+    axis: usize,
+    /// Positions of a block.
+    length: usize,
+}
+
+impl Blocks {
+    /// The value, computed now.
+    pub fn computed(self) -> Option<Tensor> {
+        let mut tensor = Tensor::zeros(self.element, &self.shape).ok()?;
+        self.write(tensor.bytes_mut());
+        Some(tensor)
     }
 
-    fn block(
-        &self,
-        function: &Function,
-        leaves: &FxHashMap<Value, (Tensor, Option<usize>)>,
-        range: &Range<usize>,
-    ) -> Option<Tensor> {
-        let mut values: FxHashMap<Value, Tensor> = FxHashMap::default();
-        for (leaf, (tensor, axis)) in leaves {
-            let slice = match axis {
+    /// The value, computed when it is read if it is large, so that memory need not hold the values of all cones.
+    pub fn deferred(self) -> Option<Tensor> {
+        let (element, shape) = (self.element, self.shape.clone());
+        if element.bytes_of(shape.iter().product())? < FEWEST_BYTES {
+            return self.computed();
+        }
+        Tensor::deferred(element, &shape, move |bytes| self.write(bytes)).ok()
+    }
+
+    fn count(&self) -> usize {
+        self.shape[self.axis].div_ceil(self.length)
+    }
+
+    fn range(&self, number: usize) -> Range<usize> {
+        number * self.length..((number + 1) * self.length).min(self.shape[self.axis])
+    }
+
+    /// Computes the bytes of the value.
+    fn write(&self, bytes: &mut [u8]) {
+        let bytes = Mutex::new(bytes);
+        (0..self.count()).into_par_iter().for_each(|number| {
+            let range = self.range(number);
+            let part = self.block(&range).expect("all blocks are computed, as the first and the last were");
+            let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            put(&mut bytes, self.shape[self.axis], self.axis, &range, &part);
+        });
+        self.leaves.iter().for_each(|(leaf, _)| leaf.release());
+    }
+
+    fn block(&self, range: &Range<usize>) -> Option<Tensor> {
+        let mut values: Vec<Tensor> = Vec::with_capacity(self.leaves.len() + self.steps.len());
+        for (tensor, axis) in &self.leaves {
+            values.push(match axis {
                 Some(axis) => sliced(tensor, *axis, range)?,
                 None => tensor.clone(),
-            };
-            values.insert(*leaf, slice);
+            });
         }
-        for index in &self.nodes {
-            let mut node = function.graph[*index].clone();
-            let place = &mut node.variables[self.variables[index] as usize];
+        for step in &self.steps {
+            let mut node = step.node.clone();
+            let place = &mut node.variables[step.variable as usize];
             place.axis = Axis::new(place.axis.name.clone(), Size::from(range.len() as i64));
-            let operands: Vec<Tensor> =
-                function.operands(*index).iter().map(|operand| values.get(operand).cloned()).collect::<Option<_>>()?;
-            values.insert((*index).into(), evaluate(&node, &operands)?);
+            let operands: Vec<Tensor> = step.operands.iter().map(|operand| values[*operand].clone()).collect();
+            values.push(evaluate(&node, &operands)?);
         }
-        values.remove(&(*self.nodes.last()?).into())
+        values.pop()
     }
 }
 
@@ -113,7 +205,7 @@ fn along(function: &Function, nodes: &[NodeIndex], (root, variable): (NodeIndex,
         let node = &function.graph[*index];
         let variable = *variables.get(index)?;
         let joins = matches!(node.op, Op::Concat { along, .. } if along == variable);
-        if joins || !matches!(node.op, Op::Map(_) | Op::Concat { .. }) || node.outputs.len() != 1 {
+        if joins || node.outputs.len() != 1 {
             return None;
         }
         for (map, operand) in node.maps.iter().zip(function.operands(*index)) {
@@ -170,12 +262,12 @@ fn sliced(tensor: &Tensor, axis: usize, range: &Range<usize>) -> Option<Tensor> 
     Some(slice)
 }
 
-/// Puts a block in its place.
-fn put(whole: &mut Tensor, axis: usize, range: &Range<usize>, part: &Tensor) {
+/// Puts a block in its place among the bytes of all `extent` positions of the axis.
+fn put(whole: &mut [u8], extent: usize, axis: usize, range: &Range<usize>, part: &Tensor) {
     let Some((inner, outer)) = around(part, axis) else { return };
-    let (row, length) = (whole.shape()[axis] * inner, range.len() * inner);
+    let (row, length) = (extent * inner, range.len() * inner);
     for number in 0..outer {
         let start = number * row + range.start * inner;
-        whole.bytes_mut()[start..start + length].copy_from_slice(&part.bytes()[number * length..(number + 1) * length]);
+        whole[start..start + length].copy_from_slice(&part.bytes()[number * length..(number + 1) * length]);
     }
 }

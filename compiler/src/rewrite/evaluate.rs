@@ -13,17 +13,28 @@ use strang_runtime::tensor::Element;
 
 /// The result of a node of known sizes, if this can compute it.
 pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
+    let types: Vec<ElementType> = operands.iter().map(Tensor::element).collect();
     match &node.op {
         Op::Concat { along, offsets } => {
             concatenated(node, *along as usize, operands).or_else(|| side_by_side(node, *along, offsets, operands))
         }
-        Op::Map(expression) if is_supported(expression, operands) => mapped(node, expression, operands),
+        Op::Map(expression) if is_supported(expression, &types) => mapped(node, expression, operands),
         Op::Map(expression) if is_widening(expression, node) => copied(node, &operands[0], integers(&operands[0])?),
         Op::View => viewed(node, &operands[0]),
         Op::Dot { accumulator: ElementType::F32 } if operands.len() == 2 => product(node, operands),
         Op::Gather if operands.len() == 2 => looked_up(node, operands),
         Op::Reduce(Monoid::Sum) => summed(node, &operands[0]),
         _ => None,
+    }
+}
+
+/// Whether this may compute a node of operands of these types by ranges of an axis.
+pub fn has_blocks(node: &Node, operands: &[ElementType]) -> bool {
+    match &node.op {
+        Op::Concat { .. } | Op::View => true,
+        Op::Map(expression) => is_supported(expression, operands) || is_widening(expression, node),
+        Op::Reduce(Monoid::Sum) => operands == [ElementType::I32],
+        _ => false,
     }
 }
 
@@ -41,6 +52,11 @@ struct Strided<'a, T: Clone> {
 impl<T: Copy> Strided<'_, T> {
     fn at(&self, offset: i64) -> T {
         self.data[(self.start as i64 + offset) as usize]
+    }
+
+    /// Elements side by side.
+    fn row(&self, offset: i64, length: usize) -> &[T] {
+        &self.data[(self.start as i64 + offset) as usize..][..length]
     }
 }
 
@@ -109,13 +125,13 @@ fn integers(tensor: &Tensor) -> Option<Cow<'_, [i32]>> {
 }
 
 /// Whether a map makes its operand an i32 and does nothing else.
-fn is_widening(expression: &ScalarExpr, node: &Node) -> bool {
+pub fn is_widening(expression: &ScalarExpr, node: &Node) -> bool {
     node.maps.len() == 1 && matches!(expression, ScalarExpr::Cast(ElementType::I32, a) if **a == ScalarExpr::Operand(0))
 }
 
 /// Whether an expression is of f32 alone, operands of other types being converted where they are read.
-fn is_supported(expression: &ScalarExpr, operands: &[Tensor]) -> bool {
-    let is_float = |slot: &u32| operands.get(*slot as usize).is_some_and(|tensor| tensor.element() == ElementType::F32);
+fn is_supported(expression: &ScalarExpr, operands: &[ElementType]) -> bool {
+    let is_float = |slot: &u32| operands.get(*slot as usize) == Some(&ElementType::F32);
     match expression {
         ScalarExpr::Operand(slot) => is_float(slot),
         ScalarExpr::Cast(ElementType::F32, a) => matches!(**a, ScalarExpr::Operand(_)),
@@ -309,6 +325,10 @@ fn copied<T: Element + Copy + Send + Sync>(node: &Node, operand: &Tensor, data: 
     let stride = output.last().map_or(0, |last| operand.strides[*last as usize]);
     by_rows::<T>(&shape_of(node, &sizes), &sizes, output, |position, values| {
         let start = offset(&operand.strides, position);
+        if stride == 1 {
+            values.copy_from_slice(operand.row(start, values.len()));
+            return;
+        }
         for (column, value) in values.iter_mut().enumerate() {
             *value = operand.at(start + stride * column as i64);
         }
@@ -350,22 +370,41 @@ fn viewed(node: &Node, operand: &Tensor) -> Option<Tensor> {
     match operand.element() {
         ElementType::F32 => copied(node, operand, floats(operand)?),
         ElementType::I32 => copied(node, operand, integers(operand)?),
-        ElementType::I8 => copied::<i8>(node, operand, Cow::Owned(operand.to_vec().ok()?)),
+        ElementType::I8 => copied(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?)),
+        ElementType::U8 => copied(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?)),
         _ => None,
     }
 }
 
-/// Sums of i32, which wrap.
+/// Sums of i32, which wrap; of narrower integers too, as if they were widened before.
 fn summed(node: &Node, operand: &Tensor) -> Option<Tensor> {
-    if node.outputs[0].element != ElementType::I32 || operand.element() != ElementType::I32 {
+    if node.outputs[0].element != ElementType::I32 {
         return None;
     }
+    match operand.element() {
+        ElementType::I8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?)),
+        ElementType::U8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?)),
+        ElementType::I32 => summed_of(node, operand, integers(operand)?),
+        _ => None,
+    }
+}
+
+fn summed_of<T: Copy + Into<i32> + Sync>(node: &Node, operand: &Tensor, data: Cow<'_, [T]>) -> Option<Tensor> {
     let sizes = sizes(node)?;
-    let operand = strided(&node.maps[0], &sizes, operand, integers(operand)?)?;
+    let operand = strided(&node.maps[0], &sizes, operand, data)?;
     let (output, contracted) = (&node.outputs[0].variables, node.contracted());
     let stride = output.last().map_or(0, |last| operand.strides[*last as usize]);
     let count: usize = contracted.iter().map(|v| sizes[*v as usize]).product();
+    let in_rows = matches!(contracted[..], [only] if operand.strides[only as usize] == 1) && stride != 1;
     by_rows::<i32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+        if in_rows {
+            let start = offset(&operand.strides, position);
+            for (column, value) in values.iter_mut().enumerate() {
+                let row = operand.row(start + stride * column as i64, count);
+                *value = row.iter().fold(0, |sum, x| sum.wrapping_add((*x).into()));
+            }
+            return;
+        }
         let mut position = position.to_vec();
         for number in 0..count {
             let mut rest = number;
@@ -374,8 +413,13 @@ fn summed(node: &Node, operand: &Tensor) -> Option<Tensor> {
                 rest /= sizes[*variable as usize];
             }
             let start = offset(&operand.strides, &position);
+            if stride == 1 {
+                let row = operand.row(start, values.len());
+                values.iter_mut().zip(row).for_each(|(value, x)| *value = value.wrapping_add((*x).into()));
+                continue;
+            }
             for (column, value) in values.iter_mut().enumerate() {
-                *value = value.wrapping_add(operand.at(start + stride * column as i64));
+                *value = value.wrapping_add(operand.at(start + stride * column as i64).into());
             }
         }
     })

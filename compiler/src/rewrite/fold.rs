@@ -4,7 +4,7 @@
 //! weights wait for the search, which multiplies by one after the other where the rank between them is low, and counts on
 //! those that it leaves being computed.
 
-use super::{Receipt, RewriteError, blocks::Cone};
+use super::{Receipt, RewriteError, blocks::Cone, evaluate::has_blocks};
 use crate::plan::error::layer_of;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -49,7 +49,7 @@ pub fn fold_constants(
                 continue;
             };
             let enough = receipt.spent + cone.nodes.len() <= fuel;
-            if !enough || !fold_blocks(module, position, &cone, &mut computed, receipt) {
+            if !enough || !fold_blocks(module, position, &cone, larger, &mut computed, receipt) {
                 for node in cone.nodes.into_iter().take(fuel.saturating_sub(receipt.spent)) {
                     fold(module, position, node, larger, &mut computed, receipt)?;
                 }
@@ -67,6 +67,7 @@ pub fn fold_constants(
 fn cones(module: &Module, position: usize, larger: usize) -> FxHashMap<NodeIndex, Cone> {
     let function = &module.functions[position];
     let mut constant: FxHashSet<NodeIndex> = FxHashSet::default();
+    let mut places: FxHashMap<NodeIndex, usize> = FxHashMap::default();
     for index in function.order() {
         let operands = function.operands(index);
         let is_known = |value: &Value| match &function.graph[value.node].op {
@@ -75,23 +76,47 @@ fn cones(module: &Module, position: usize, larger: usize) -> FxHashMap<NodeIndex
             _ => constant.contains(&value.node),
         };
         let sizes = || operands.iter().map(|value| Some((function.element_of(*value), bytes_of(function, *value)?)));
+        let is_view = function.graph[index].op == Op::View;
         if operands.iter().all(is_known)
             && let Some(sizes) = sizes().collect::<Option<Vec<_>>>()
-            && pays(function, index, &sizes, larger)
+            && (is_view || pays(function, index, &sizes, larger))
         {
             constant.insert(index);
+            let types: Vec<ElementType> = sizes.into_iter().map(|(element, _)| element).collect();
+            if has_blocks(&function.graph[index], &types) {
+                places.insert(index, places.len());
+            }
         }
     }
-    let is_read = |(reader, _): &(NodeIndex, u32)| constant.contains(reader);
-    let is_last = |node: &&NodeIndex| !function.readers((**node).into()).iter().all(is_read);
-    constant.iter().filter(is_last).filter_map(|root| Some((*root, Cone::new(function, *root, &constant)?))).collect()
+    // Views alone are not computed.
+    for node in function.order().into_iter().rev().filter(|node| function.graph[*node].op == Op::View) {
+        let readers = function.readers(node.into());
+        if readers.is_empty() || !readers.iter().all(|(reader, _)| places.contains_key(reader)) {
+            places.remove(&node);
+        }
+    }
+    let is_read = |(reader, _): &(NodeIndex, u32)| places.contains_key(reader);
+    let is_last = |node: &&NodeIndex| {
+        function.graph[**node].op != Op::View && !function.readers((**node).into()).iter().all(is_read)
+    };
+    places.keys().filter(is_last).filter_map(|root| Some((*root, Cone::new(function, *root, &places)?))).collect()
 }
 
 /// Computes several nodes together; `false` where that cannot be done.
-fn fold_blocks(module: &Module, position: usize, cone: &Cone, computed: &mut Computed, receipt: &mut Receipt) -> bool {
+fn fold_blocks(
+    module: &Module,
+    position: usize,
+    cone: &Cone,
+    larger: usize,
+    computed: &mut Computed,
+    receipt: &mut Receipt,
+) -> bool {
     let function = &module.functions[position];
     let value = |value: Value| constant(module, position, value, computed);
-    let (Some(data), Some(root)) = (cone.evaluate(function, &value), cone.nodes.last()) else { return false };
+    let Some(blocks) = cone.blocks(function, &value) else { return false };
+    // What is known before rewriting may be made of again.
+    let data = if larger == NARROW { blocks.computed() } else { blocks.deferred() };
+    let (Some(data), Some(root)) = (data, cone.nodes.last()) else { return false };
     for node in &cone.nodes {
         receipt.apply("fold-constants", layer_of(&function.graph[*node]));
         computed.nodes.insert(*node);
@@ -151,7 +176,7 @@ fn constant_operands(
     let function = &module.functions[position];
     let operands = function.operands(index).into_iter().map(|operand| constant(module, position, operand, computed));
     let operands: Vec<Tensor> = operands.collect::<Option<_>>()?;
-    let size = |tensor: &Tensor| (tensor.element(), tensor.bytes().len());
+    let size = |tensor: &Tensor| (tensor.element(), tensor.length());
     pays(function, index, &operands.iter().map(size).collect::<Vec<_>>(), larger).then_some(operands)
 }
 
@@ -208,7 +233,7 @@ fn constant(module: &Module, position: usize, value: Value, computed: &Computed)
         }
         Op::View => {
             let inner = constant(module, position, function.operands(value.node)[0], computed)?;
-            if bytes_of(function, value)? > inner.bytes().len().max(SMALL) {
+            if bytes_of(function, value)? > inner.length().max(SMALL) {
                 return None;
             }
             evaluate(module, position, value.node, &[inner]).ok()?
