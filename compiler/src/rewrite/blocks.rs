@@ -216,7 +216,8 @@ fn along(function: &Function, nodes: &[NodeIndex], (root, variable): (NodeIndex,
                 _ => return None,
             };
             let whole = |axis: usize| function.shape_of(operand)[axis] == node.size_of(variable);
-            if !map.conditions.is_empty() || axis.is_some_and(|axis| !whole(axis)) {
+            let is_limited = map.conditions.iter().any(|condition| condition.expression().mentions(variable));
+            if is_limited || axis.is_some_and(|axis| !whole(axis)) {
                 return None;
             }
             if nodes.contains(&operand.node) {

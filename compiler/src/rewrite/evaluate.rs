@@ -2,6 +2,9 @@
 //! integers, lookups of codes and concatenations whose operands are read at affine positions. The interpreter computes everything
 //! else, and is what this is tested against: the bits are equal.
 
+mod map;
+
+use map::{Operand, Row, mapped};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use strang_ir::{
@@ -176,113 +179,6 @@ fn offset(strides: &[i64], position: &[usize]) -> i64 {
 
 fn shape_of(node: &Node, sizes: &[usize]) -> Vec<usize> {
     node.outputs[0].variables.iter().map(|v| sizes[*v as usize]).collect()
-}
-
-fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Option<Tensor> {
-    let mut sizes = sizes(node)?;
-    let mut operands: Vec<Strided<f32>> = node
-        .maps
-        .iter()
-        .zip(operands)
-        .map(|(map, tensor)| strided(map, &sizes, tensor, floats(tensor)?))
-        .collect::<Option<_>>()?;
-    let shape = shape_of(node, &sizes);
-    let mut output = node.outputs[0].variables.clone();
-    // Short last axes, as those of a convolution's weights, go with those before them.
-    while let [.., before, last] = output[..] {
-        let (before, last) = (before as usize, last as usize);
-        let together = |operand: &Strided<f32>| operand.strides[before] == operand.strides[last] * sizes[last] as i64;
-        if sizes[last] != 1 && !operands.iter().all(together) {
-            break;
-        }
-        if sizes[last] != 1 {
-            operands.iter_mut().for_each(|operand| operand.strides[before] = operand.strides[last]);
-            sizes[before] *= sizes[last];
-        }
-        sizes[last] = 1;
-        output.pop();
-    }
-    let last = output.last().copied();
-    by_rows::<f32>(&shape, &sizes, &output, |position, values| {
-        Row { operands: &operands, position, last }.write(expression, values);
-    })
-}
-
-/// A row of a map.
-struct Row<'a> {
-    operands: &'a [Strided<'a, f32>],
-    position: &'a [usize],
-    last: Option<u32>,
-}
-
-impl Row<'_> {
-    /// Puts the values of an expression in place of what is there.
-    fn write(&self, expression: &ScalarExpr, values: &mut [f32]) {
-        match expression {
-            ScalarExpr::Operand(slot) => self.combine(*slot, values, |_, x| x),
-            ScalarExpr::Cast(_, operand) => self.write(operand, values),
-            ScalarExpr::Literal(literal) => values.fill(f32::from_bits(literal.bits as u32)),
-            ScalarExpr::Unary(function, a) => {
-                self.write(a, values);
-                let function: fn(f32) -> f32 = match function {
-                    Unary::Negate => |x| -x,
-                    Unary::SquareRoot => f32::sqrt,
-                    _ => |x| 1. / x.sqrt(),
-                };
-                values.iter_mut().for_each(|value| *value = function(*value));
-            }
-            ScalarExpr::Binary(function, a, b) => {
-                self.write(a, values);
-                match function {
-                    Binary::Add => self.combined(b, values, |a, b| a + b),
-                    Binary::Subtract => self.combined(b, values, |a, b| a - b),
-                    Binary::Multiply => self.combined(b, values, |a, b| a * b),
-                    _ => self.combined(b, values, |a, b| a / b),
-                }
-            }
-            _ => unreachable!("supported expressions have no other parts"),
-        }
-    }
-
-    /// Combines values with those of an expression.
-    fn combined(&self, expression: &ScalarExpr, values: &mut [f32], function: impl Fn(f32, f32) -> f32) {
-        match expression {
-            ScalarExpr::Operand(slot) => self.combine(*slot, values, function),
-            ScalarExpr::Literal(literal) => {
-                let number = f32::from_bits(literal.bits as u32);
-                values.iter_mut().for_each(|value| *value = function(*value, number));
-            }
-            _ => {
-                let mut other = vec![0.; values.len()];
-                self.write(expression, &mut other);
-                values.iter_mut().zip(other).for_each(|(value, other)| *value = function(*value, other));
-            }
-        }
-    }
-
-    /// Combines values with those that an operand has in the row.
-    fn combine(&self, slot: u32, values: &mut [f32], function: impl Fn(f32, f32) -> f32) {
-        let operand = &self.operands[slot as usize];
-        let stride = self.last.map_or(0, |last| operand.strides[last as usize]);
-        let first = (operand.start as i64 + offset(&operand.strides, self.position)) as usize;
-        match stride {
-            0 => {
-                let number = operand.data[first];
-                values.iter_mut().for_each(|value| *value = function(*value, number));
-            }
-            1 => values.iter_mut().zip(&operand.data[first..]).for_each(|(value, x)| *value = function(*value, *x)),
-            stride if stride > 0 => {
-                let read = operand.data[first..].iter().step_by(stride as usize);
-                values.iter_mut().zip(read).for_each(|(value, x)| *value = function(*value, *x));
-            }
-            _ => {
-                for (column, value) in values.iter_mut().enumerate() {
-                    let place = first as i64 + stride * column as i64;
-                    *value = function(*value, operand.data[place as usize]);
-                }
-            }
-        }
-    }
 }
 
 /// One chain of fused multiply-adds an element, in the node's order.
@@ -483,7 +379,7 @@ fn side_by_side(node: &Node, along: u32, offsets: &[Size], operands: &[Tensor]) 
         let map = IndexMap { exprs: map.exprs.iter().map(moved).collect(), ..map.clone() };
         let mut sizes = sizes.clone();
         sizes[along as usize] = starts[slot + 1].checked_sub(starts[slot])?;
-        parts.push(strided(&map, &sizes, tensor, floats(tensor)?)?);
+        parts.push(Operand::new(&map, &sizes, tensor)?);
     }
     by_rows::<f32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
         let place = position[along as usize];
@@ -491,6 +387,7 @@ fn side_by_side(node: &Node, along: u32, offsets: &[Size], operands: &[Tensor]) 
         let mut position = position.to_vec();
         position[along as usize] -= starts[slot];
         let operands = std::slice::from_ref(&parts[slot]);
-        Row { operands, position: &position, last: Some(*last) }.write(&ScalarExpr::Operand(0), values);
+        let row = Row { operands, position: &position, long: Some(*last), short: &[], width: 1 };
+        row.write(&ScalarExpr::Operand(0), values);
     })
 }

@@ -1,8 +1,10 @@
 //! Weights made of weights: what is computed when compiling against the interpreter, bit by bit.
 
 use super::compare::difference;
+use petgraph::stable_graph::NodeIndex;
 use strang_compiler::rewrite::{
     Receipt,
+    evaluate::evaluate,
     fold::{self, fold_constants},
     rule::Class,
 };
@@ -158,5 +160,47 @@ fn @f(%x: f32[n, m]) -> f32[n, m] {{
         assert_eq!(folded.parameters.len(), module.parameters.len() + 2, "what lies between is not kept");
         let input = random_tensor(strang_ir::ElementType::F32, &[301, 403], false, 5);
         assert_eq!(difference(Class::Bit, &module, &folded, &[input]), None);
+    }
+}
+
+/// Weights that are read outside, or where a condition fails, in rows and in short axes: computed fast, and as the interpreter
+/// says.
+#[test]
+fn weights_with_a_border_are_what_the_interpreter_says() {
+    let operands = [
+        "@w[b, c, a + 2 * d - 3] else 0.5",
+        "@w[b, c - 2, 0] where 0 <= d < 2 else 0",
+        "@w[b, 1 - c, a] where -1 <= b - c < 1 else 0",
+        "@w[0, c, 2 - 2 * d] where 1 <= a < 3 else 2",
+        "@w[d - 1, 3 - c, 1 - b] else 1",
+    ];
+    for operand in operands {
+        for seed in 0..96 {
+            let circuit = format!(
+                "param @w: f32[b, c, a]   param @v: f32[d, c]
+fn @f(%x: f32[b, c, a, d]) -> f32[b, c, a, d] {{
+  %p = map $0 * ($1 + 2.0) : {operand}, @v[d, c] -> [b, c, a, d]
+  %r = map add : %x[b, c, a, d], %p[b, c, a, d] -> [b, c, a, d]
+  return %r
+}}"
+            );
+            let sizes = [1 + seed % 4, 1 + seed / 4 % 5, 1 + seed / 3 % 37, 1 + seed % 6].map(|size| size as usize);
+            let module = module(&circuit, sizes, seed);
+            let function = module.entry();
+            let is_weights = |node: &NodeIndex| {
+                matches!(function.graph[*node].op, Op::Map(_))
+                    && function
+                        .operands(*node)
+                        .iter()
+                        .all(|value| matches!(function.graph[value.node].op, Op::Param(_)))
+            };
+            let node = function.order().into_iter().find(is_weights).expect("a map of weights");
+            let weights: Vec<_> = module.parameters.iter().map(|parameter| parameter.data.clone().unwrap()).collect();
+            assert!(evaluate(&function.graph[node], &weights).is_some(), "{circuit}");
+            let mut folded = module.clone();
+            fold_constants(&mut folded, fold::WIDE, usize::MAX, &mut Receipt::default()).unwrap();
+            let input = random_tensor(strang_ir::ElementType::F32, &[sizes[1], sizes[2], sizes[0], sizes[3]], false, 1);
+            assert_eq!(difference(Class::Bit, &module, &folded, &[input]), None, "{circuit}");
+        }
     }
 }
