@@ -12,7 +12,7 @@ use strang_ir::{
     op::Monoid,
     scalar::{Binary, Unary},
 };
-use strang_runtime::tensor::Element;
+use strang_runtime::{kernels::fma, tensor::Element};
 
 /// The result of a node of known sizes, if this can compute it.
 pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
@@ -55,6 +55,33 @@ struct Strided<'a, T: Clone> {
 impl<T: Copy> Strided<'_, T> {
     fn at(&self, offset: i64) -> T {
         self.data[(self.start as i64 + offset) as usize]
+    }
+
+    /// The same with the elements of the last output variable side by side, where that and contracted ones alone move it.
+    fn in_rows(self, node: &Node, sizes: &[usize], contracted: &[u32]) -> Self {
+        let output = &node.outputs[0].variables;
+        let Some((last, others)) = output.split_last() else { return self };
+        if others.iter().any(|variable| self.strides[*variable as usize] != 0) {
+            return self;
+        }
+        let order: Vec<u32> = contracted.iter().copied().chain([*last]).collect();
+        let mut strides = vec![0; sizes.len()];
+        let mut count = 1;
+        for variable in order.iter().rev() {
+            strides[*variable as usize] = count as i64;
+            count *= sizes[*variable as usize];
+        }
+        let mut position = vec![0; sizes.len()];
+        let mut data = Vec::with_capacity(count);
+        for number in 0..count {
+            let mut rest = number;
+            for variable in order.iter().rev() {
+                position[*variable as usize] = rest % sizes[*variable as usize];
+                rest /= sizes[*variable as usize];
+            }
+            data.push(self.at(offset(&self.strides, &position)));
+        }
+        Strided { data: Cow::Owned(data), start: 0, strides }
     }
 
     /// Elements side by side.
@@ -112,6 +139,22 @@ fn floats(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
         ElementType::I32 => Cow::Owned(converted!(i32)),
         _ => return None,
     })
+}
+
+/// The elements of a tensor of integers none of which is negative.
+fn places(tensor: &Tensor) -> Option<Vec<usize>> {
+    macro_rules! converted {
+        ($integer:ty) => {
+            tensor.to_vec::<$integer>().ok()?.into_iter().map(|value| usize::try_from(value).ok()).collect()
+        };
+    }
+    match tensor.element() {
+        ElementType::U8 => converted!(u8),
+        ElementType::U16 => converted!(u16),
+        ElementType::I32 => converted!(i32),
+        ElementType::I64 => converted!(i64),
+        _ => None,
+    }
 }
 
 /// The elements of an integer tensor.
@@ -189,14 +232,20 @@ fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
         return None;
     }
     let operand = |slot: usize| strided(&node.maps[slot], &sizes, &operands[slot], floats(&operands[slot])?);
-    let (a, b) = (operand(0)?, operand(1)?);
+    let column =
+        |operand: &Strided<f32>| node.outputs[0].variables.last().map_or(0, |last| operand.strides[*last as usize]);
+    let (mut a, mut b) = (operand(0)?, operand(1)?);
+    if column(&b) == 0 {
+        (a, b) = (b, a);
+    }
     let contracted = node.contracted();
-    let last = node.outputs[0].variables.last().copied();
+    if column(&a) == 0 && column(&b) != 1 {
+        b = b.in_rows(node, &sizes, &contracted);
+    }
+    let (a_column, b_column) = (column(&a), column(&b));
     let count: usize = contracted.iter().map(|v| sizes[*v as usize]).product();
     by_rows::<f32>(&shape_of(node, &sizes), &sizes, &node.outputs[0].variables, |position, values| {
         values.fill(0.);
-        let column = |operand: &Strided<f32>| last.map_or(0, |last| operand.strides[last as usize]);
-        let (a_column, b_column) = (column(&a), column(&b));
         let mut position = position.to_vec();
         for number in 0..count {
             let mut rest = number;
@@ -205,6 +254,10 @@ fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
                 rest /= sizes[*variable as usize];
             }
             let (a_start, b_start) = (offset(&a.strides, &position), offset(&b.strides, &position));
+            if (a_column, b_column) == (0, 1) {
+                fma::add_products(a.at(a_start), b.row(b_start, values.len()), values);
+                continue;
+            }
             for (column, value) in values.iter_mut().enumerate() {
                 let column = column as i64;
                 *value = a.at(a_start + a_column * column).mul_add(b.at(b_start + b_column * column), *value);
@@ -242,10 +295,8 @@ fn looked_up(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     let extent = *book.shape().get(axis)?;
     let apart: usize = book.shape()[axis + 1..].iter().product();
     let book = strided(&map, &sizes, book, floats(book).filter(|_| book.element() == ElementType::F32)?)?;
-    // Numbers up to 2^24 are exact as f32.
-    let narrow = matches!(codes.element(), ElementType::U8 | ElementType::U16);
-    let codes = strided(&node.maps[1], &sizes, codes, floats(codes).filter(|_| narrow)?)?;
-    if codes.data.iter().any(|code| *code as usize >= extent) {
+    let codes = strided(&node.maps[1], &sizes, codes, Cow::Owned(places(codes)?))?;
+    if codes.data.iter().any(|code| *code >= extent) {
         return None;
     }
     let output = &node.outputs[0].variables;
@@ -255,7 +306,7 @@ fn looked_up(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
         let (book_start, code_start) = (offset(&book.strides, position), offset(&codes.strides, position));
         for (column, value) in values.iter_mut().enumerate() {
             let column = column as i64;
-            let code = codes.at(code_start + code_step * column) as usize;
+            let code = codes.at(code_start + code_step * column);
             *value = book.at(book_start + book_step * column + (code * apart) as i64);
         }
     })

@@ -8,7 +8,7 @@ use strang_compiler::rewrite::{
     fold::{self, fold_constants},
     rule::Class,
 };
-use strang_ir::{Module, Op, random::random_tensor, text};
+use strang_ir::{Module, Node, Op, Tensor, random::random_tensor, text};
 
 const CIRCUITS: &[&str] = &[
     "param @w: f32[b, c] param @s: f32[c] param @t: f32[]
@@ -106,6 +106,28 @@ fn weights_are_what_the_interpreter_says() {
             assert_eq!(difference(Class::Bit, &module, &folded, &[input]), None, "{circuit}");
         }
     }
+}
+
+/// A table of biases looked up by positions of 64 bits.
+#[test]
+fn tables_are_what_the_interpreter_says() {
+    let circuit = "axis e = 4   param @w: f32[b, e, a]   param @at: i64[c, d]
+fn @f(%x: f32[b, c, d, a]) -> f32[b, c, d, a] {
+  %p = gather @w[b, $1, a], @at[c, d] -> [b, c, d, a]
+  %r = map add : %x[b, c, d, a], %p[b, c, d, a] -> [b, c, d, a]
+  return %r
+}";
+    let mut module = module(circuit, [5, 3, 6, 7], 2);
+    let places: Vec<i64> = (0..42).map(|place| place * 5 % 4).collect();
+    module.parameters[1].data = Some(Tensor::from_slice(&[6, 7], &places).unwrap());
+    let is_gather = |node: &&Node| matches!(node.op, Op::Gather);
+    let weights: Vec<_> = module.parameters.iter().map(|parameter| parameter.data.clone().unwrap()).collect();
+    let gather = module.entry().graph.node_weights().find(is_gather).expect("a gather");
+    assert!(evaluate(gather, &weights).is_some());
+    let mut folded = module.clone();
+    fold_constants(&mut folded, fold::WIDE, usize::MAX, &mut Receipt::default()).unwrap();
+    let input = random_tensor(strang_ir::ElementType::F32, &[3, 6, 7, 5], false, 5);
+    assert_eq!(difference(Class::Bit, &module, &folded, &[input]), None);
 }
 
 /// Enough weights that they are made in blocks: parts of parts, and a vector that every block reads whole.

@@ -6,6 +6,9 @@
 //! "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE Trans. Computers 57(4),
 //! 2008). It has no branch, so loops over it vectorise.
 
+use super::lanes::{self, Lanes, WIDTH};
+use super::level::{Level, per_level};
+
 /// `a * b + c` with one rounding.
 #[inline(always)]
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {
@@ -25,6 +28,47 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     let step = if outwards { 1u64 } else { u64::MAX };
     let odd = bits.wrapping_add(if inexact & even { step } else { 0 });
     f64::from_bits(odd) as f32
+}
+
+/// Adds the products of a number and those of `b` to `values`, position by position, each with one rounding. The same bits on
+/// every CPU.
+pub fn add_products(a: f32, b: &[f32], values: &mut [f32]) {
+    let count = b.len().min(values.len()) as u64;
+    #[cfg(target_arch = "x86_64")]
+    if Level::Avx512.is_available() {
+        // SAFETY: the CPU is of the level, and so many numbers can be read and written.
+        return unsafe { add::avx512(a, b.as_ptr(), values.as_mut_ptr(), count) };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if Level::Avx2.is_available() {
+        // SAFETY: the CPU is of the level, and so many numbers can be read and written.
+        return unsafe { add::avx2(a, b.as_ptr(), values.as_mut_ptr(), count) };
+    }
+    // SAFETY: so many numbers can be read and written.
+    unsafe { add::portable(a, b.as_ptr(), values.as_mut_ptr(), count) }
+}
+
+per_level! {
+    /// `(a, b, values, count)`: adds the products of `a` and `count` numbers of `b` to `values`.
+    ///
+    /// # Safety
+    /// The numbers can be read and written; they do not overlap.
+    pub(crate) mod add = add_all::<lanes>(a: f32, b: *const f32, values: *mut f32, count: u64);
+}
+
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+unsafe fn add_all<V: Lanes>(a: f32, b: *const f32, values: *mut f32, count: u64) {
+    let a = V::splat(a);
+    for first in (0..count as usize).step_by(WIDTH) {
+        let mask = V::mask((count as usize - first).min(WIDTH));
+        // SAFETY: the mask keeps to the numbers there are.
+        unsafe {
+            let (b, place) = (V::load_masked(b.add(first), mask), values.add(first));
+            a.fma(b, V::load_masked(place, mask)).store_masked(place, mask);
+        }
+    }
 }
 
 /// [`fma`] as a function of the platform's C ABI, for generated code on CPUs that have no such instruction.
@@ -48,6 +92,17 @@ mod tests {
             found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()),
             "fma({a:e}, {b:e}, {c:e}): {found:e}, not {expected:e}"
         );
+    }
+
+    #[test]
+    fn products_are_added_one_by_one() {
+        for count in [0, 1, 15, 16, 17, 100] {
+            let b: Vec<f32> = (0..count).map(|place| 1. / (place as f32 + 3.)).collect();
+            let mut values: Vec<f32> = (0..count).map(|place| place as f32 - 8.1).collect();
+            let expected: Vec<f32> = b.iter().zip(&values).map(|(b, value)| 0.7f32.mul_add(*b, *value)).collect();
+            add_products(0.7, &b, &mut values);
+            assert_eq!(values, expected);
+        }
     }
 
     #[test]
