@@ -340,8 +340,14 @@ impl Tensor {
     /// Lets the system take back the memory of a tensor in a mapped file: what is read again comes from the file again.
     /// For a tensor that was copied elsewhere and will hardly be read again; does nothing to others.
     pub fn release(&self) {
+        self.release_part(0..usize::MAX);
+    }
+
+    /// [`Tensor::release`] for a range of its bytes.
+    pub fn release_part(&self, part: Range<usize>) {
         if let Storage::Mapped { file, range } = &self.storage {
-            mapping::release(file, range.clone());
+            let place = |byte: usize| range.start.saturating_add(byte).min(range.end);
+            mapping::release(file, place(part.start)..place(part.end));
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
+use std::ops::Range;
 use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
     kernels::{bf16, bytes, pack},
@@ -112,7 +113,7 @@ impl Planner<'_> {
         }
         let mut room = std::mem::replace(&mut self.room, Tensor::scalar(0u8));
         let starts = (0..block.count()).map(|position| block.start + block.offset(position)).collect();
-        let matrices = Matrices { bytes: data.bytes_in(&mut room), starts, strides, depth, columns };
+        let matrices = Matrices { source: &data, bytes: data.bytes_in(&mut room), starts, strides, depth, columns };
         let packed = matrices.packed(element);
         self.room = room;
         data.release();
@@ -240,12 +241,17 @@ impl Block {
 /// Part of the columns that one task packs: whole panels, enough of them to be worth a task.
 const PART: usize = 512;
 
+/// Bytes of the source after which the pages of what was packed go back to the system.
+const RELEASED: usize = 16 << 20;
+
 /// Weights with fewer elements stay f32: little is saved, and a few numbers are few by chance.
 pub const FEWEST: usize = 4096;
 
 /// Matrices of `depth` by `columns` as they lie in a parameter.
 pub struct Matrices<'a> {
-    /// The bytes of the parameter.
+    /// The parameter.
+    pub source: &'a Tensor,
+    /// Its bytes.
     pub bytes: &'a [u8],
     /// The element at which each matrix begins.
     pub starts: Vec<usize>,
@@ -295,9 +301,14 @@ impl Matrices<'_> {
                 if let Some(packed) = self.halves(values) {
                     return Some(Panels::Numbers(packed));
                 }
-                let packed = self.parts(pack::packed_len(depth, columns), depth, |start, width, chunk: &mut [f32]| {
-                    pack::pack(values.get(start..)?, self.strides, depth, width, chunk).ok()
-                });
+                let length = pack::packed_len(depth, columns);
+                let packed = if self.strides[1] == 1 && self.bytes.len() > 2 * RELEASED {
+                    self.by_depths(values, length)
+                } else {
+                    self.parts(length, depth, |start, width, chunk: &mut [f32]| {
+                        pack::pack(values.get(start..)?, self.strides, depth, width, chunk).ok()
+                    })
+                };
                 packed.map(Panels::Numbers)
             }
             _ => None,
@@ -326,28 +337,90 @@ impl Matrices<'_> {
         length: usize,
         pack: impl Fn(usize, &mut [T]) -> Option<()> + Sync,
     ) -> Option<Tensor> {
-        let length = if self.depth == 0 || self.columns == 0 { 0 } else { length };
-        let mut tensor = Tensor::lasting(T::TYPE, &[self.starts.len(), length]).ok()?;
-        let target = tensor.as_mut_slice::<T>().ok()?;
-        if length > 0 {
-            target.par_chunks_mut(length).zip(&self.starts).try_for_each(|(chunk, start)| pack(*start, chunk))?;
-        }
+        let (mut tensor, length) = self.room::<T>(length)?;
+        self.fill(&mut tensor, length, &pack)?;
         Some(tensor)
     }
 
     /// The same, parts of the columns in parallel, each column of `rows` packed elements: `pack` is given the number of columns
-    /// too.
+    /// too. Where columns lie far apart, the pages of those that are packed go back before others are read.
     fn parts<T: Element + Send>(
         &self,
         length: usize,
         rows: usize,
         pack: impl Fn(usize, usize, &mut [T]) -> Option<()> + Sync,
     ) -> Option<Tensor> {
-        self.each(length, |start, chunk| {
-            chunk.par_chunks_mut(PART * rows).enumerate().try_for_each(|(part, chunk)| {
-                let first = part * PART;
-                pack(start + first * self.strides[1], PART.min(self.columns - first), chunk)
-            })
-        })
+        let (mut tensor, length) = self.room::<T>(length)?;
+        let apart = self.strides[1] * self.source.element().bytes()?;
+        let is_outermost = self.starts.iter().all(|start| start - self.starts[0] < self.strides[1]);
+        let group = match RELEASED.checked_div(apart) {
+            Some(columns) if is_outermost => columns.next_multiple_of(PART).max(PART),
+            _ => self.columns.max(1),
+        };
+        for columns in groups(self.columns, group) {
+            self.fill(&mut tensor, length, &|start, chunk: &mut [T]| {
+                // The last panel is whole, though its columns may be fewer.
+                let end = if columns.end == self.columns { chunk.len() } else { columns.end * rows };
+                chunk[columns.start * rows..end].par_chunks_mut(PART * rows).enumerate().try_for_each(
+                    |(part, chunk)| {
+                        let first = columns.start + part * PART;
+                        pack(start + first * self.strides[1], PART.min(columns.end - first), chunk)
+                    },
+                )
+            })?;
+            self.release(columns, self.strides[1]);
+        }
+        Some(tensor)
     }
+
+    /// Matrices of f32 with rows that lie side by side, some depths after the other: their pages go back before others are
+    /// read.
+    fn by_depths(&self, values: &[[u8; 4]], length: usize) -> Option<Tensor> {
+        let (mut tensor, length) = self.room::<f32>(length)?;
+        for depths in groups(self.depth, (RELEASED / 4 / self.strides[0].max(1)).max(1)) {
+            self.fill(&mut tensor, length, &|start, chunk: &mut [f32]| {
+                chunk.par_chunks_mut(PART * self.depth).enumerate().try_for_each(|(part, chunk)| {
+                    let (first, depths) = (part * PART, depths.clone());
+                    let (matrix, width) = (values.get(start + first..)?, PART.min(self.columns - first));
+                    pack::pack_depths(matrix, self.strides[0], self.depth, width, depths, chunk).ok()
+                })
+            })?;
+            if let [_] = self.starts[..] {
+                self.release(depths, self.strides[0]);
+            }
+        }
+        Some(tensor)
+    }
+
+    /// Room for every matrix, and the elements of each.
+    fn room<T: Element>(&self, length: usize) -> Option<(Tensor, usize)> {
+        let length = if self.depth == 0 || self.columns == 0 { 0 } else { length };
+        Some((Tensor::lasting(T::TYPE, &[self.starts.len(), length]).ok()?, length))
+    }
+
+    /// Calls `pack` for every matrix, with the element at which it begins and its room.
+    fn fill<T: Element + Send>(
+        &self,
+        tensor: &mut Tensor,
+        length: usize,
+        pack: &(impl Fn(usize, &mut [T]) -> Option<()> + Sync),
+    ) -> Option<()> {
+        let target = tensor.as_mut_slice::<T>().ok()?;
+        if length > 0 {
+            target.par_chunks_mut(length).zip(&self.starts).try_for_each(|(chunk, start)| pack(*start, chunk))?;
+        }
+        Some(())
+    }
+
+    /// Gives back pages of positions that lie `stride` elements apart.
+    fn release(&self, positions: Range<usize>, stride: usize) {
+        let (Some(start), Some(size)) = (self.starts.first(), self.source.element().bytes()) else { return };
+        let place = |position: usize| (start + position * stride) * size;
+        self.source.release_part(place(positions.start)..place(positions.end));
+    }
+}
+
+/// Positions in groups of some length.
+fn groups(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(length).map(move |start| start..(start + length).min(count))
 }

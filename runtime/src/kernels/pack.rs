@@ -6,6 +6,7 @@
 
 use super::lanes::{self, Lanes, WIDTH};
 use super::level::per_level;
+use std::ops::Range;
 
 /// The length of a packed matrix in elements.
 pub const fn packed_len(depth: usize, columns: usize) -> usize {
@@ -100,6 +101,29 @@ pub fn pack_bf16(
     Ok(lost == 0)
 }
 
+/// Packs some depths of a matrix whose rows are contiguous, `k_stride` apart, and leaves the others as they are: so a large
+/// source can go back to the system row by row.
+///
+/// # Errors
+/// As for [`pack`].
+pub fn pack_depths(
+    source: &[[u8; 4]],
+    k_stride: usize,
+    depth: usize,
+    columns: usize,
+    depths: Range<usize>,
+    packed: &mut [f32],
+) -> Result<(), PackError> {
+    check(source.len(), [k_stride, 1], [depth, columns], packed.len(), packed_len)?;
+    let depths = depths.start..depths.end.min(depth);
+    // SAFETY: both slices were checked to have room for all depths; every CPU has these lanes.
+    unsafe {
+        let source = source.as_ptr().cast();
+        copy_rows::<lanes::Portable>(source, k_stride as isize, depth, depths, columns, packed.as_mut_ptr());
+    }
+    Ok(())
+}
+
 per_level! {
     /// `(source, k_stride, n_stride, depth, columns, packed)`: packs the matrix whose element `(k, j)` is at
     /// `source + k * k_stride + j * n_stride`, strides in elements, into [`packed_len`] elements at `packed`.
@@ -130,7 +154,7 @@ pub(super) unsafe fn run<V: Lanes>(
     let (k_stride, n_stride, depth, columns) = (k_stride as isize, n_stride as isize, depth as usize, columns as usize);
     if n_stride == 1 {
         // SAFETY: the caller vouches for the elements.
-        return unsafe { copy_rows::<V>(source, k_stride, depth, columns, packed) };
+        return unsafe { copy_rows::<V>(source, k_stride, depth, 0..depth, columns, packed) };
     }
     for first in (0..columns).step_by(WIDTH) {
         let lanes = (columns - first).min(WIDTH);
@@ -148,15 +172,22 @@ pub(super) unsafe fn run<V: Lanes>(
     }
 }
 
-/// A matrix whose rows are contiguous: a few rows after the other, so that what is read is read in order, and a page of the
-/// source is looked up once.
+/// Some depths of a matrix whose rows are contiguous: a few rows after the other, so that what is read is read in order, and a
+/// page of the source is looked up once.
 ///
 /// # Safety
 /// As for [`pack_b`].
 #[inline(always)]
-unsafe fn copy_rows<V: Lanes>(source: *const f32, k_stride: isize, depth: usize, columns: usize, packed: *mut f32) {
+unsafe fn copy_rows<V: Lanes>(
+    source: *const f32,
+    k_stride: isize,
+    depth: usize,
+    depths: Range<usize>,
+    columns: usize,
+    packed: *mut f32,
+) {
     const ROWS: usize = 16;
-    for rows in (0..depth).step_by(ROWS).map(|start| start..(start + ROWS).min(depth)) {
+    for rows in depths.clone().step_by(ROWS).map(|start| start..(start + ROWS).min(depths.end)) {
         for first in (0..columns).step_by(WIDTH) {
             let lanes = (columns - first).min(WIDTH);
             let mask = V::mask(lanes);
@@ -223,7 +254,7 @@ unsafe fn gather(
     source: *const f32,
     k_stride: isize,
     n_stride: isize,
-    depths: std::ops::Range<usize>,
+    depths: Range<usize>,
     lanes: usize,
     packed: *mut f32,
 ) {
@@ -293,6 +324,20 @@ mod tests {
                 _ => [2 + spread, 2 * depth.max(1) * (2 + spread)],
             });
         }
+    }
+
+    #[test]
+    fn depths_are_packed_apart() {
+        let (depth, columns) = (37, 21);
+        let source: Vec<[u8; 4]> = (0..depth * 24).map(|place| (place as f32).to_ne_bytes()).collect();
+        let mut whole = vec![0.; packed_len(depth, columns)];
+        pack(&source, [24, 1], depth, columns, &mut whole).unwrap();
+        let mut parts = vec![-1.; whole.len()];
+        for depths in [0..5, 5..30, 30..99] {
+            pack_depths(&source, 24, depth, columns, depths, &mut parts).unwrap();
+        }
+        assert_eq!(parts, whole);
+        assert!(pack_depths(&source, 25, depth, columns, 0..1, &mut parts).is_err());
     }
 
     #[test]
