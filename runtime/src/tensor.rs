@@ -29,9 +29,11 @@ enum Storage {
     Deferred(Arc<Deferred>),
 }
 
+type Make = dyn Fn(&mut [u8]) + Send + Sync;
+
 /// Bytes that are computed when they are read.
 struct Deferred {
-    make: Box<dyn Fn(&mut [u8]) + Send + Sync>,
+    make: Box<Make>,
     length: usize,
     made: OnceLock<AlignedBytes>,
 }
@@ -291,6 +293,9 @@ impl Tensor {
     }
 
     /// The bytes, little-endian, in row-major order.
+    ///
+    /// # Panics
+    /// When they are deferred and there is no memory for them.
     pub fn bytes(&self) -> &[u8] {
         match &self.storage {
             Storage::Owned(owned) => owned.bytes(),
