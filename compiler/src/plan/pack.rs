@@ -424,3 +424,28 @@ impl Matrices<'_> {
 fn groups(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).step_by(length).map(move |start| start..(start + length).min(count))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Matrices that are packed in several groups: of columns, of depths, and taps of one weight whose columns lie outermost.
+    #[test]
+    fn groups_make_what_one_packing_makes() {
+        let (depth, columns) = (9_000, 1_100);
+        let values: Vec<f32> = (0..depth * columns).map(|place| place as f32 + 0.1).collect();
+        let source = Tensor::from_slice(&[values.len()], &values).unwrap();
+        for (strides, taps) in [([1, depth], 1), ([columns, 1], 1), ([3, depth], 3)] {
+            let (starts, depth) = ((0..taps).collect(), depth / taps);
+            let matrices = Matrices { source: &source, bytes: source.bytes(), starts, strides, depth, columns };
+            let Some(Panels::Numbers(packed)) = matrices.packed(ElementType::F32) else { panic!("they are numbers") };
+            let length = pack::packed_len(depth, columns);
+            let mut expected = vec![0.; length];
+            for (start, packed) in packed.as_slice::<f32>().unwrap().chunks(length).enumerate() {
+                let matrix = &source.bytes().as_chunks().0[start..];
+                pack::pack(matrix, strides, depth, columns, &mut expected).unwrap();
+                assert!(packed == expected, "{strides:?} from {start}");
+            }
+        }
+    }
+}
