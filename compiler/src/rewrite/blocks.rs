@@ -78,7 +78,10 @@ impl Cone {
         }
         let mut steps = Vec::new();
         for index in &self.nodes {
-            if let Some(operand) = widened(function, *index) {
+            // What is read elsewhere has to be as wide as it says.
+            if *index != root
+                && let Some(operand) = widened(function, *index)
+            {
                 places.insert((*index).into(), *places.get(&operand)?);
                 continue;
             }

@@ -185,6 +185,24 @@ fn @f(%x: f32[n, m]) -> f32[n, m] {{
     }
 }
 
+/// Integers that something else than a sum reads stay as wide as they are.
+#[test]
+fn maxima_of_bytes_are_what_the_interpreter_says() {
+    let circuit = "axis n = 301   axis m = 403   param @w: i8[n, m]
+fn @f(%x: f32[n, m]) -> f32[n, m] {
+  %v = map cast(i32) : @w[n, m] -> [n, m]
+  %most = reduce max : %v[n, {m}] -> [n]
+  %r = map $0 + cast(f32, $1) : %x[n, m], %most[n] -> [n, m]
+  return %r
+}";
+    let module = module(circuit, [1; 4], 3);
+    let mut folded = module.clone();
+    fold_constants(&mut folded, fold::WIDE, usize::MAX, &mut Receipt::default()).unwrap();
+    assert_eq!(folded.parameters.len(), module.parameters.len() + 1);
+    let input = random_tensor(strang_ir::ElementType::F32, &[301, 403], false, 5);
+    assert_eq!(difference(Class::Bit, &module, &folded, &[input]), None);
+}
+
 /// Weights that are read outside, or where a condition fails, in rows and in short axes: computed fast, and as the interpreter
 /// says.
 #[test]
