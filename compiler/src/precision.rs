@@ -94,18 +94,22 @@ fn narrowed(
     Some(module.functions[position].add(node, &[operand]).into())
 }
 
-/// A parameter with the nearest bf16 of every number, ties to even.
+/// A parameter with the nearest bf16 of every number, ties to even, computed when it is packed.
 fn nearest(parameter: &Parameter) -> Option<Parameter> {
-    let data = parameter.data.as_ref()?;
-    let mut result = Tensor::zeros(ElementType::BF16, data.shape()).ok()?;
-    let values: &[[u8; 4]] = data.bytes().as_chunks().0;
-    let target: &mut [bf16] = result.as_mut_slice().ok()?;
-    target.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(target, values)| {
-        for (target, value) in target.iter_mut().zip(values) {
-            *target = bf16::from_f32(f32::from_ne_bytes(*value));
-        }
-    });
-    data.release();
+    let data = parameter.data.clone()?;
+    let shape = data.shape().to_vec();
+    let round = move |target: &mut [u8]| {
+        let mut room = Tensor::scalar(0u8);
+        let values: &[[u8; 4]] = data.bytes_in(&mut room).as_chunks().0;
+        let target: &mut [[u8; 2]] = target.as_chunks_mut().0;
+        target.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(target, values)| {
+            for (target, value) in target.iter_mut().zip(values) {
+                *target = bf16::from_f32(f32::from_ne_bytes(*value)).to_ne_bytes();
+            }
+        });
+        data.release();
+    };
+    let result = Tensor::deferred(ElementType::BF16, &shape, round).ok()?;
     let name = format!("{}.bf16", parameter.name);
     Some(Parameter::new(name, ElementType::BF16, parameter.axes.clone()).with_data(result))
 }
