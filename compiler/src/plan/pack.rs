@@ -319,10 +319,9 @@ impl Matrices<'_> {
     fn halves(&self, values: &[[u8; 4]]) -> Option<Tensor> {
         let length = pack::packed_len(self.depth, self.columns);
         // Most numbers need all of their bits: the first few tell.
-        let first = values.get(*self.starts.first()?..)?.iter().take(FEWEST);
-        if self.starts.len() * length < FEWEST
-            || first.into_iter().any(|value| u32::from_ne_bytes(*value) & 0xffff != 0)
-        {
+        let mut first = values.get(*self.starts.first()?..)?.iter().take(FEWEST);
+        let is_small = self.starts.len() * length < FEWEST;
+        if is_small || first.any(|value| u32::from_ne_bytes(*value) & 0xffff != 0) {
             return None;
         }
         self.parts(length, self.depth, |start, width, chunk: &mut [half::bf16]| {

@@ -10,7 +10,7 @@ use std::{
     ops::Range,
     sync::{Mutex, PoisonError},
 };
-use strang_ir::{Axis, ElementType, Function, IndexExpr, Node, Op, Size, Tensor, Value};
+use strang_ir::{Axis, ElementType, Function, IndexExpr, Node, Op, Size, Tensor, Value, op::Monoid};
 
 /// Nodes that make less are computed one after the other.
 const FEWEST_BYTES: usize = 1 << 18;
@@ -114,7 +114,7 @@ fn widened(function: &Function, index: NodeIndex) -> Option<Value> {
 fn is_summed(function: &Function, index: NodeIndex) -> bool {
     let readers = function.readers(index.into());
     let is_sum = |(reader, _): &(NodeIndex, u32)| match function.graph[*reader].op {
-        Op::Reduce(_) => true,
+        Op::Reduce(monoid) => monoid == Monoid::Sum,
         Op::View => is_summed(function, *reader),
         _ => false,
     };

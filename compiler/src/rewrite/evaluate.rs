@@ -4,7 +4,7 @@
 
 mod map;
 
-use map::{Operand, Row, mapped};
+use map::{Affine, Operand, Row, mapped};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use strang_ir::{
@@ -16,12 +16,12 @@ use strang_runtime::{kernels::fma, tensor::Element};
 
 /// The result of a node of known sizes, if this can compute it.
 pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
-    let types: Vec<ElementType> = operands.iter().map(Tensor::element).collect();
+    let types = || operands.iter().map(Tensor::element).collect::<Vec<_>>();
     match &node.op {
         Op::Concat { along, offsets } => {
             concatenated(node, *along as usize, operands).or_else(|| side_by_side(node, *along, offsets, operands))
         }
-        Op::Map(expression) if is_supported(expression, &types) => mapped(node, expression, operands),
+        Op::Map(expression) if is_supported(expression, &types()) => mapped(node, expression, operands),
         Op::Map(expression) if is_widening(expression, node) => copied(node, &operands[0], integers(&operands[0])?),
         Op::View => viewed(node, &operands[0]),
         Op::Dot { accumulator: ElementType::F32 } if operands.len() == 2 => product(node, operands),
@@ -74,11 +74,7 @@ impl<T: Copy> Strided<'_, T> {
         let mut position = vec![0; sizes.len()];
         let mut data = Vec::with_capacity(count);
         for number in 0..count {
-            let mut rest = number;
-            for variable in order.iter().rev() {
-                position[*variable as usize] = rest % sizes[*variable as usize];
-                rest /= sizes[*variable as usize];
-            }
+            go_to(&mut position, number, &order, sizes);
             data.push(self.at(offset(&self.strides, &position)));
         }
         Strided { data: Cow::Owned(data), start: 0, strides }
@@ -100,23 +96,13 @@ fn strided<'a, T: Copy>(
     if map.fill.is_some() {
         return None;
     }
-    let mut strides = vec![0i64; sizes.len()];
-    let (mut start, mut unit) = (0i64, 1i64);
-    for (expression, extent) in map.exprs.iter().zip(tensor.shape()).rev() {
-        if !expression.is_affine() {
-            return None;
-        }
-        start += unit * expression.offset().as_constant()?;
-        for (variable, stride) in strides.iter_mut().enumerate() {
-            *stride += unit * expression.coefficient(variable as u32).as_constant()?;
-        }
-        unit *= *extent as i64;
+    let place = Affine::place(map, tensor.shape(), sizes.len())?;
+    if sizes.contains(&0) {
+        return None;
     }
-    let reach = |sign: i64| -> i64 {
-        strides.iter().zip(sizes).filter(|(stride, _)| **stride * sign > 0).map(|(s, n)| s * (*n as i64 - 1)).sum()
-    };
-    let inside = start + reach(-1) >= 0 && start + reach(1) < data.len() as i64;
-    (inside && sizes.iter().all(|size| *size > 0)).then_some(Strided { data, start: start as usize, strides })
+    let (first, last) = place.range(sizes);
+    let inside = first >= 0 && last < data.len() as i64;
+    inside.then_some(Strided { data, start: place.start as usize, strides: place.strides })
 }
 
 /// The elements of an f32 tensor, or of integers as f32.
@@ -199,21 +185,25 @@ fn by_rows<T: Element + Send>(
     output: &[u32],
     row: impl Fn(&[usize], &mut [T]) + Sync,
 ) -> Option<Tensor> {
-    let shape: Vec<usize> = output.iter().map(|v| sizes[*v as usize]).collect();
     let mut result = Tensor::zeros(T::TYPE, result).ok()?;
-    let width = shape.last().copied().unwrap_or(1);
+    let width = output.last().map_or(1, |last| sizes[*last as usize]);
     let values = result.as_mut_slice::<T>().ok()?;
     values.par_chunks_mut(width.max(1)).with_min_len(1 + 4096 / width.max(1)).enumerate().for_each(
         |(number, values)| {
-            let (mut rest, mut position) = (number, vec![0; sizes.len()]);
-            for (variable, size) in output.iter().zip(&shape).rev().skip(1) {
-                position[*variable as usize] = rest % size;
-                rest /= size;
-            }
+            let mut position = vec![0; sizes.len()];
+            go_to(&mut position, number, output.split_last().map_or(&[], |(_, outer)| outer), sizes);
             row(&position, values);
         },
     );
     Some(result)
+}
+
+/// Goes to a position of some variables, counted in row-major order.
+fn go_to(position: &mut [usize], mut number: usize, variables: &[u32], sizes: &[usize]) {
+    for variable in variables.iter().rev() {
+        position[*variable as usize] = number % sizes[*variable as usize];
+        number /= sizes[*variable as usize];
+    }
 }
 
 fn offset(strides: &[i64], position: &[usize]) -> i64 {
@@ -248,11 +238,7 @@ fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
         values.fill(0.);
         let mut position = position.to_vec();
         for number in 0..count {
-            let mut rest = number;
-            for variable in contracted.iter().rev() {
-                position[*variable as usize] = rest % sizes[*variable as usize];
-                rest /= sizes[*variable as usize];
-            }
+            go_to(&mut position, number, &contracted, &sizes);
             let (a_start, b_start) = (offset(&a.strides, &position), offset(&b.strides, &position));
             if (a_column, b_column) == (0, 1) {
                 fma::add_products(a.at(a_start), b.row(b_start, values.len()), values);
@@ -354,11 +340,7 @@ fn summed_of<T: Copy + Into<i32> + Sync>(node: &Node, operand: &Tensor, data: Co
         }
         let mut position = position.to_vec();
         for number in 0..count {
-            let mut rest = number;
-            for variable in contracted.iter().rev() {
-                position[*variable as usize] = rest % sizes[*variable as usize];
-                rest /= sizes[*variable as usize];
-            }
+            go_to(&mut position, number, &contracted, &sizes);
             let start = offset(&operand.strides, &position);
             if stride == 1 {
                 let row = operand.row(start, values.len());
@@ -438,7 +420,7 @@ fn side_by_side(node: &Node, along: u32, offsets: &[Size], operands: &[Tensor]) 
         let mut position = position.to_vec();
         position[along as usize] -= starts[slot];
         let operands = std::slice::from_ref(&parts[slot]);
-        let row = Row { operands, position: &position, long: Some(*last), short: &[], width: 1 };
+        let row = Row { operands, position: &position, long: Some(*last), short: &[], sizes: &sizes, width: 1 };
         row.write(&ScalarExpr::Operand(0), values);
     })
 }

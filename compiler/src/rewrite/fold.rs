@@ -68,7 +68,8 @@ fn cones(module: &Module, position: usize, larger: usize) -> FxHashMap<NodeIndex
     let function = &module.functions[position];
     let mut constant: FxHashSet<NodeIndex> = FxHashSet::default();
     let mut places: FxHashMap<NodeIndex, usize> = FxHashMap::default();
-    for index in function.order() {
+    let order = function.order();
+    for index in order.iter().copied() {
         let operands = function.operands(index);
         let is_known = |value: &Value| match &function.graph[value.node].op {
             Op::Param(number) => module.parameters.get(*number as usize).is_some_and(|other| other.data.is_some()),
@@ -89,7 +90,7 @@ fn cones(module: &Module, position: usize, larger: usize) -> FxHashMap<NodeIndex
         }
     }
     // Views alone are not computed.
-    for node in function.order().into_iter().rev().filter(|node| function.graph[*node].op == Op::View) {
+    for node in order.into_iter().rev().filter(|node| function.graph[*node].op == Op::View) {
         let readers = function.readers(node.into());
         if readers.is_empty() || !readers.iter().all(|(reader, _)| places.contains_key(reader)) {
             places.remove(&node);

@@ -1,6 +1,6 @@
 //! Maps of floats, row by row.
 
-use super::{by_rows, floats, offset, shape_of, sizes};
+use super::{by_rows, floats, go_to, offset, shape_of, sizes};
 use std::borrow::Cow;
 use strang_ir::{
     Condition, ElementType, IndexExpr, IndexMap, Node, ScalarExpr, Tensor,
@@ -21,9 +21,11 @@ pub struct Operand<'a> {
 }
 
 /// What is affine in the variables of a node.
-struct Affine {
-    start: i64,
-    strides: Vec<i64>,
+pub struct Affine {
+    /// The value where all of them are zero.
+    pub start: i64,
+    /// By how much each of them moves it.
+    pub strides: Vec<i64>,
 }
 
 /// An affine number that must lie in a range.
@@ -43,12 +45,25 @@ impl Affine {
         Some(Affine { start: expression.offset().as_constant()?, strides: strides.collect::<Option<_>>()? })
     }
 
+    /// The element of an array that a map reads, in row-major order; `None` as for an expression.
+    pub fn place(map: &IndexMap, shape: &[usize], variables: usize) -> Option<Affine> {
+        let mut place = Affine { start: 0, strides: vec![0; variables] };
+        let mut unit = 1i64;
+        for (expression, extent) in map.exprs.iter().zip(shape).rev() {
+            let value = Affine::new(expression, variables)?;
+            place.start += unit * value.start;
+            place.strides.iter_mut().zip(&value.strides).for_each(|(sum, stride)| *sum += unit * stride);
+            unit *= *extent as i64;
+        }
+        Some(place)
+    }
+
     fn at(&self, position: &[usize]) -> i64 {
         self.start + offset(&self.strides, position)
     }
 
     /// The smallest and the largest value.
-    fn range(&self, sizes: &[usize]) -> (i64, i64) {
+    pub fn range(&self, sizes: &[usize]) -> (i64, i64) {
         let reach = |sign: i64| -> i64 {
             let terms = self.strides.iter().zip(sizes).filter(|(stride, _)| **stride * sign > 0);
             terms.map(|(stride, size)| stride * (*size as i64 - 1)).sum()
@@ -80,14 +95,10 @@ impl<'a> Operand<'a> {
     /// An operand of known sizes; `None` where it is not read at affine positions, or may be read outside without a fill.
     pub fn new(map: &IndexMap, sizes: &[usize], tensor: &'a Tensor) -> Option<Self> {
         let data = floats(tensor)?;
-        let mut place = Affine { start: 0, strides: vec![0; sizes.len()] };
-        let (mut guards, mut unit) = (Vec::new(), 1i64);
-        for (expression, extent) in map.exprs.iter().zip(tensor.shape()).rev() {
-            let value = Affine::new(expression, sizes.len())?;
-            place.start += unit * value.start;
-            place.strides.iter_mut().zip(&value.strides).for_each(|(sum, stride)| *sum += unit * stride);
-            unit *= *extent as i64;
-            guards.push(Guard { value, low: 0, high: *extent as i64 });
+        let place = Affine::place(map, tensor.shape(), sizes.len())?;
+        let mut guards = Vec::new();
+        for (expression, extent) in map.exprs.iter().zip(tensor.shape()) {
+            guards.push(Guard { value: Affine::new(expression, sizes.len())?, low: 0, high: *extent as i64 });
         }
         for condition in &map.conditions {
             let Condition::Range { expression, low, high } = condition else { return None };
@@ -143,7 +154,7 @@ pub fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Opti
         && sizes[last as usize] < SHORT
         && width * sizes[last as usize] <= MOST_SHORT
     {
-        short.push((last, sizes[last as usize]));
+        short.insert(0, last);
         width *= sizes[last as usize];
         output.pop();
     }
@@ -153,7 +164,7 @@ pub fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Opti
         rows[long as usize] *= width;
     }
     by_rows::<f32>(&shape, &rows, &output, |position, values| {
-        Row { operands: &operands, position, long, short: &short, width }.write(expression, values);
+        Row { operands: &operands, position, long, short: &short, sizes: &sizes, width }.write(expression, values);
     })
 }
 
@@ -165,8 +176,10 @@ pub struct Row<'a> {
     pub position: &'a [usize],
     /// The axis.
     pub long: Option<u32>,
-    /// The short axes with their sizes, innermost first.
-    pub short: &'a [(u32, usize)],
+    /// The short axes, innermost last.
+    pub short: &'a [u32],
+    /// The sizes of all axes.
+    pub sizes: &'a [usize],
     /// The positions of the short axes.
     pub width: usize,
 }
@@ -223,11 +236,7 @@ impl Row<'_> {
         let size = values.len() / self.width;
         let mut position = self.position.to_vec();
         for lane in 0..self.width {
-            let mut rest = lane;
-            for (variable, size) in self.short {
-                position[*variable as usize] = rest % size;
-                rest /= size;
-            }
+            go_to(&mut position, lane, self.short, self.sizes);
             let (mut first, mut end) = (0, size);
             for guard in &operand.guards {
                 let holds = guard.holds(guard.value.at(&position), self.long, size);
