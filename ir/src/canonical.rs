@@ -8,9 +8,14 @@ impl Node {
     /// the others in the node's order. A node stays as it is where that would change an order of summation (of the
     /// normalised variables of softmax and norm, of the updates of scatter).
     pub fn canonical(&self) -> Node {
+        self.clone().into_canonical()
+    }
+
+    /// [`Node::canonical`] of a node that is not needed any more.
+    pub fn into_canonical(self) -> Node {
         match self.canonical_places() {
             Some(places) => self.renumbered(&places),
-            None => self.clone(),
+            None => self,
         }
     }
 

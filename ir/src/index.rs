@@ -265,6 +265,9 @@ impl IndexExpr {
         read: &dyn Fn(u32) -> u32,
         variable_size: &dyn Fn(u32) -> Size,
     ) -> Self {
+        if let Some(position) = self.as_variable() {
+            return variable(position);
+        }
         let mut sum = IndexExpr::constant(self.constant.clone());
         for (atom, coefficient) in &self.terms {
             let inner = |inner: &IndexExpr| inner.substitute(variable, read, variable_size);

@@ -73,7 +73,14 @@ pub fn add(graph: &mut Graph, node: &Node, reads: Vec<Read>) -> Id {
     }
     let Some(tag) = Tag::of(&node.op) else { unreachable!("maps are built of single functions") };
     let (maps, values): (Vec<IndexMap>, Vec<Id>) = reads.into_iter().map(|read| (read.map, read.value)).unzip();
-    let signature = graph.analysis.signatures.intern(&Node { maps, ..node.clone() });
+    let signature = graph.analysis.signatures.intern(Node {
+        op: node.op.clone(),
+        variables: node.variables.clone(),
+        maps,
+        outputs: node.outputs.clone(),
+        source: Source::None,
+        block: None,
+    });
     let signature = graph.add(Term::Signature(signature));
     let children: Box<[Id]> = [signature].into_iter().chain(values).collect();
     graph.add(Term::Apply(tag, children.len(), children))

@@ -1,7 +1,7 @@
 //! What is known of every class: types and sizes, whether it is made of weights alone, whether all its elements are one
 //! number, and between which values they lie. Merging two classes keeps what is known of either.
 
-use super::{Graph, signature::Signatures, term::Tag, term::Term};
+use super::{Graph, changes::Changes, signature::Signatures, term::Tag, term::Term};
 use egg::{Analysis, DidMerge, Id};
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
@@ -134,6 +134,8 @@ pub struct Knowledge {
     pub parameters: Vec<Facts>,
     /// The operations that the graph has terms of.
     pub tags: FxHashSet<Tag>,
+    /// What changed since the rules last looked.
+    pub changes: Changes,
     /// What rules did, in order.
     pub applied: Vec<Applied>,
     /// How often a rule built something of another type or shape, which is a fault of the rule.
@@ -207,6 +209,10 @@ impl Analysis<Term> for Knowledge {
         let changed = DidMerge(*a != merged, b != merged);
         *a = merged;
         changed
+    }
+
+    fn modify(graph: &mut Graph, class: Id) {
+        graph.analysis.changes.note(class);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Circuits as e-graphs: terms, signatures, what is known of a class, and the constructor of terms.
 
 pub mod build;
+pub mod changes;
 pub mod compose;
 pub mod facts;
 pub mod signature;

@@ -16,8 +16,8 @@ pub struct Signatures {
 
 impl Signatures {
     /// The number of a node's signature. Of nodes with one signature the first names the variables.
-    pub fn intern(&mut self, node: &Node) -> u32 {
-        let mut node = node.canonical();
+    pub fn intern(&mut self, node: Node) -> u32 {
+        let mut node = node.into_canonical();
         node.source = Source::None;
         node.block = None;
         let key = Key(Arc::new(node));

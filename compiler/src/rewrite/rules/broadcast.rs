@@ -38,6 +38,10 @@ fn reduced(frame: &Node, reads: &[&Read]) -> (Node, Vec<u32>) {
 /// it; then it is read through the repetition here.
 fn hoist(m: &mut Match, names: &[&str]) -> Option<Id> {
     let s = m.node("s");
+    let is_read = |variable: u32| s.maps.iter().any(|map| map.mentions(variable));
+    if names.iter().all(|name| m.facts(name).view.is_none()) && (0..s.variables.len() as u32).all(is_read) {
+        return None;
+    }
     let mentioned = |read: &Read| (0..s.variables.len() as u32).filter(|v| read.map.mentions(*v)).count();
     let reads: Vec<Read> = (names.iter().enumerate())
         .map(|(slot, name)| {

@@ -165,7 +165,10 @@ fn @f(%x: u8[a, k], %z: u8[], %w: i8[k, c]) -> i32[a, c] {
         source: "floats hold integers of 24 bits; splitting along a contracted axis",
         find: Find::Patterns(&["(dot ?d ?a ?b)"], |m| {
             let d = m.node("d");
-            let (true, Some(count), Some(part)) = (is_integer_product(m), terms(&d), part(m)) else { return None };
+            if !is_integer_product(m) {
+                return None;
+            }
+            let (count, part) = (terms(&d)?, part(m)?);
             let (&[long], number) = (&d.contracted()[..], d.variables.len() as u32) else { return None };
             let mut node = in_floats(&d);
             let axis = |size: i64| Axis::new("", Size::from(size));

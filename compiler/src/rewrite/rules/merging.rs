@@ -111,7 +111,7 @@ fn groups<'a>(graph: &Graph, members: &'a [(Id, Member)]) -> Vec<(Id, Vec<&'a Me
     let mut places: FxHashMap<(Id, u32, u32), usize> = FxHashMap::default();
     let mut alike: Vec<(Id, Vec<Forms>)> = Vec::new();
     for (shared, member) in members {
-        let form = signatures.intern(&widened(&member.node, member.column, &Size::ZERO));
+        let form = signatures.intern(widened(&member.node, member.column, &Size::ZERO));
         let place = *places.entry((graph.find(*shared), form, member.column)).or_insert_with(|| {
             alike.push((*shared, Vec::new()));
             alike.len() - 1
@@ -232,7 +232,7 @@ fn biases(graph: &Graph, members: &[&Member]) -> Vec<Member> {
                 fits.then(|| Member { class: *class, term: term.clone(), node, weight, column })
             });
             if let Some(sum) = sum {
-                let form = signatures.intern(&widened(&sum.node, sum.column, &Size::ZERO));
+                let form = signatures.intern(widened(&sum.node, sum.column, &Size::ZERO));
                 if found.first().is_none_or(|(first, other)| *other == form && first.column == sum.column) {
                     found.push((sum, form));
                     break;

@@ -136,10 +136,10 @@ pub fn excess(graph: &Graph, target: &Target, roots: &[Id], terms: &[(Id, Term)]
         .map(|id| graph[*id].nodes.iter().map(|term| (term.clone(), own(term, *id))).collect())
         .collect();
     let best = greedy(graph, &places, &priced);
-    let words = reachable.len().div_ceil(64);
+    let mut needs = vec![0; reachable.len().div_ceil(64)];
     let excess = terms.iter().map(|(id, term)| {
         let place = *places.get(id)?;
-        let (_, total) = circuit(graph, &places, &best, term, place, own(term, *id), words)?;
+        let total = circuit(graph, &places, &best, (term, place, own(term, *id)), f64::INFINITY, &mut needs)?;
         Some(total - best[place].as_ref()?.total)
     });
     excess.collect()
@@ -148,16 +148,15 @@ pub fn excess(graph: &Graph, target: &Target, roots: &[Id], terms: &[(Id, Term)]
 /// The best term of every class, each for itself. Costs only fall from round to round, and a choice travels up one class a
 /// round at least, so as many rounds as there are classes are enough; more would chase rounding.
 fn greedy(graph: &Graph, places: &FxHashMap<Id, usize>, terms: &Priced) -> Vec<Option<Best>> {
-    let words = terms.len().div_ceil(64);
+    let mut needs = vec![0; terms.len().div_ceil(64)];
     let mut best: Vec<Option<Best>> = (0..terms.len()).map(|_| None).collect();
     for _ in 0..=terms.len() {
         let mut changed = false;
         for place in 0..terms.len() {
             for (term, own) in &terms[place] {
-                let Some((needs, total)) = circuit(graph, places, &best, term, place, *own, words) else { continue };
-                let better = best[place].as_ref().is_none_or(|old| total < old.total * (1. - 1e-9) - 1e-15);
-                if better {
-                    best[place] = Some(Best { term: term.clone(), own: *own, needs, total });
+                let below = best[place].as_ref().map_or(f64::INFINITY, |old| old.total * (1. - 1e-9) - 1e-15);
+                if let Some(total) = circuit(graph, places, &best, (term, place, *own), below, &mut needs) {
+                    best[place] = Some(Best { term: term.clone(), own: *own, needs: needs.clone(), total });
                     changed = true;
                 }
             }
@@ -169,17 +168,17 @@ fn greedy(graph: &Graph, places: &FxHashMap<Id, usize>, terms: &Priced) -> Vec<O
     best
 }
 
-/// The classes that a term needs and what they cost, if all its operands have a circuit without its own class.
+/// What the circuit of a term of the class at a place costs, which costs `own` by itself, and into `needs` the classes that it
+/// needs. `None` unless that is less than `below` and all its operands have a circuit without its own class.
 fn circuit(
     graph: &Graph,
     places: &FxHashMap<Id, usize>,
     best: &[Option<Best>],
-    term: &Term,
-    place: usize,
-    own: f64,
-    words: usize,
-) -> Option<(Vec<u64>, f64)> {
-    let mut needs = vec![0u64; words];
+    (term, place, own): (&Term, usize, f64),
+    below: f64,
+    needs: &mut [u64],
+) -> Option<f64> {
+    needs.fill(0);
     for child in term.children() {
         let operand = best[places[&graph.find(*child)]].as_ref()?;
         needs.iter_mut().zip(&operand.needs).for_each(|(mine, theirs)| *mine |= theirs);
@@ -195,9 +194,13 @@ fn circuit(
             total += best[word * 64 + bits.trailing_zeros() as usize].as_ref().map_or(0., |needed| needed.own);
             bits &= bits - 1;
         }
+        // Nothing costs less than nothing.
+        if total >= below {
+            return None;
+        }
     }
     needs[place / 64] |= bit;
-    Some((needs, total))
+    (total < below).then_some(total)
 }
 
 /// The classes below the roots, operands of the first terms first.

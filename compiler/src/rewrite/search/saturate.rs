@@ -11,7 +11,7 @@ use super::{
 use crate::plan::error::layer_of;
 use crate::rewrite::{
     Application, Extraction, Miss, Numerics, Obstacle, Receipt, RewriteOptions,
-    egraph::{Graph, Knowledge, Term, signature::Signatures},
+    egraph::{Graph, Knowledge, Term, changes, signature::Signatures},
     rule::{COMPILED, Class, Find},
     rules,
 };
@@ -157,7 +157,11 @@ pub fn run(mut graph: Graph, options: &RewriteOptions) -> Graph {
             .with_scheduler(SimpleScheduler)
             .with_iter_limit(options.iterations)
             .with_node_limit(options.nodes)
-            .with_time_limit(Duration::MAX);
+            .with_time_limit(Duration::MAX)
+            .with_hook(|runner| {
+                changes::measure(&mut runner.egraph);
+                Ok(())
+            });
         graph = runner.run(rewrites.iter().copied()).egraph;
         let mut merged = 0;
         for (number, rule) in all() {
