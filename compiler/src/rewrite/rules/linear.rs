@@ -2,7 +2,8 @@
 
 use super::broadcast::over_own_variables;
 use super::parts::{
-    combined, distinct, in_output_frame, instead, is_float, moved, output_frame, positions, with_operands,
+    combined, distinct, in_output_frame, instead, is_float, is_product_of_integers, moved, output_frame, positions,
+    with_operands,
 };
 use crate::rewrite::{
     egraph::{Read, build, compose::compose},
@@ -13,7 +14,7 @@ use strang_ir::{Axis, IndexExpr, IndexMap, Node, Op, scalar::Binary};
 
 /// `s` multiplies the product `d` of `x` and `w` by `c`.
 fn scale_into_weight(m: &mut Match) -> Option<Id> {
-    if !m.facts("c").constant || !m.facts("w").constant {
+    if !m.facts("c").constant || !m.facts("w").constant || is_product_of_integers(m, "x", "w") {
         return None;
     }
     let (s, d) = (m.node("s"), m.node("d"));

@@ -3,7 +3,10 @@
 
 use super::{
     broadcast::over_own_variables,
-    parts::{combined, distinct, instead, is_float, moved, output_frame, positions, whole_axes, with_operands},
+    parts::{
+        combined, distinct, instead, is_float, is_product_of_integers, moved, output_frame, positions, whole_axes,
+        with_operands,
+    },
 };
 use crate::plan::trace::variable_positions;
 use crate::rewrite::{
@@ -336,7 +339,7 @@ fn @f(%x: f32[e]) -> f32[e] {
         source: "Macaron: the half of a half step goes into its last weights and bias",
         find: Find::Patterns(&["(mul ?s (add ?t (dot ?d ?x ?w) ?b) ?c)"], |m| {
             let (d, t) = (m.node("d"), m.node("t"));
-            if !m.facts("w").constant || !m.facts("b").constant {
+            if !m.facts("w").constant || !m.facts("b").constant || is_product_of_integers(m, "x", "w") {
                 return None;
             }
             m.literal("c")?;
