@@ -15,7 +15,7 @@ use strang_ir::{Axis, ElementType, Function, IndexExpr, Node, Op, Size, Tensor, 
 /// Nodes that make less are computed one after the other.
 const FEWEST_BYTES: usize = 1 << 18;
 /// The bytes of the largest array of a block.
-const BLOCK_BYTES: usize = 1 << 17;
+const BLOCK_BYTES: usize = 1 << 18;
 
 /// Constant nodes of which only the last is read by others.
 pub struct Cone {
@@ -68,13 +68,14 @@ impl Cone {
         let last = &function.graph[root];
         let axis = last.outputs[0].variables.iter().position(|variable| *variable == self.variables[&root])?;
         let shape = shape(last)?;
-        let bytes = self.nodes.iter().map(|node| bytes_of(&function.graph[*node]));
-        let bytes = bytes.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+        let mut bytes = 0;
         let mut places: FxHashMap<Value, usize> = FxHashMap::default();
         let mut leaves = Vec::new();
         for (leaf, axis) in &self.leaves {
             places.insert(*leaf, places.len());
-            leaves.push((value(*leaf)?, *axis));
+            let value = value(*leaf)?;
+            bytes = axis.map_or(bytes, |_| bytes.max(value.length()));
+            leaves.push((value, *axis));
         }
         let mut steps = Vec::new();
         for index in &self.nodes {
@@ -85,6 +86,7 @@ impl Cone {
                 places.insert((*index).into(), *places.get(&operand)?);
                 continue;
             }
+            bytes = bytes.max(bytes_of(&function.graph[*index])?);
             let operands = function.operands(*index).into_iter().map(|operand| places.get(&operand).copied());
             steps.push(Step {
                 node: function.graph[*index].clone(),
@@ -94,10 +96,19 @@ impl Cone {
             places.insert((*index).into(), leaves.len() + steps.len() - 1);
         }
         let length = (BLOCK_BYTES * shape[axis] / bytes.max(1)).clamp(1, shape[axis].max(1));
-        let blocks = Blocks { steps, leaves, shape, axis, length, element: last.outputs[0].element };
+        let element = last.outputs[0].element;
+        let mut blocks = Blocks { steps, leaves, shape, axis, length, element, ends: FxHashMap::default() };
         // Whether a node is computed depends on its sizes and types alone, so on no other block than these.
-        let ends = [blocks.range(0), blocks.range(blocks.count().checked_sub(1)?)];
-        ends.into_iter().all(|range| blocks.block(&range).is_some()).then_some(blocks)
+        for number in [0, blocks.count().checked_sub(1)?] {
+            if !blocks.ends.contains_key(&number) {
+                let end = blocks.block(&blocks.range(number))?;
+                blocks.ends.insert(number, end);
+            }
+        }
+        if blocks.is_large() {
+            blocks.ends.clear();
+        }
+        Some(blocks)
     }
 }
 
@@ -140,6 +151,8 @@ pub struct Blocks {
     axis: usize,
     /// Positions of a block.
     length: usize,
+    /// The first block and the last, by their numbers, unless the value is large.
+    ends: FxHashMap<usize, Tensor>,
 }
 
 impl Blocks {
@@ -152,11 +165,15 @@ impl Blocks {
 
     /// The value, computed when it is read if it is large, so that memory need not hold the values of all cones.
     pub fn deferred(self) -> Option<Tensor> {
-        let (element, shape) = (self.element, self.shape.clone());
-        if element.bytes_of(shape.iter().product())? < FEWEST_BYTES {
+        if !self.is_large() {
             return self.computed();
         }
+        let (element, shape) = (self.element, self.shape.clone());
         Tensor::deferred(element, &shape, move |bytes| self.write(bytes)).ok()
+    }
+
+    fn is_large(&self) -> bool {
+        self.element.bytes_of(self.shape.iter().product()).is_none_or(|bytes| bytes >= FEWEST_BYTES)
     }
 
     fn count(&self) -> usize {
@@ -172,7 +189,9 @@ impl Blocks {
         let bytes = Mutex::new(bytes);
         (0..self.count()).into_par_iter().for_each(|number| {
             let range = self.range(number);
-            let part = self.block(&range).expect("all blocks are computed, as the first and the last were");
+            let known = self.ends.get(&number).cloned();
+            let part = known.or_else(|| self.block(&range));
+            let part = part.expect("all blocks are computed, as the first and the last were");
             let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
             put(&mut bytes, self.shape[self.axis], self.axis, &range, &part);
         });
@@ -252,6 +271,9 @@ fn around(tensor: &Tensor, axis: usize) -> Option<(usize, usize)> {
 
 /// Some positions of an axis.
 fn sliced(tensor: &Tensor, axis: usize, range: &Range<usize>) -> Option<Tensor> {
+    if range.len() == tensor.shape()[axis] {
+        return Some(tensor.clone());
+    }
     let (inner, outer) = around(tensor, axis)?;
     let mut shape = tensor.shape().to_vec();
     let row = shape[axis] * inner;

@@ -12,7 +12,10 @@ use strang_ir::{
     op::Monoid,
     scalar::{Binary, Unary},
 };
-use strang_runtime::{kernels::fma, tensor::Element};
+use strang_runtime::{
+    kernels::{bytes::Byte, fma},
+    tensor::Element,
+};
 
 /// The result of a node of known sizes, if this can compute it.
 pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
@@ -315,14 +318,22 @@ fn summed(node: &Node, operand: &Tensor) -> Option<Tensor> {
         return None;
     }
     match operand.element() {
-        ElementType::I8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?)),
-        ElementType::U8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?)),
-        ElementType::I32 => summed_of(node, operand, integers(operand)?),
+        ElementType::I8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?), i8::add),
+        ElementType::U8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?), u8::add),
+        ElementType::I32 => summed_of(node, operand, integers(operand)?, |row, sums| {
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
+        }),
         _ => None,
     }
 }
 
-fn summed_of<T: Copy + Into<i32> + Sync>(node: &Node, operand: &Tensor, data: Cow<'_, [T]>) -> Option<Tensor> {
+/// Sums of `data`; `add` adds elements that lie side by side to sums, position by position.
+fn summed_of<T: Copy + Into<i32> + Sync>(
+    node: &Node,
+    operand: &Tensor,
+    data: Cow<'_, [T]>,
+    add: fn(&[T], &mut [i32]),
+) -> Option<Tensor> {
     let sizes = sizes(node)?;
     let operand = strided(&node.maps[0], &sizes, operand, data)?;
     let (output, contracted) = (&node.outputs[0].variables, node.contracted());
@@ -339,12 +350,16 @@ fn summed_of<T: Copy + Into<i32> + Sync>(node: &Node, operand: &Tensor, data: Co
             return;
         }
         let mut position = position.to_vec();
+        let first = offset(&operand.strides, &position);
         for number in 0..count {
-            go_to(&mut position, number, &contracted, &sizes);
-            let start = offset(&operand.strides, &position);
+            let start = if let [only] = contracted[..] {
+                first + operand.strides[only as usize] * number as i64
+            } else {
+                go_to(&mut position, number, &contracted, &sizes);
+                offset(&operand.strides, &position)
+            };
             if stride == 1 {
-                let row = operand.row(start, values.len());
-                values.iter_mut().zip(row).for_each(|(value, x)| *value = value.wrapping_add((*x).into()));
+                add(operand.row(start, values.len()), values);
                 continue;
             }
             for (column, value) in values.iter_mut().enumerate() {

@@ -12,12 +12,14 @@ pub(crate) mod families;
 mod finish;
 mod lanes;
 mod pack;
+mod sums;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod widened;
 
 pub use block::{ByteBlock, ByteItem, Quantisation, Stored};
 pub use pack::{pack, packed_len};
+pub use sums::Byte;
 
 use super::lanes::WIDTH;
 use super::level::per_level;

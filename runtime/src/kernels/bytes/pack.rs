@@ -29,24 +29,55 @@ pub fn pack(
     let groups = depth.div_ceil(DEPTHS);
     for (panel, target) in packed.chunks_mut(groups * DEPTHS * WIDTH).enumerate() {
         let first = panel * WIDTH;
+        let (cells, _) = target.as_chunks_mut::<DEPTHS>().0.as_chunks_mut::<WIDTH>();
         let live = WIDTH.min(columns - first);
-        for (group, target) in target.as_chunks_mut::<{ DEPTHS * WIDTH }>().0.iter_mut().enumerate() {
-            let k = group * DEPTHS;
-            let depths = DEPTHS.min(depth - k);
-            let (cells, _) = target.as_chunks_mut::<DEPTHS>();
-            cells[live..].fill([0; DEPTHS]);
-            for (j, cell) in cells[..live].iter_mut().enumerate() {
-                let start = k * strides[0] + (first + j) * strides[1];
-                *cell = match depths {
-                    // One read of four bytes where they lie together.
-                    DEPTHS if strides[0] == 1 => std::array::from_fn(|place| source[start..start + DEPTHS][place]),
-                    DEPTHS => std::array::from_fn(|place| source[start + place * strides[0]]),
-                    _ => {
-                        std::array::from_fn(|place| if place < depths { source[start + place * strides[0]] } else { 0 })
-                    }
-                };
+        let matrix = &source[first * strides[1]..];
+        if strides[1] == 1 && live == WIDTH {
+            pack_rows(matrix, strides[0], depth, cells);
+        } else {
+            for place in 0..WIDTH {
+                let column = if place < live { matrix.get(place * strides[1]..) } else { None };
+                pack_column(column, strides[0], depth, place, cells);
             }
         }
     }
     Ok(())
+}
+
+/// A panel of a matrix whose rows lie side by side: four of them are interleaved.
+fn pack_rows(matrix: &[i8], stride: usize, depth: usize, cells: &mut [[[i8; DEPTHS]; WIDTH]]) {
+    for (group, cells) in cells.iter_mut().enumerate() {
+        let row = |place: usize| -> [i8; WIDTH] {
+            let k = group * DEPTHS + place;
+            if k < depth { std::array::from_fn(|column| matrix[k * stride..][..WIDTH][column]) } else { [0; WIDTH] }
+        };
+        let rows: [[i8; WIDTH]; DEPTHS] = std::array::from_fn(row);
+        for (column, cell) in cells.iter_mut().enumerate() {
+            *cell = std::array::from_fn(|place| rows[place][column]);
+        }
+    }
+}
+
+/// One column of a panel, or zeros.
+fn pack_column(column: Option<&[i8]>, stride: usize, depth: usize, place: usize, cells: &mut [[[i8; DEPTHS]; WIDTH]]) {
+    let Some(column) = column else {
+        cells.iter_mut().for_each(|cells| cells[place] = [0; DEPTHS]);
+        return;
+    };
+    let (whole, last) = cells.split_at_mut(depth / DEPTHS);
+    if stride == 1 {
+        // One read of four bytes.
+        for (cells, four) in whole.iter_mut().zip(column.as_chunks::<DEPTHS>().0) {
+            cells[place] = *four;
+        }
+    } else {
+        for (group, cells) in whole.iter_mut().enumerate() {
+            let four = &column[group * DEPTHS * stride..][..(DEPTHS - 1) * stride + 1];
+            cells[place] = std::array::from_fn(|depth| four[depth * stride]);
+        }
+    }
+    let rest = depth / DEPTHS * DEPTHS;
+    for cells in last {
+        cells[place] = std::array::from_fn(|k| if rest + k < depth { column[(rest + k) * stride] } else { 0 });
+    }
 }
