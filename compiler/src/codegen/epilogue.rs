@@ -9,7 +9,7 @@ use strang_ir::{
     ElementType, Literal,
     scalar::{Binary, Unary},
 };
-use strang_runtime::kernels::gemm::Activation;
+use strang_runtime::kernels::gemm::{Activation, ResidualPlace};
 
 /// What the tile is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +22,8 @@ pub struct Epilogue {
     pub column_bias: Option<u32>,
     /// An access to an array that is added.
     pub residual: Option<u32>,
-    /// Whether it is added before the activation.
-    pub residual_before_activation: bool,
+    /// Where.
+    pub residual_place: ResidualPlace,
     /// The activation.
     pub activation: Activation,
     /// Its parameters.
@@ -40,7 +40,7 @@ impl Epilogue {
             column_scale: None,
             column_bias: None,
             residual: None,
-            residual_before_activation: false,
+            residual_place: ResidualPlace::AfterActivation,
             activation: Activation::None,
             parameters: [0.; 2],
             result: sum,
@@ -138,16 +138,25 @@ impl Chain<'_, '_> {
                 epilogue.column_scale = Some(access);
                 Stage::ColumnScaled
             }
-            (Binary::Add, &Instruction::Load(access)) if stage < Stage::Biased && self.is_column(access) => {
+            (Binary::Add, &Instruction::Load(access))
+                if stage <= Stage::Biased && epilogue.column_bias.is_none() && self.is_column(access) =>
+            {
                 epilogue.column_bias = Some(access);
+                if epilogue.residual.is_some() {
+                    epilogue.residual_place = ResidualPlace::BeforeBias;
+                }
                 Stage::Biased
             }
             (Binary::Add, &Instruction::Load(access))
                 if stage < Stage::Done && knows_all && epilogue.residual.is_none() && self.is_tile(access) =>
             {
                 epilogue.residual = Some(access);
-                epilogue.residual_before_activation = stage < Stage::Activated;
-                if stage < Stage::Activated { Stage::Biased } else { Stage::Done }
+                if stage < Stage::Activated {
+                    epilogue.residual_place = ResidualPlace::BeforeActivation;
+                    Stage::Biased
+                } else {
+                    Stage::Done
+                }
             }
             _ => return None,
         };
@@ -171,7 +180,7 @@ impl Chain<'_, '_> {
         if let [user] = users[..] {
             let activation = match &instructions[user as usize] {
                 Instruction::Unary(function, _) => match function {
-                    Unary::Relu => Activation::Relu,
+                    Unary::Relu => return Some(self.limited(user, 0.).unwrap_or((Activation::Relu, [0.; 2], user))),
                     Unary::HardSwish => Activation::HardSwish,
                     Unary::Sigmoid => Activation::Sigmoid,
                     Unary::Tanh => Activation::Tanh,
@@ -181,13 +190,8 @@ impl Chain<'_, '_> {
                     _ => return None,
                 },
                 Instruction::Binary(Binary::Maximum, a, b) => {
-                    // min(max(x, low), high)
                     let low = single(&instructions[if *a == value { *b } else { *a } as usize])?;
-                    let [next] = self.users(user)[..] else { return None };
-                    let Instruction::Binary(Binary::Minimum, a, b) = instructions[next as usize] else { return None };
-                    let high = single(&instructions[if a == user { b } else { a } as usize])?;
-                    let stored = self.stores.iter().any(|store| store.value == user);
-                    return (!stored).then_some((Activation::Clip, [low, high], next));
+                    return self.limited(user, low);
                 }
                 _ => return None,
             };
@@ -205,6 +209,16 @@ impl Chain<'_, '_> {
         let chosen = instructions[select as usize] == Instruction::Select(less, product, value);
         let alone = |inner: u32| self.users(inner) == [select] && self.stores.iter().all(|store| store.value != inner);
         (is_zero && chosen && alone(less) && alone(product)).then_some((Activation::LeakyRelu, [slope, 0.], select))
+    }
+
+    /// The clip that the minimum of a number and the maximum `above` of another, `low`, is.
+    fn limited(&self, above: u32, low: f32) -> Option<(Activation, [f32; 2], u32)> {
+        let [user] = self.users(above)[..] else { return None };
+        let instructions = &self.finish.instructions;
+        let Instruction::Binary(Binary::Minimum, a, b) = instructions[user as usize] else { return None };
+        let high = single(&instructions[if a == above { b } else { a } as usize])?;
+        let is_stored = self.stores.iter().any(|store| store.value == above);
+        (!is_stored).then_some((Activation::Clip, [low, high], user))
     }
 
     /// Whether an access is one contiguous vector over the columns, the same for all rows.

@@ -22,6 +22,8 @@ enum Finish {
     Known,
     /// Bias, clip, residual after it.
     Clip,
+    /// Residual, bias, relu, minimum.
+    Limited,
     /// Leaky relu.
     Leaky,
     /// Bias, then something a tile does not know, with a strip function in it.
@@ -32,8 +34,16 @@ enum Finish {
     Narrow,
 }
 
-const FINISHES: [Finish; 7] =
-    [Finish::Plain, Finish::Known, Finish::Clip, Finish::Leaky, Finish::Strip, Finish::Two, Finish::Narrow];
+const FINISHES: [Finish; 8] = [
+    Finish::Plain,
+    Finish::Known,
+    Finish::Clip,
+    Finish::Limited,
+    Finish::Leaky,
+    Finish::Strip,
+    Finish::Two,
+    Finish::Narrow,
+];
 
 /// How B lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +228,12 @@ impl Product {
                 let low = with(&mut block, Binary::Maximum, biased, -0.5);
                 let high = with(&mut block, Binary::Minimum, low, 0.75);
                 residual(&mut block, high)
+            }
+            Finish::Limited => {
+                let summed = residual(&mut block, sum);
+                let biased = bias(&mut block, summed);
+                let positive = block.push(Instruction::Unary(Unary::Relu, biased));
+                with(&mut block, Binary::Minimum, positive, 0.75)
             }
             Finish::Leaky => {
                 let zero = block.push(literal(0.));

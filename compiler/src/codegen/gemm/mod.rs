@@ -255,10 +255,7 @@ impl<'g> Plan<'g> {
             (offset_of!(GemmBlock, start), Size::ZERO),
             (offset_of!(GemmBlock, start_row_stride), Size::ZERO),
             (offset_of!(GemmBlock, residual_row_stride), residual_rows),
-            (
-                offset_of!(GemmBlock, residual_before_activation),
-                Size::from(i64::from(self.epilogue.residual_before_activation)),
-            ),
+            (offset_of!(GemmBlock, residual_place), Size::from(self.epilogue.residual_place as i64)),
             (offset_of!(GemmBlock, activation), Size::from(self.epilogue.activation as i64)),
             (offset_of!(GemmBlock, column_scale), Size::ZERO),
             (offset_of!(GemmBlock, column_bias), Size::ZERO),

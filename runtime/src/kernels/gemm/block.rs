@@ -20,10 +20,11 @@ pub struct GemmItem {
 /// for item in items: for k in 0..depth: x = fma(a[i, k], b[k, j], x)
 /// x = x * scale                              unless 1
 /// x = x * column_scale[j]                    unless null
+/// x = x + residual[i, j]                     unless null, if residual_place is BeforeBias
 /// x = x + column_bias[j]                     unless null
-/// x = x + residual[i, j]                     unless null, if residual_before_activation
+/// x = x + residual[i, j]                     unless null, if residual_place is BeforeActivation
 /// x = activation(x)
-/// x = x + residual[i, j]                     unless null, if not residual_before_activation
+/// x = x + residual[i, j]                     unless null, if residual_place is AfterActivation
 /// c[i, j] = x
 /// ```
 ///
@@ -70,8 +71,8 @@ pub struct GemmBlock {
     pub residual: *const f32,
     /// Distance of two rows of the residual.
     pub residual_row_stride: i64,
-    /// Not 0: the residual is added before the activation.
-    pub residual_before_activation: u64,
+    /// A [`ResidualPlace`] as its number.
+    pub residual_place: u64,
     /// An [`Activation`] as its number; unknown numbers are [`Activation::None`].
     pub activation: u64,
     /// The parameters of the activation, each in the first four bytes of its slot.
@@ -102,7 +103,7 @@ impl Default for GemmBlock {
             column_bias: std::ptr::null(),
             residual: std::ptr::null(),
             residual_row_stride: 0,
-            residual_before_activation: 0,
+            residual_place: 0,
             activation: Activation::None as u64,
             activation_parameters: Default::default(),
             b_is_bf16: 0,
@@ -139,7 +140,7 @@ impl GemmBlock {
             column_scale: std::ptr::null(),
             column_bias: std::ptr::null(),
             residual: std::ptr::null(),
-            residual_before_activation: 0,
+            residual_place: 0,
             activation: Activation::None as u64,
             ..*self
         }
@@ -150,6 +151,18 @@ impl GemmBlock {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FloatSlot(pub f32);
+
+/// Where in the epilogue the residual is added.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResidualPlace {
+    /// Last.
+    AfterActivation = 0,
+    /// After the bias.
+    BeforeActivation = 1,
+    /// After the scales.
+    BeforeBias = 2,
+}
 
 /// The closed set of activations a tile applies; parameters are `p0` and `p1`.
 #[repr(u64)]

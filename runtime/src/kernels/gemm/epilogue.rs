@@ -3,7 +3,7 @@
 //! Scales, bias, residual and the short activations are compiled into every tile and work on its registers. The long
 //! activations exist once for each level and work on the tile as it lies on the stack, in L1.
 
-use super::block::{Activation, GemmBlock};
+use super::block::{Activation, GemmBlock, ResidualPlace};
 use super::curve::{self, Curve};
 use super::tile::Edge;
 use crate::kernels::lanes::{Lanes, WIDTH};
@@ -50,11 +50,14 @@ pub(super) unsafe fn begin<V: Lanes, const ROWS: usize, const PANELS: usize>(
             let scale = edge.load_row(block.column_scale.add(column));
             each(sums, |p, x| x.mul(scale[p]));
         }
+        if block.residual_place == ResidualPlace::BeforeBias as u64 {
+            add_residual(block, row, column, edge, sums);
+        }
         if !block.column_bias.is_null() {
             let bias = edge.load_row(block.column_bias.add(column));
             each(sums, |p, x| x.add(bias[p]));
         }
-        if block.residual_before_activation != 0 {
+        if block.residual_place == ResidualPlace::BeforeActivation as u64 {
             add_residual(block, row, column, edge, sums);
         }
     }
@@ -96,7 +99,7 @@ pub(super) unsafe fn end<V: Lanes, const ROWS: usize, const PANELS: usize>(
         HARD_SWISH => each(sums, |_, x| math::hard_swish(x)),
         _ => {}
     }
-    if block.residual_before_activation == 0 {
+    if block.residual_place == ResidualPlace::AfterActivation as u64 {
         // SAFETY: the residual is valid for the sizes and strides of the block.
         unsafe { add_residual(block, row, column, edge, sums) };
     }
@@ -169,7 +172,7 @@ pub(super) unsafe fn finish<V: Lanes>(tile: &Unfinished<V>) {
 #[inline(always)]
 unsafe fn finish_with<V: Lanes>(tile: &Unfinished<V>, activation: impl Curve) {
     let block = tile.block;
-    let has_residual = !block.residual.is_null() && block.residual_before_activation == 0;
+    let has_residual = !block.residual.is_null() && block.residual_place == ResidualPlace::AfterActivation as u64;
     for (index, &sum) in tile.sums.iter().enumerate() {
         let (row, column) = (tile.row + index / tile.panels, tile.column + index % tile.panels * WIDTH);
         let mask = V::mask((block.columns as usize - column).min(WIDTH));

@@ -16,7 +16,7 @@ pub(crate) mod curve;
 mod epilogue;
 pub(crate) mod tile;
 
-pub use block::{Activation, FloatSlot, GemmBlock, GemmItem};
+pub use block::{Activation, FloatSlot, GemmBlock, GemmItem, ResidualPlace};
 pub(crate) use epilogue::FinishFunction;
 pub(crate) use tile::{TileFunction, Tiles, families};
 

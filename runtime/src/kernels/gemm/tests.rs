@@ -113,11 +113,14 @@ struct Case {
     column_scale: bool,
     bias: bool,
     /// Whether there is a residual, and then whether it comes before the activation and whether it is C itself.
-    residual: Option<(bool, bool)>,
+    residual: Option<(ResidualPlace, bool)>,
     activation: Activation,
     parameters: [f32; 2],
     seed: u64,
 }
+
+const PLACES: [ResidualPlace; 3] =
+    [ResidualPlace::AfterActivation, ResidualPlace::BeforeActivation, ResidualPlace::BeforeBias];
 
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1usize..=40, 1usize..=140, 0usize..=70, 0usize..=5);
@@ -129,7 +132,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let epilogue = (
         any::<[bool; 3]>(),
         prop_oneof![Just(1.0f32), -2.0f32..2.0],
-        any::<Option<(bool, bool)>>(),
+        proptest::option::of((proptest::sample::select(&PLACES[..]), any::<bool>())),
         proptest::sample::select(&Activation::ALL[..]),
         -1.0f32..0.5,
         0.5f32..2.0,
@@ -230,7 +233,7 @@ fn check(case: &Case) {
     let c_row_stride = columns + case.c_padding;
     let c = Guarded::new(rows * c_row_stride, &mut value);
     let separate = Guarded::new(rows * columns, &mut value);
-    let before = case.residual.is_some_and(|(before, _)| before);
+    let place = case.residual.map(|(place, _)| place);
     let in_place = case.residual.is_some_and(|(_, in_place)| in_place);
 
     let mut expected = c.clone();
@@ -245,10 +248,11 @@ fn check(case: &Case) {
         }
         x *= case.scale;
         x = column_scale.as_ref().map_or(x, |scale| x * scale.get(j));
+        x = if place == Some(ResidualPlace::BeforeBias) { x + residual } else { x };
         x = bias.as_ref().map_or(x, |bias| x + bias.get(j));
-        x = if before { x + residual } else { x };
+        x = if place == Some(ResidualPlace::BeforeActivation) { x + residual } else { x };
         x = reference_activation(case.activation, case.parameters, x);
-        x = if case.residual.is_some() && !before { x + residual } else { x };
+        x = if place == Some(ResidualPlace::AfterActivation) { x + residual } else { x };
         expected.set(at, x);
     }
 
@@ -284,7 +288,7 @@ fn check(case: &Case) {
             column_bias: bias.as_ref().map_or(std::ptr::null(), Guarded::pointer),
             residual,
             residual_row_stride,
-            residual_before_activation: before.into(),
+            residual_place: place.map_or(0, |place| place as u64),
             activation: case.activation as u64,
             activation_parameters: case.parameters.map(FloatSlot),
             b_is_bf16: is_bf16.into(),
@@ -320,7 +324,7 @@ fn every_tile() {
                 scale: 0.5,
                 column_scale: true,
                 bias: true,
-                residual: Some((rows % 2 == 0, rows % 3 == 0)),
+                residual: Some((PLACES[rows % 3], rows % 5 == 0)),
                 activation: Activation::ALL[(rows + columns) % Activation::ALL.len()],
                 parameters: [0.1, 1.0],
                 seed: (rows * 1000 + columns) as u64,
