@@ -249,6 +249,9 @@ impl Builder<'_> {
             } else {
                 self.move_to_the_end(*home)
             };
+            for other in &homes {
+                self.take_beside(*other, home, index, &operands, &frame);
+            }
             let group = self.groups[home].as_mut().expect("a group that was just found");
             group.epilogue.push(index);
             group.frames.insert(index, frame);
@@ -256,6 +259,32 @@ impl Builder<'_> {
             return true;
         }
         false
+    }
+
+    /// Takes another group of maps into one that `index` joins, at `frame`, if nothing but `index` reads it, position by
+    /// position: both sides of a sum are then computed in one pass.
+    fn take_beside(&mut self, other: usize, home: usize, index: NodeIndex, operands: &[Value], frame: &[u32]) {
+        let is_of_maps = |group: &Group| {
+            group.kind == Kind::Map && group.nodes().all(|node| matches!(self.node(node).op, Op::Map(_)))
+        };
+        let are_of_maps = [other, home].iter().all(|home| self.groups[*home].as_ref().is_some_and(is_of_maps));
+        if other == home || !are_of_maps || !self.only_read_by(other, index) {
+            return;
+        }
+        let Some(own) = self.epilogue_frame(index, operands, other) else { return };
+        let Some(group) = &self.groups[other] else { return };
+        let place = |variable: &u32| own.iter().position(|v| v == variable).map(|place| frame[place]);
+        let frames: Option<Vec<(NodeIndex, Vec<u32>)>> = group
+            .nodes()
+            .map(|node| Some((node, group.frames[&node].iter().map(place).collect::<Option<_>>()?)))
+            .collect();
+        let (Some(frames), nodes) = (frames, group.nodes().collect::<Vec<_>>()) else { return };
+        self.home.extend(nodes.iter().map(|node| (*node, home)));
+        self.groups[other] = None;
+        if let Some(group) = &mut self.groups[home] {
+            group.epilogue.extend(nodes);
+            group.frames.extend(frames);
+        }
     }
 
     /// The frame of a map in a group whose values it reads once at every position.
