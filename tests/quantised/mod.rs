@@ -87,3 +87,24 @@ fn rules_that_are_left_out_exist() {
     let refused = Compiler::new().without("sum-of-everything").plan(digits()).err().unwrap();
     assert_eq!(refused.to_string(), "there is no rule `sum-of-everything`; `strang rules` lists them");
 }
+
+/// A convolution whose weights are few numbers keeps them: transformed for Winograd's algebra, they would be many.
+#[test]
+fn convolutions_with_few_numbers_read_codes() {
+    let circuit = "ncd 0.1 \"codes\"
+axis c = 64   axis m = 64   axis k = 3   axis h = 56   axis w = 56
+param @w: f32[c, m, k, k]
+fn @codes(%x: f32[m, h, w]) -> f32[c, h, w] {
+  %y = dot order=(k, k', m) : %x[{m}, h + {k} - 1, w + {k'} - 1] else 0.0, @w[c, {m}, {k}, {k'}] -> [c, h, w]
+  return %y
+}
+";
+    let coded = |numbers: u64| {
+        let mut module = strang::ir::text::parse_verified(circuit, "codes").unwrap().0;
+        let values: Vec<f32> = (0..64 * 64 * 9u64).map(|place| (place * place % numbers) as f32 * 0.37 - 1.).collect();
+        module.parameters[0].data = Some(strang::ir::Tensor::from_slice(&[64, 64, 3, 3], &values).unwrap());
+        products(&Compiler::new(), module)
+    };
+    assert_eq!(coded(11), (1, 1));
+    assert_eq!(coded(65_537).0, 0);
+}

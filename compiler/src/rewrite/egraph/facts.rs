@@ -78,6 +78,8 @@ pub struct Facts {
     pub literal: Option<Literal>,
     /// Where the elements of the first result lie.
     pub range: Range,
+    /// Whether it is a weight in which few numbers occur, as far as its first elements tell: products with it are of codes.
+    pub coded: bool,
     /// A view in the class: its signature and operand.
     pub view: Option<(u32, Id)>,
     /// The node of the window that it was first made for; `u32::MAX` for values from outside.
@@ -93,7 +95,8 @@ impl Facts {
     fn ports(ports: Vec<Port>) -> Self {
         let range = ports.first().map_or(Range::ANY, |port| Range::of_type(port.element));
         let ports = ports.into();
-        Facts { signature: None, ports, constant: false, literal: None, range, view: None, origin: u32::MAX }
+        let (constant, coded) = (false, false);
+        Facts { signature: None, ports, constant, literal: None, range, coded, view: None, origin: u32::MAX }
     }
 
     /// A weight. Large ones are not looked at: that would read the whole file.
@@ -101,6 +104,7 @@ impl Facts {
         const LOOKED_AT: usize = 1 << 12;
         let mut facts = Self::value(element, shape);
         facts.constant = data.is_some();
+        facts.coded = data.is_some_and(|data| data.count() > LOOKED_AT && begins_with_few(data));
         if let Some(data) = data.filter(|data| data.count() > 0 && data.count() <= LOOKED_AT) {
             let first = data.bits_at(0);
             if (1..data.count()).all(|position| data.bits_at(position) == first) {
@@ -168,6 +172,17 @@ pub struct Applied {
     pub matched: Vec<Term>,
 }
 
+/// Whether as few numbers occur among the first elements of a weight as a book holds.
+fn begins_with_few(data: &Tensor) -> bool {
+    const FIRST: usize = 256;
+    const BOOK: usize = 16;
+    let mut numbers = FxHashSet::default();
+    (0..data.count().min(FIRST)).all(|position| {
+        numbers.insert(data.bits_at(position));
+        numbers.len() <= BOOK
+    })
+}
+
 impl Analysis<Term> for Knowledge {
     type Data = Facts;
 
@@ -203,6 +218,7 @@ impl Analysis<Term> for Knowledge {
             constant: a.constant || b.constant,
             literal: a.literal.or(b.literal),
             range: a.range.and(b.range),
+            coded: a.coded || b.coded,
             view: a.view.or(b.view),
             origin: a.origin.min(b.origin),
         };

@@ -1,4 +1,4 @@
-//! Circuits as e-graphs: terms, signatures, what is known of a class, and the constructor of terms.
+//! Circuits as e-graphs: terms, signatures, what is known of a class, what changed, and the constructor of terms.
 
 pub mod build;
 pub mod changes;

@@ -227,16 +227,17 @@ fn filtered(graph: &mut Graph, d: &Node, place: Place, [x, w]: [Id; 2], filterin
     Some(build::view(graph, &over, Read { value: tiled, map: IndexMap::new(exprs) }))
 }
 
-/// The most operations between a weight and the integers that it is made of.
+/// The most operations between a weight and the codes that it is made of.
 const DEEPEST: usize = 4;
 
-/// Whether a value is made of integers: products with such weights are products of bytes, or of codes. Classes have many
-/// forms that read the same, so each is looked at once.
-fn is_made_of_integers(graph: &Graph, value: Id) -> bool {
+/// Whether a value is made of integers or of few numbers: products with such weights are products of bytes, or of codes. Classes
+/// have many forms that read the same, so each is looked at once.
+fn is_made_of_codes(graph: &Graph, value: Id) -> bool {
     let mut seen: FxHashSet<Id> = [value].into_iter().collect();
     let mut values = vec![value];
     for _ in 0..=DEEPEST {
-        if values.iter().any(|value| !graph[*value].data.element().is_float()) {
+        let is_code = |value: &Id| graph[*value].data.coded || !graph[*value].data.element().is_float();
+        if values.iter().any(is_code) {
             return true;
         }
         let terms = values.iter().flat_map(|value| &graph[*value].nodes);
@@ -253,7 +254,7 @@ fn apply(m: &mut Match, filtering: &Filtering) -> Option<Id> {
     let d = m.node("d");
     let place = place(&d)?;
     let (x, w) = (m.id("x"), m.id("w"));
-    if !m.facts("w").constant || !is_float(m, "x") || is_made_of_integers(m.graph, w) {
+    if !m.facts("w").constant || !is_float(m, "x") || is_made_of_codes(m.graph, w) {
         return None;
     }
     filtered(m.graph, &d, place, [x, w], filtering)
