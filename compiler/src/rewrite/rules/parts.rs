@@ -166,18 +166,16 @@ pub fn inner_wraps_alike(m: &Match) -> bool {
     inner.is_float() || m.node("d").op == Op::Dot { accumulator: inner }
 }
 
-/// Whether a value is known as integers that were converted to floats, and perhaps scaled.
-pub fn is_dequantised(m: &Match, name: &str) -> bool {
+/// Whether a product is one of integers that were converted to floats, and perhaps scaled: scales belong after it then, not into
+/// the weights.
+pub fn is_product_of_integers(m: &Match, x: &str, w: &str) -> bool {
     let is_converted = |value: Id| {
         let mut terms = m.graph[value].nodes.iter();
         terms.any(|term| matches!(term, Term::Apply(Tag::Cast, _, c) if m.graph[c[1]].data.element().is_integer()))
     };
-    let mut terms = m.graph[m.id(name)].nodes.iter();
-    is_converted(m.id(name))
-        || terms.any(|term| matches!(term, Term::Apply(Tag::Binary(Binary::Multiply), _, c) if is_converted(c[1])))
-}
-
-/// Whether a product is one of integers that were converted: their scales belong after it, not into the weights.
-pub fn is_product_of_integers(m: &Match, x: &str, w: &str) -> bool {
-    is_dequantised(m, w) && is_dequantised(m, x)
+    let is_scaled = |value: Id| {
+        let mut terms = m.graph[value].nodes.iter();
+        terms.any(|term| matches!(term, Term::Apply(Tag::Binary(Binary::Multiply), _, c) if is_converted(c[1])))
+    };
+    [w, x].into_iter().all(|name| is_converted(m.id(name)) || is_scaled(m.id(name)))
 }
