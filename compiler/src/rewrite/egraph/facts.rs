@@ -110,8 +110,7 @@ impl Facts {
             if (1..data.count()).all(|position| data.bits_at(position) == first) {
                 facts.literal = Some(Literal { element, bits: first });
             }
-            let values = data.to_f64();
-            facts.range = values.into_iter().map(Range::of).reduce(Range::or).unwrap_or(Range::ANY);
+            facts.range = range_of(data);
         }
         facts
     }
@@ -170,6 +169,22 @@ pub struct Applied {
     pub new: Vec<Term>,
     /// The terms that it matched, the whole last.
     pub matched: Vec<Term>,
+}
+
+/// Where the elements of a weight lie.
+fn range_of(data: &Tensor) -> Range {
+    if data.element() != ElementType::F32 {
+        return data.to_f64().into_iter().map(Range::of).reduce(Range::or).unwrap_or(Range::ANY);
+    }
+    // Weights of a file may lie at any address. One pass without branches: a model has one of these for every bias and gain.
+    let (mut low, mut high, mut nan) = (f32::INFINITY, f32::NEG_INFINITY, false);
+    for bytes in data.bytes().as_chunks().0 {
+        let value = f32::from_ne_bytes(*bytes);
+        low = if value < low { value } else { low };
+        high = if value > high { value } else { high };
+        nan |= value.is_nan();
+    }
+    if nan { Range::ANY } else { Range { low: low.into(), high: high.into(), nan } }
 }
 
 /// Whether as few numbers occur among the first elements of a weight as a book holds.
