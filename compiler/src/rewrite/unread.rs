@@ -71,6 +71,9 @@ fn range(function: &Function, index: NodeIndex, axis: usize) -> Option<Range> {
             Op::Map(_) | Op::Dot { .. } | Op::View | Op::Softmax { .. } | Op::Norm { .. } | Op::Reduce(_)
         );
         let map = reader.maps.get(slot as usize).filter(|map| reads && map.fill.is_none())?;
+        if map.exprs[axis].as_variable().is_some_and(|variable| *reader.variables[variable as usize].size() == size) {
+            return None;
+        }
         let (first, last) = map.exprs[axis].bounds(&|variable| reader.size_of(variable))?;
         // No further than the axis goes, whatever symbols stand for.
         let inside = first.lower_bound(1).is_some_and(|first| first >= 0);

@@ -23,6 +23,8 @@ const LAST: usize = 64;
 pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
     let order = order(function);
     let crossing = crossing(function, &order);
+    let ends_badly: Vec<bool> = order.iter().map(|node| belongs_to_what_follows(function, *node)).collect();
+    let begins_badly: Vec<bool> = order.iter().map(|node| belongs_to_others(function, *node)).collect();
     let mut windows = Vec::new();
     let mut start = 0;
     while start < order.len() {
@@ -30,12 +32,8 @@ pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
         let end = if order.len() - start <= most {
             order.len()
         } else {
-            let badness = |end: &usize| {
-                let (before, after) = (order[*end - 1], order[*end]);
-                2 * crossing[*end]
-                    + usize::from(belongs_to_what_follows(function, before))
-                    + usize::from(belongs_to_others(function, after))
-            };
+            let badness =
+                |end: &usize| 2 * crossing[*end] + usize::from(ends_badly[*end - 1]) + usize::from(begins_badly[*end]);
             let ends = start + FEWEST..(start + MOST).min(order.len());
             ends.min_by_key(badness).unwrap_or(order.len())
         };
