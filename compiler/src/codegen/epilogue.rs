@@ -22,7 +22,7 @@ pub struct Epilogue {
     pub column_bias: Option<u32>,
     /// An access to an array that is added.
     pub residual: Option<u32>,
-    /// Where.
+    /// Where it is added.
     pub residual_place: ResidualPlace,
     /// The activation.
     pub activation: Activation,

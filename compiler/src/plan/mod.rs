@@ -28,7 +28,7 @@ mod layout;
 mod lower;
 mod memory;
 mod nest;
-mod pack;
+pub(crate) mod pack;
 mod print;
 mod scope;
 mod sweep;

@@ -13,7 +13,7 @@ use strang_ir::{
     scalar::{Binary, Unary},
 };
 use strang_runtime::{
-    kernels::{bytes::Byte, fma},
+    kernels::{bytes, fma},
     tensor::Element,
 };
 
@@ -318,8 +318,8 @@ fn summed(node: &Node, operand: &Tensor) -> Option<Tensor> {
         return None;
     }
     match operand.element() {
-        ElementType::I8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?), i8::add),
-        ElementType::U8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?), u8::add),
+        ElementType::I8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?), bytes::add_signed),
+        ElementType::U8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?), bytes::add_unsigned),
         ElementType::I32 => summed_of(node, operand, integers(operand)?, |row, sums| {
             sums.iter_mut().zip(row).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
         }),

@@ -71,6 +71,7 @@ fn range(function: &Function, index: NodeIndex, axis: usize) -> Option<Range> {
             Op::Map(_) | Op::Dot { .. } | Op::View | Op::Softmax { .. } | Op::Norm { .. } | Op::Reduce(_)
         );
         let map = reader.maps.get(slot as usize).filter(|map| reads && map.fill.is_none())?;
+        // Most read an axis whole.
         if map.exprs[axis].as_variable().is_some_and(|variable| *reader.variables[variable as usize].size() == size) {
             return None;
         }

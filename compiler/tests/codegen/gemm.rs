@@ -3,7 +3,7 @@
 use super::harness::{access, check, check_with, f32s, kernel};
 use proptest::prelude::*;
 use strang_compiler::{
-    codegen::Target,
+    codegen::{Target, emit_kernel},
     plan::kernel::{Access, Block, Body, Gemm, Instruction, Kernel, LoopVariable, RightOperand, Store},
 };
 use strang_ir::{
@@ -307,6 +307,22 @@ fn products_of_several_blocks() {
             }
         }
     }
+}
+
+/// What tiles know is done in registers: nothing else keeps sums in scratch memory.
+#[test]
+fn known_finishes_need_no_memory_for_sums() {
+    let target = Target::host().unwrap();
+    let scratch = |finish| {
+        let (batched, symbolic, right) = (false, false, Right::Packed);
+        let product =
+            Product { batch: 2, rows: 64, columns: 128, taps: 1, depth: 32, right, batched, finish, symbolic };
+        emit_kernel(&product.kernel().0, &target).unwrap().unwrap().scratch
+    };
+    for finish in [Finish::Known, Finish::Clip, Finish::Limited, Finish::Leaky] {
+        assert_eq!(scratch(finish), scratch(Finish::Plain), "{finish:?}");
+    }
+    assert_ne!(scratch(Finish::Strip), scratch(Finish::Plain));
 }
 
 /// The parity of a counter is not its number, though other variables have one position.

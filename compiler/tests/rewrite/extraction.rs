@@ -40,7 +40,7 @@ fn signature(graph: &mut Graph, number: u8, operands: usize) -> Id {
     let maps = vec![IndexMap::of_variables([]); operands];
     let op = Op::Map(ScalarExpr::Literal(literal));
     let node = Node { op, variables: Vec::new(), maps, outputs: vec![output], source: Source::None, block: None };
-    let number = graph.analysis.signatures.intern(node.clone());
+    let number = graph.analysis.signatures.intern(node);
     graph.add(Term::Signature(number))
 }
 

@@ -7,7 +7,7 @@
 //! 2008). It has no branch, so loops over it vectorise.
 
 use super::lanes::{self, Lanes, WIDTH};
-use super::level::{Level, per_level};
+use super::level::{at_highest_level, per_level};
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
@@ -34,18 +34,8 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
 /// every CPU.
 pub fn add_products(a: f32, b: &[f32], values: &mut [f32]) {
     let count = b.len().min(values.len()) as u64;
-    #[cfg(target_arch = "x86_64")]
-    if Level::Avx512.is_available() {
-        // SAFETY: the CPU is of the level, and so many numbers can be read and written.
-        return unsafe { add::avx512(a, b.as_ptr(), values.as_mut_ptr(), count) };
-    }
-    #[cfg(target_arch = "x86_64")]
-    if Level::Avx2.is_available() {
-        // SAFETY: the CPU is of the level, and so many numbers can be read and written.
-        return unsafe { add::avx2(a, b.as_ptr(), values.as_mut_ptr(), count) };
-    }
-    // SAFETY: so many numbers can be read and written.
-    unsafe { add::portable(a, b.as_ptr(), values.as_mut_ptr(), count) }
+    // SAFETY: the CPU is of the level, and so many numbers can be read and written.
+    unsafe { at_highest_level!(add(a, b.as_ptr(), values.as_mut_ptr(), count)) }
 }
 
 per_level! {

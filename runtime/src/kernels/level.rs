@@ -91,7 +91,7 @@ impl Level {
         }
     }
 
-    fn highest() -> Level {
+    pub(crate) fn highest() -> Level {
         Level::ALL.into_iter().rev().find(|level| level.is_available()).unwrap_or(Level::Portable)
     }
 
@@ -170,6 +170,20 @@ macro_rules! per_level {
     )*};
 }
 pub(crate) use per_level;
+
+/// Calls a kernel of [`per_level`] for the highest level of this machine. Unsafe as the kernel is, but for the level.
+macro_rules! at_highest_level {
+    ($kernel:ident($($argument:expr),* $(,)?)) => {
+        match $crate::kernels::Level::highest() {
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::Level::Avx512 => $kernel::avx512($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::Level::Avx2 => $kernel::avx2($($argument),*),
+            _ => $kernel::portable($($argument),*),
+        }
+    };
+}
+pub(crate) use at_highest_level;
 
 #[cfg(test)]
 mod tests {

@@ -53,13 +53,11 @@ impl Builder<'_> {
             .nodes()
             .map(|node| Some((node, group.frames[&node].iter().map(place).collect::<Option<_>>()?)))
             .collect();
-        let (Some(frames), nodes) = (frames, group.nodes().collect::<Vec<_>>()) else { return };
-        self.home.extend(nodes.iter().map(|node| (*node, home)));
+        let (Some(frames), Some(group)) = (frames, &mut self.groups[home]) else { return };
+        group.epilogue.extend(frames.iter().map(|(node, _)| *node));
+        self.home.extend(frames.iter().map(|(node, _)| (*node, home)));
+        group.frames.extend(frames);
         self.groups[other] = None;
-        if let Some(group) = &mut self.groups[home] {
-            group.epilogue.extend(nodes);
-            group.frames.extend(frames);
-        }
     }
 
     /// The frame of a map in a group whose values it reads once at every position.

@@ -2,6 +2,7 @@
 //! number, and between which values they lie. Merging two classes keeps what is known of either.
 
 use super::{Graph, changes::Changes, signature::Signatures, term::Tag, term::Term};
+use crate::plan::pack::FEWEST;
 use egg::{Analysis, DidMerge, Id};
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use strang_ir::{
     op::Monoid,
     scalar::{Binary, Unary},
 };
+use strang_runtime::kernels::book::CODES;
 
 /// The element type and shape of a result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,9 +96,16 @@ impl Facts {
 
     fn ports(ports: Vec<Port>) -> Self {
         let range = ports.first().map_or(Range::ANY, |port| Range::of_type(port.element));
-        let ports = ports.into();
-        let (constant, coded) = (false, false);
-        Facts { signature: None, ports, constant, literal: None, range, coded, view: None, origin: u32::MAX }
+        Facts {
+            signature: None,
+            ports: ports.into(),
+            constant: false,
+            literal: None,
+            range,
+            coded: false,
+            view: None,
+            origin: u32::MAX,
+        }
     }
 
     /// A weight. Large ones are not looked at: that would read the whole file.
@@ -104,7 +113,7 @@ impl Facts {
         const LOOKED_AT: usize = 1 << 12;
         let mut facts = Self::value(element, shape);
         facts.constant = data.is_some();
-        facts.coded = data.is_some_and(|data| data.count() > LOOKED_AT && begins_with_few(data));
+        facts.coded = data.is_some_and(|data| data.count() >= FEWEST && begins_with_few(data));
         if let Some(data) = data.filter(|data| data.count() > 0 && data.count() <= LOOKED_AT) {
             let first = data.bits_at(0);
             if (1..data.count()).all(|position| data.bits_at(position) == first) {
@@ -190,11 +199,10 @@ fn range_of(data: &Tensor) -> Range {
 /// Whether as few numbers occur among the first elements of a weight as a book holds.
 fn begins_with_few(data: &Tensor) -> bool {
     const FIRST: usize = 256;
-    const BOOK: usize = 16;
     let mut numbers = FxHashSet::default();
     (0..data.count().min(FIRST)).all(|position| {
         numbers.insert(data.bits_at(position));
-        numbers.len() <= BOOK
+        numbers.len() <= CODES
     })
 }
 

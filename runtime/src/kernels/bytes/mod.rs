@@ -19,7 +19,7 @@ mod widened;
 
 pub use block::{ByteBlock, ByteItem, Quantisation, Stored};
 pub use pack::{pack, packed_len};
-pub use sums::Byte;
+pub use sums::{add_signed, add_unsigned};
 
 use super::lanes::WIDTH;
 use super::level::per_level;

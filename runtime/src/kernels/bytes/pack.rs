@@ -81,3 +81,30 @@ fn pack_column(column: Option<&[i8]>, stride: usize, depth: usize, place: usize,
         cells[place] = std::array::from_fn(|k| if rest + k < depth { column[(rest + k) * stride] } else { 0 });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows side by side, columns side by side, and taps of a convolution, with ends that fill no panel and no group of depths.
+    #[test]
+    fn panels_hold_the_matrix() {
+        for (depth, columns) in [(1, 1), (3, 17), (4, 16), (9, 40), (16, 32)] {
+            for strides in [[columns, 1], [1, depth], [9, 9 * depth], [columns + 3, 1], [2, 3 * depth]] {
+                let length = (depth - 1) * strides[0] + (columns - 1) * strides[1] + 1;
+                let source: Vec<i8> = (0..length).map(|place| (place * 7 + 1) as i8).collect();
+                let mut packed = vec![99; packed_len(depth, columns)];
+                pack(&source, strides, depth, columns, &mut packed).unwrap();
+                let groups = depth.div_ceil(DEPTHS);
+                for (place, found) in packed.into_iter().enumerate() {
+                    let (cell, within) = (place / DEPTHS, place % DEPTHS);
+                    let k = cell / WIDTH % groups * DEPTHS + within;
+                    let j = cell / WIDTH / groups * WIDTH + cell % WIDTH;
+                    let is_inside = k < depth && j < columns;
+                    let expected = if is_inside { source[k * strides[0] + j * strides[1]] } else { 0 };
+                    assert_eq!(found, expected, "{depth} {columns} {strides:?} at {place}");
+                }
+            }
+        }
+    }
+}

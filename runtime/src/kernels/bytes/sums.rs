@@ -2,55 +2,40 @@
 
 use crate::kernels::{
     lanes::{self, Lanes},
-    level::{Level, per_level},
+    level::{at_highest_level, per_level},
 };
 
-/// A byte, signed or not.
-pub trait Byte: Copy + Into<i32> {
-    /// Adds bytes to sums, position by position; sums wrap. The same on every CPU.
-    fn add(row: &[Self], sums: &mut [i32]);
+/// Adds bytes to sums, position by position; sums wrap. The same on every CPU.
+pub fn add_signed(row: &[i8], sums: &mut [i32]) {
+    let count = row.len().min(sums.len()) as u64;
+    // SAFETY: the CPU is of the level, and so many numbers can be read and written.
+    unsafe { at_highest_level!(signed(row.as_ptr(), sums.as_mut_ptr(), count)) }
 }
 
-macro_rules! bytes {
-    ($($byte:ty => $kernels:ident),*) => {$(
-        impl Byte for $byte {
-            fn add(row: &[$byte], sums: &mut [i32]) {
-                let count = row.len().min(sums.len()) as u64;
-                #[cfg(target_arch = "x86_64")]
-                if Level::Avx512.is_available() {
-                    // SAFETY: the CPU is of the level, and so many numbers can be read and written.
-                    return unsafe { $kernels::avx512(row.as_ptr(), sums.as_mut_ptr(), count) };
-                }
-                #[cfg(target_arch = "x86_64")]
-                if Level::Avx2.is_available() {
-                    // SAFETY: the CPU is of the level, and so many numbers can be read and written.
-                    return unsafe { $kernels::avx2(row.as_ptr(), sums.as_mut_ptr(), count) };
-                }
-                // SAFETY: so many numbers can be read and written.
-                unsafe { $kernels::portable(row.as_ptr(), sums.as_mut_ptr(), count) }
-            }
-        }
-    )*};
+/// [`add_signed`] of unsigned bytes.
+pub fn add_unsigned(row: &[u8], sums: &mut [i32]) {
+    let count = row.len().min(sums.len()) as u64;
+    // SAFETY: the CPU is of the level, and so many numbers can be read and written.
+    unsafe { at_highest_level!(unsigned(row.as_ptr(), sums.as_mut_ptr(), count)) }
 }
-bytes!(i8 => signed, u8 => unsigned);
 
 per_level! {
     /// `(row, sums, count)`: adds `count` signed bytes to `sums`.
     ///
     /// # Safety
     /// The numbers can be read and written; they do not overlap.
-    pub(crate) mod signed = add_signed::<lanes>(row: *const i8, sums: *mut i32, count: u64);
+    pub(crate) mod signed = signed_of::<lanes>(row: *const i8, sums: *mut i32, count: u64);
     /// `(row, sums, count)`: adds `count` unsigned bytes to `sums`.
     ///
     /// # Safety
     /// The numbers can be read and written; they do not overlap.
-    pub(crate) mod unsigned = add_unsigned::<lanes>(row: *const u8, sums: *mut i32, count: u64);
+    pub(crate) mod unsigned = unsigned_of::<lanes>(row: *const u8, sums: *mut i32, count: u64);
 }
 
 /// # Safety
 /// As for [`signed`].
 #[inline(always)]
-unsafe fn add_signed<V: Lanes>(row: *const i8, sums: *mut i32, count: u64) {
+unsafe fn signed_of<V: Lanes>(row: *const i8, sums: *mut i32, count: u64) {
     // SAFETY: the caller vouches for the numbers.
     unsafe { add_all(row, sums, count) }
 }
@@ -58,7 +43,7 @@ unsafe fn add_signed<V: Lanes>(row: *const i8, sums: *mut i32, count: u64) {
 /// # Safety
 /// As for [`unsigned`].
 #[inline(always)]
-unsafe fn add_unsigned<V: Lanes>(row: *const u8, sums: *mut i32, count: u64) {
+unsafe fn unsigned_of<V: Lanes>(row: *const u8, sums: *mut i32, count: u64) {
     // SAFETY: the caller vouches for the numbers.
     unsafe { add_all(row, sums, count) }
 }
@@ -68,7 +53,7 @@ unsafe fn add_unsigned<V: Lanes>(row: *const u8, sums: *mut i32, count: u64) {
 /// # Safety
 /// As for [`signed`].
 #[inline(always)]
-unsafe fn add_all<T: Byte>(row: *const T, sums: *mut i32, count: u64) {
+unsafe fn add_all<T: Copy + Into<i32>>(row: *const T, sums: *mut i32, count: u64) {
     for place in 0..count as usize {
         // SAFETY: the place is below the count.
         unsafe {
@@ -88,8 +73,8 @@ mod tests {
             let row: Vec<u8> = (0..count).map(|place| (place * 37 + 120) as u8).collect();
             let sums: Vec<i32> = (0..count).map(|place| if place % 3 == 0 { i32::MAX } else { -9 }).collect();
             let (mut unsigned, mut signed) = (sums.clone(), sums.clone());
-            u8::add(&row, &mut unsigned);
-            i8::add(bytemuck::cast_slice(&row), &mut signed);
+            add_unsigned(&row, &mut unsigned);
+            add_signed(bytemuck::cast_slice(&row), &mut signed);
             for (place, (byte, sum)) in row.iter().zip(sums).enumerate() {
                 assert_eq!(unsigned[place], sum.wrapping_add((*byte).into()));
                 assert_eq!(signed[place], sum.wrapping_add((*byte as i8).into()));

@@ -112,7 +112,7 @@ struct Case {
     scale: f32,
     column_scale: bool,
     bias: bool,
-    /// Whether there is a residual, and then whether it comes before the activation and whether it is C itself.
+    /// Where the residual is added, if there is one, and whether it is C itself.
     residual: Option<(ResidualPlace, bool)>,
     activation: Activation,
     parameters: [f32; 2],
