@@ -13,7 +13,7 @@ use strang_compiler::{
     rewrite::{Reason, rule::Rule, rules},
 };
 use strang_ir::{
-    Function, FunctionId, Module, Op, ScalarExpr, Value,
+    Function, FunctionId, Module, Op, ScalarExpr, SharedNode, Value,
     op::Norm,
     scalar::{Binary, Unary},
     text::statements,
@@ -255,7 +255,10 @@ fn kernels(module: &Module, layer: &str) -> Vec<String> {
 
 /// A kernel in a line: what it is, and what is fused into it.
 fn kernel(function: &Function, group: &Group) -> String {
-    let layer = |node| layer_of(&function.graph[node]);
+    let layer = |node| {
+        let node: &SharedNode = &function.graph[node];
+        layer_of(node)
+    };
     let kind = match group.kind {
         Kind::Map => "a map",
         Kind::Fold => "a fold",

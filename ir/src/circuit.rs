@@ -6,8 +6,8 @@
 use crate::{Axis, Digest, IndexMap, Op, Variable};
 use petgraph::{
     Direction,
-    stable_graph::{NodeIndex, StableDiGraph},
-    visit::EdgeRef,
+    stable_graph::{EdgeReference, NodeIndex, StableDiGraph},
+    visit::{EdgeRef, IntoEdgeReferences, NodeIndexable},
 };
 use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
@@ -86,6 +86,30 @@ pub struct Node {
     pub block: Option<Arc<str>>,
 }
 
+/// A node that copies of a function share until one of them changes it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SharedNode(Arc<Node>);
+
+impl From<Node> for SharedNode {
+    fn from(node: Node) -> Self {
+        SharedNode(Arc::new(node))
+    }
+}
+
+impl std::ops::Deref for SharedNode {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for SharedNode {
+    fn deref_mut(&mut self) -> &mut Node {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
 impl Node {
     /// The sizes of an output's axes.
     pub fn shape(&self, port: u32) -> Vec<Size> {
@@ -151,7 +175,7 @@ pub struct Function {
     /// Its name, without `@`.
     pub name: Arc<str>,
     /// The nodes and how values flow.
-    pub graph: StableDiGraph<Node, Edge>,
+    pub graph: StableDiGraph<SharedNode, Edge>,
     /// The input nodes, in order.
     pub inputs: Vec<NodeIndex>,
     /// The results, in order.
@@ -169,7 +193,8 @@ impl Function {
     }
 
     /// Adds a node that reads `operands`, one per map.
-    pub fn add(&mut self, node: Node, operands: &[Value]) -> NodeIndex {
+    pub fn add(&mut self, node: impl Into<SharedNode>, operands: &[Value]) -> NodeIndex {
+        let node = node.into();
         let input = matches!(node.op, Op::Input(_));
         let index = self.graph.add_node(node);
         for (slot, operand) in operands.iter().enumerate() {
@@ -194,13 +219,17 @@ impl Function {
 
     /// The operands of a node, by slot.
     pub fn operands(&self, node: NodeIndex) -> Vec<Value> {
-        let mut edges: Vec<_> = self
-            .graph
-            .edges_directed(node, Direction::Incoming)
-            .map(|edge| (edge.weight().slot, Value { node: edge.source(), port: edge.weight().port }))
-            .collect();
-        edges.sort_unstable();
-        edges.into_iter().map(|(_, value)| value).collect()
+        let edges = || self.graph.edges_directed(node, Direction::Incoming);
+        let value = |edge: EdgeReference<Edge>| Value { node: edge.source(), port: edge.weight().port };
+        // The last edge that was added comes first.
+        if edges().is_sorted_by(|left, right| left.weight().slot > right.weight().slot) {
+            let mut operands: Vec<Value> = edges().map(value).collect();
+            operands.reverse();
+            return operands;
+        }
+        let mut operands: Vec<_> = edges().map(|edge| (edge.weight().slot, value(edge))).collect();
+        operands.sort_unstable();
+        operands.into_iter().map(|(_, value)| value).collect()
     }
 
     /// The nodes that read a value, with the slot, ascending.
@@ -251,25 +280,22 @@ impl Function {
     /// All nodes, operands before their readers, otherwise by index: the canonical order. A cycle leaves its nodes out
     /// (the verifier refuses it).
     pub fn order(&self) -> Vec<NodeIndex> {
-        let mut waiting: rustc_hash::FxHashMap<NodeIndex, usize> = Default::default();
-        let mut ready = BinaryHeap::new();
-        for node in self.graph.node_indices() {
-            match self.graph.edges_directed(node, Direction::Incoming).count() {
-                0 => ready.push(Reverse(node)),
-                count => {
-                    waiting.insert(node, count);
-                }
-            }
+        // Most functions are made in order.
+        if self.graph.edge_references().all(|edge| edge.source() < edge.target()) {
+            return self.graph.node_indices().collect();
         }
+        let mut waiting = vec![0usize; self.graph.node_bound()];
+        self.graph.edge_references().for_each(|edge| waiting[edge.target().index()] += 1);
+        let is_ready = |node: &NodeIndex| waiting[node.index()] == 0;
+        let mut ready: BinaryHeap<_> = self.graph.node_indices().filter(is_ready).map(Reverse).collect();
         let mut order = Vec::with_capacity(self.graph.node_count());
         while let Some(Reverse(node)) = ready.pop() {
             order.push(node);
             for edge in self.graph.edges_directed(node, Direction::Outgoing) {
-                if let Some(count) = waiting.get_mut(&edge.target()) {
-                    *count -= 1;
-                    if *count == 0 {
-                        ready.push(Reverse(edge.target()));
-                    }
+                let count = &mut waiting[edge.target().index()];
+                *count -= 1;
+                if *count == 0 {
+                    ready.push(Reverse(edge.target()));
                 }
             }
         }
@@ -278,14 +304,15 @@ impl Function {
 
     /// Removes nodes that no output depends on; inputs stay.
     pub fn remove_dead(&mut self) {
-        let mut live: rustc_hash::FxHashSet<NodeIndex> = self.inputs.iter().copied().collect();
+        let mut live = vec![false; self.graph.node_bound()];
+        self.inputs.iter().for_each(|input| live[input.index()] = true);
         let mut pending: Vec<NodeIndex> = self.outputs.iter().map(|value| value.node).collect();
         while let Some(node) = pending.pop() {
-            if live.insert(node) {
+            if live.get_mut(node.index()).is_some_and(|live| !std::mem::replace(live, true)) {
                 pending.extend(self.graph.neighbors_directed(node, Direction::Incoming));
             }
         }
-        self.graph.retain_nodes(|_, node| live.contains(&node));
+        self.graph.retain_nodes(|_, node| live[node.index()]);
     }
 }
 

@@ -38,7 +38,7 @@ pub mod text;
 pub mod verify;
 
 pub use axis::{Axis, Variable};
-pub use circuit::{Edge, Function, FunctionId, Module, Node, Output, Parameter, Source, Value};
+pub use circuit::{Edge, Function, FunctionId, Module, Node, Output, Parameter, SharedNode, Source, Value};
 pub use digest::Digest;
 pub use error::CircuitError;
 pub use index::{Atom, Condition, IndexExpr, IndexMap};

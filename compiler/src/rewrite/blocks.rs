@@ -1,7 +1,10 @@
 //! What is made of weights by several nodes, block by block: a slice of the weights goes through all of the nodes before the next
 //! one, so that what lies between fits a cache and is never stored whole.
 
-use super::evaluate::{evaluate, is_widening};
+use super::{
+    egraph::signature::same_shape,
+    evaluate::{evaluate, is_widening},
+};
 use petgraph::stable_graph::NodeIndex;
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -10,10 +13,10 @@ use std::{
     ops::Range,
     sync::{Mutex, PoisonError},
 };
-use strang_ir::{Axis, ElementType, Function, IndexExpr, Node, Op, Size, Tensor, Value, op::Monoid};
+use strang_ir::{Axis, ElementType, Function, IndexExpr, Node, Op, SharedNode, Size, Tensor, Value, op::Monoid};
 
 /// Nodes that make less are computed one after the other.
-const FEWEST_BYTES: usize = 1 << 18;
+const FEWEST_BYTES: usize = 1 << 14;
 /// The bytes of the largest array of a block.
 const BLOCK_BYTES: usize = 1 << 18;
 
@@ -23,8 +26,8 @@ pub struct Cone {
     pub nodes: Vec<NodeIndex>,
     /// The variable of every node that blocks are ranges of.
     variables: FxHashMap<NodeIndex, u32>,
-    /// The axis of the other operands that it is read at; `None` where they are read whole.
-    leaves: FxHashMap<Value, Option<usize>>,
+    /// The other operands, in order of use, and the axis of each that it is read at; `None` where it is read whole.
+    leaves: Vec<(Value, Option<usize>)>,
 }
 
 impl Cone {
@@ -62,8 +65,13 @@ impl Cone {
     }
 
     /// How the value of the last node is computed; `None` where a node has an operation that is not computed fast. `value` are
-    /// the operands that are not of the cone.
-    pub fn blocks(&self, function: &Function, value: &dyn Fn(Value) -> Option<Tensor>) -> Option<Blocks> {
+    /// the operands that are not of the cone, `kinds` what was found so far.
+    pub fn blocks(
+        &self,
+        function: &Function,
+        value: &dyn Fn(Value) -> Option<Tensor>,
+        kinds: &mut Kinds,
+    ) -> Option<Blocks> {
         let root = *self.nodes.last()?;
         let last = &function.graph[root];
         let axis = last.outputs[0].variables.iter().position(|variable| *variable == self.variables[&root])?;
@@ -98,12 +106,16 @@ impl Cone {
         let length = (BLOCK_BYTES * shape[axis] / bytes.max(1)).clamp(1, shape[axis].max(1));
         let element = last.outputs[0].element;
         let mut blocks = Blocks { steps, leaves, shape, axis, length, element, ends: FxHashMap::default() };
-        // Whether a node is computed depends on its sizes and types alone, so on no other block than these.
-        for number in [0, blocks.count().checked_sub(1)?] {
-            if !blocks.ends.contains_key(&number) {
-                let end = blocks.block(&blocks.range(number))?;
-                blocks.ends.insert(number, end);
+        let last = blocks.count().checked_sub(1)?;
+        let kind = blocks.kind();
+        if !kinds.0.contains(&kind) {
+            for number in [0, last] {
+                if !blocks.ends.contains_key(&number) {
+                    let end = blocks.block(&blocks.range(number))?;
+                    blocks.ends.insert(number, end);
+                }
             }
+            kinds.0.push(kind);
         }
         if blocks.is_large() {
             blocks.ends.clear();
@@ -132,13 +144,33 @@ fn is_summed(function: &Function, index: NodeIndex) -> bool {
     !readers.is_empty() && readers.iter().all(is_sum)
 }
 
+/// Kinds of cones whose first and last blocks were computed. Whether a node is computed depends on its sizes and types alone, so
+/// on no other block than these, and on no other cone of the kind.
+#[derive(Default)]
+pub struct Kinds(Vec<Kind>);
+
+/// What cones have in common that differ in their weights alone.
+#[derive(PartialEq)]
+struct Kind {
+    steps: Vec<Step>,
+    leaves: Vec<(ElementType, Vec<usize>, Option<usize>)>,
+    axis: usize,
+}
+
 /// A node of a cone.
+#[derive(Clone)]
 struct Step {
-    node: Node,
+    node: SharedNode,
     /// The variable that blocks are ranges of.
     variable: u32,
     /// What it reads, among the leaves and the nodes before.
     operands: Vec<usize>,
+}
+
+impl PartialEq for Step {
+    fn eq(&self, other: &Self) -> bool {
+        same_shape(&self.node, &other.node) && (self.variable, &self.operands) == (other.variable, &other.operands)
+    }
 }
 
 /// The value of a cone, to be computed block by block.
@@ -170,6 +202,11 @@ impl Blocks {
         }
         let (element, shape) = (self.element, self.shape.clone());
         Tensor::deferred(element, &shape, move |bytes| self.write(bytes)).ok()
+    }
+
+    fn kind(&self) -> Kind {
+        let leaf = |(leaf, axis): &(Tensor, Option<usize>)| (leaf.element(), leaf.shape().to_vec(), *axis);
+        Kind { steps: self.steps.clone(), leaves: self.leaves.iter().map(leaf).collect(), axis: self.axis }
     }
 
     fn is_large(&self) -> bool {
@@ -207,7 +244,7 @@ impl Blocks {
             });
         }
         for step in &self.steps {
-            let mut node = step.node.clone();
+            let mut node = Node::clone(&step.node);
             let place = &mut node.variables[step.variable as usize];
             place.axis = Axis::new(place.axis.name.clone(), Size::from(range.len() as i64));
             let operands: Vec<Tensor> = step.operands.iter().map(|operand| values[*operand].clone()).collect();
@@ -217,12 +254,12 @@ impl Blocks {
     }
 }
 
-type Along = (FxHashMap<NodeIndex, u32>, FxHashMap<Value, Option<usize>>);
+type Along = (FxHashMap<NodeIndex, u32>, Vec<(Value, Option<usize>)>);
 
 /// The variable of every node that a variable of the last is, where each reads its operands at that very position.
 fn along(function: &Function, nodes: &[NodeIndex], (root, variable): (NodeIndex, u32)) -> Option<Along> {
     let mut variables = FxHashMap::from_iter([(root, variable)]);
-    let mut leaves: FxHashMap<Value, Option<usize>> = FxHashMap::default();
+    let mut leaves: Vec<(Value, Option<usize>)> = Vec::new();
     for index in nodes.iter().rev() {
         let node = &function.graph[*index];
         let variable = *variables.get(index)?;
@@ -247,8 +284,12 @@ fn along(function: &Function, nodes: &[NodeIndex], (root, variable): (NodeIndex,
                 if *variables.entry(operand.node).or_insert(own) != own {
                     return None;
                 }
-            } else if *leaves.entry(operand).or_insert(axis) != axis {
-                return None;
+            } else if let Some((_, other)) = leaves.iter().find(|(leaf, _)| *leaf == operand) {
+                if *other != axis {
+                    return None;
+                }
+            } else {
+                leaves.push((operand, axis));
             }
         }
     }

@@ -4,9 +4,13 @@
 //! weights wait for the search, which multiplies by one after the other where the rank between them is low, and counts on
 //! those that it leaves being computed.
 
-use super::{Receipt, RewriteError, blocks::Cone, evaluate::has_blocks};
+use super::{
+    Receipt, RewriteError,
+    blocks::{Cone, Kinds},
+    evaluate::has_blocks,
+};
 use crate::plan::error::layer_of;
-use petgraph::stable_graph::NodeIndex;
+use petgraph::{Direction, stable_graph::NodeIndex};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 use strang_ir::{
@@ -35,21 +39,24 @@ pub fn fold_constants(
     fuel: usize,
     receipt: &mut Receipt,
 ) -> Result<(), RewriteError> {
+    let mut kinds = Kinds::default();
     for position in 0..module.functions.len() {
         let mut computed = Computed::default();
-        let mut cones = cones(module, position, larger);
-        for node in module.functions[position].order() {
+        let constant = constants(module, position, larger);
+        let mut cones = cones(&module.functions[position], &constant);
+        let within: FxHashSet<NodeIndex> = cones.values().flat_map(|cone| cone.nodes.iter().copied()).collect();
+        for Constant { node, .. } in constant {
             if receipt.spent >= fuel {
                 break;
             }
             let Some(cone) = cones.remove(&node) else {
-                if !cones.values().any(|cone| cone.nodes.contains(&node)) {
+                if !within.contains(&node) {
                     fold(module, position, node, larger, &mut computed, receipt)?;
                 }
                 continue;
             };
             let enough = receipt.spent + cone.nodes.len() <= fuel;
-            if !enough || !fold_blocks(module, position, &cone, larger, &mut computed, receipt) {
+            if !enough || !fold_blocks(module, position, &cone, larger, &mut kinds, &mut computed, receipt) {
                 for node in cone.nodes.into_iter().take(fuel.saturating_sub(receipt.spent)) {
                     fold(module, position, node, larger, &mut computed, receipt)?;
                 }
@@ -63,37 +70,49 @@ pub fn fold_constants(
     Ok(())
 }
 
-/// The nodes of which several are computed together, by the last of them.
-fn cones(module: &Module, position: usize, larger: usize) -> FxHashMap<NodeIndex, Cone> {
+/// A node that may be computed when the model is compiled.
+struct Constant {
+    node: NodeIndex,
+    /// Whether it may be by ranges of an axis.
+    has_blocks: bool,
+}
+
+/// The nodes that may be computed, and views of weights and of them; operands first.
+fn constants(module: &Module, position: usize, larger: usize) -> Vec<Constant> {
     let function = &module.functions[position];
-    let mut constant: FxHashSet<NodeIndex> = FxHashSet::default();
-    let mut places: FxHashMap<NodeIndex, usize> = FxHashMap::default();
-    let order = function.order();
-    for index in order.iter().copied() {
-        let operands = function.operands(index);
-        let is_known = |value: &Value| match &function.graph[value.node].op {
+    let mut constant = Vec::new();
+    let mut known: FxHashSet<NodeIndex> = FxHashSet::default();
+    for node in function.order() {
+        let is_known = |operand: NodeIndex| match &function.graph[operand].op {
             Op::Param(number) => module.parameters.get(*number as usize).is_some_and(|other| other.data.is_some()),
             Op::Const(_) => true,
-            _ => constant.contains(&value.node),
+            _ => known.contains(&operand),
         };
-        let sizes = || operands.iter().map(|value| Some((function.element_of(*value), bytes_of(function, *value)?)));
-        let is_view = function.graph[index].op == Op::View;
-        if operands.iter().all(is_known)
-            && let Some(sizes) = sizes().collect::<Option<Vec<_>>>()
-            && (is_view || pays(function, index, &sizes, larger))
+        if !function.graph.neighbors_directed(node, Direction::Incoming).all(is_known) {
+            continue;
+        }
+        let operands = function.operands(node);
+        let sizes = operands.iter().map(|value| Some((function.element_of(*value), bytes_of(function, *value)?)));
+        if let Some(sizes) = sizes.collect::<Option<Vec<_>>>()
+            && (function.graph[node].op == Op::View || pays(function, node, &sizes, larger))
         {
-            constant.insert(index);
+            known.insert(node);
             let types: Vec<ElementType> = sizes.into_iter().map(|(element, _)| element).collect();
-            if has_blocks(&function.graph[index], &types) {
-                places.insert(index, places.len());
-            }
+            constant.push(Constant { node, has_blocks: has_blocks(&function.graph[node], &types) });
         }
     }
+    constant
+}
+
+/// The nodes of which several are computed together, by the last of them.
+fn cones(function: &Function, constant: &[Constant]) -> FxHashMap<NodeIndex, Cone> {
+    let in_blocks = constant.iter().filter(|constant| constant.has_blocks).map(|constant| constant.node);
+    let mut places: FxHashMap<NodeIndex, usize> = in_blocks.enumerate().map(|(place, node)| (node, place)).collect();
     // Views alone are not computed.
-    for node in order.into_iter().rev().filter(|node| function.graph[*node].op == Op::View) {
-        let readers = function.readers(node.into());
+    for Constant { node, .. } in constant.iter().rev().filter(|constant| function.graph[constant.node].op == Op::View) {
+        let readers = function.readers((*node).into());
         if readers.is_empty() || !readers.iter().all(|(reader, _)| places.contains_key(reader)) {
-            places.remove(&node);
+            places.remove(node);
         }
     }
     let is_read = |(reader, _): &(NodeIndex, u32)| places.contains_key(reader);
@@ -109,20 +128,21 @@ fn fold_blocks(
     position: usize,
     cone: &Cone,
     larger: usize,
+    kinds: &mut Kinds,
     computed: &mut Computed,
     receipt: &mut Receipt,
 ) -> bool {
     let function = &module.functions[position];
     let value = |value: Value| constant(module, position, value, computed);
-    let Some(blocks) = cone.blocks(function, &value) else { return false };
+    let Some(blocks) = cone.blocks(function, &value, kinds) else { return false };
     // What is known before rewriting may be made of again.
     let data = if larger == NARROW { blocks.computed() } else { blocks.deferred() };
     let (Some(data), Some(root)) = (data, cone.nodes.last()) else { return false };
     for node in &cone.nodes {
         receipt.apply("fold-constants", layer_of(&function.graph[*node]));
-        computed.nodes.insert(*node);
+        computed.note(function, *node);
     }
-    computed.insert(function, *root, data);
+    computed.values.insert(*root, data);
     true
 }
 
@@ -140,7 +160,8 @@ fn fold(
         .map_err(|reason| RewriteError::Constant { layer: layer.clone(), reason })?;
     if let Some(data) = data {
         receipt.apply("fold-constants", layer);
-        computed.insert(&module.functions[position], node, data);
+        computed.note(&module.functions[position], node);
+        computed.values.insert(node, data);
     }
     Ok(())
 }
@@ -153,10 +174,9 @@ struct Computed {
 }
 
 impl Computed {
-    /// Keeps the value of a node, and drops those of operands that only computed nodes read.
-    fn insert(&mut self, function: &Function, node: NodeIndex, data: Tensor) {
+    /// Notes that a node was computed, and drops the values of operands that only computed nodes read.
+    fn note(&mut self, function: &Function, node: NodeIndex) {
         self.nodes.insert(node);
-        self.values.insert(node, data);
         for operand in function.operands(node) {
             let is_done = |(reader, _): &(NodeIndex, u32)| self.nodes.contains(reader);
             if !function.outputs.contains(&operand) && function.readers(operand).iter().all(is_done) {

@@ -5,7 +5,7 @@ use super::{Receipt, hoist::own_body};
 use crate::plan::error::layer_of;
 use petgraph::stable_graph::{EdgeIndex, NodeIndex};
 use petgraph::{Direction, visit::EdgeRef};
-use strang_ir::{Edge, FunctionId, Module, Node, Op, Value};
+use strang_ir::{Edge, FunctionId, Module, Node, Op, SharedNode, Value};
 
 /// Moves weights into scans, as long as there is fuel.
 pub fn move_inward(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
@@ -28,7 +28,7 @@ pub fn move_inward(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
 /// A parameter, and the views through which it is read, the last one first.
 struct Weight {
     parameter: u32,
-    views: Vec<Node>,
+    views: Vec<SharedNode>,
 }
 
 /// The weight that a scan is given whole in a slot.
@@ -90,7 +90,7 @@ fn move_operand(
     }
     let node = &mut function.graph[scan];
     node.maps.remove(slot as usize);
-    *node = without_unused(node);
+    *node = without_unused(node).into();
     function.remove_dead();
 }
 

@@ -45,8 +45,10 @@ fn applied(module: &Module, rule: &'static Rule, removed: Option<usize>, refused
     let function = module.entry();
     let is_leaf = |node: &NodeIndex| matches!(function.graph[*node].op, Op::Input(_) | Op::Param(_) | Op::Const(_));
     let nodes: Vec<NodeIndex> = function.order().into_iter().filter(|node| !is_leaf(node)).collect();
-    let (_, interface) = Keys::default().key(module, function, &nodes);
-    let Converted { graph, results } = convert(function, &nodes, &interface, Signatures::default());
+    let mut keys = Keys::new(module, function);
+    let interface = keys.interface(&nodes, &mut Vec::new());
+    let facts = keys.facts(&interface);
+    let Converted { graph, results } = convert(function, &nodes, (&interface, facts), Signatures::default());
     let written: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
     let options = RewriteOptions::default();
     let mut graph = graph;
@@ -104,8 +106,10 @@ fn applied(module: &Module, rule: &'static Rule, removed: Option<usize>, refused
 pub fn replace(module: &mut Module, node: NodeIndex, rule: &'static Rule) -> bool {
     const ROUNDS: usize = 4;
     let function = module.entry().clone();
-    let (_, interface) = Keys::default().key(module, &function, &[node]);
-    let Converted { graph, results } = convert(&function, &[node], &interface, Signatures::default());
+    let mut keys = Keys::new(module, &function);
+    let interface = keys.interface(&[node], &mut Vec::new());
+    let facts = keys.facts(&interface);
+    let Converted { graph, results } = convert(&function, &[node], (&interface, facts), Signatures::default());
     let written: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
     let compiled = Compiled::new(0, rule, None);
     let runner = Runner::default().with_egraph(graph).with_scheduler(SimpleScheduler).with_iter_limit(ROUNDS);

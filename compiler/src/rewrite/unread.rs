@@ -6,16 +6,23 @@
 
 use super::{Receipt, egraph::compose::compose};
 use crate::plan::error::layer_of;
-use petgraph::stable_graph::NodeIndex;
-use strang_ir::{Axis, Function, IndexExpr, Module, Node, Op, ScalarExpr, Size, Value};
+use petgraph::{Direction, stable_graph::NodeIndex, visit::EdgeRef};
+use strang_ir::{Axis, Function, IndexExpr, Module, Node, Op, ScalarExpr, Size};
 
 /// Makes axes shorter of which a part is read, as long as there is fuel.
 pub fn leave_unread(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
     for function in &mut module.functions {
         for index in function.order().into_iter().rev() {
-            let rank = function.graph[index].outputs.first().map_or(0, |output| output.variables.len());
+            let node = &function.graph[index];
+            let leaves_out = matches!(
+                node.op,
+                Op::Dot { .. } | Op::View | Op::Reduce(_) | Op::Map(_) | Op::Softmax { .. } | Op::Norm { .. }
+            );
+            if !leaves_out || node.outputs.len() != 1 || function.outputs.contains(&index.into()) {
+                continue;
+            }
             let mut shorter = false;
-            for axis in (0..rank).filter(|_| receipt.spent < fuel) {
+            for axis in (0..node.outputs[0].variables.len()).filter(|_| receipt.spent < fuel) {
                 if let Some(range) = range(function, index, axis) {
                     shorten(function, index, axis, &range);
                     shorter = true;
@@ -57,22 +64,18 @@ impl Range {
 /// The positions of an axis of a node that are read, if they are fewer than there are and the node can do without the others.
 fn range(function: &Function, index: NodeIndex, axis: usize) -> Option<Range> {
     let node = &function.graph[index];
-    let value = Value::from(index);
     let variable = node.outputs[0].variables[axis];
-    if node.outputs.len() != 1 || function.outputs.contains(&value) || !is_free(node, variable) {
-        return None;
-    }
-    let size = node.size_of(variable);
+    let size = node.variables[variable as usize].size();
     let mut read: Option<Range> = None;
-    for (reader, slot) in function.readers(value) {
-        let reader = &function.graph[reader];
+    for edge in function.graph.edges_directed(index, Direction::Outgoing) {
+        let (reader, slot) = (&function.graph[edge.target()], edge.weight().slot);
         let reads = matches!(
             reader.op,
             Op::Map(_) | Op::Dot { .. } | Op::View | Op::Softmax { .. } | Op::Norm { .. } | Op::Reduce(_)
         );
         let map = reader.maps.get(slot as usize).filter(|map| reads && map.fill.is_none())?;
         // Most read an axis whole.
-        if map.exprs[axis].as_variable().is_some_and(|variable| *reader.variables[variable as usize].size() == size) {
+        if map.exprs[axis].as_variable().is_some_and(|variable| reader.variables[variable as usize].size() == size) {
             return None;
         }
         let (first, last) = map.exprs[axis].bounds(&|variable| reader.size_of(variable))?;
@@ -87,7 +90,8 @@ fn range(function: &Function, index: NodeIndex, axis: usize) -> Option<Range> {
             None => own,
         });
     }
-    read.filter(|range| range.size() != size && range.size().lower_bound(1).is_some_and(|size| size >= 1))
+    let is_less = |range: &Range| range.size() != *size && range.size().lower_bound(1).is_some_and(|size| size >= 1);
+    read.filter(|range| is_less(range) && is_free(node, variable))
 }
 
 /// Whether a node computes every position of a variable by itself.

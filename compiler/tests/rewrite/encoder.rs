@@ -34,7 +34,7 @@ pub fn encoder(layers: usize) -> Module {
         x = format!("%r{layer}");
     }
     let source = format!(
-        "ncd 0.1 \"encoder\"\naxis s = 16   axis m = 8   axis h = 2   axis k = 4   axis f = 16
+        "ncd 0.1 \"encoder\"\naxis s = 32   axis m = 128   axis h = 4   axis k = 32   axis f = 512
 {parameters}fn @f(%x: f32[s, m]) -> f32[s, m] {{\n{body}  return {x}\n}}\n"
     );
     let mut module = text::parse(&source, "encoder").unwrap_or_else(|error| panic!("{}", error.render()));

@@ -8,7 +8,7 @@ use strang_compiler::rewrite::{
     fold::{self, fold_constants},
     rule::Class,
 };
-use strang_ir::{Module, Node, Op, Tensor, random::random_tensor, text};
+use strang_ir::{Module, Op, SharedNode, Tensor, random::random_tensor, text};
 
 const CIRCUITS: &[&str] = &[
     "param @w: f32[b, c] param @s: f32[c] param @t: f32[]
@@ -120,7 +120,7 @@ fn @f(%x: f32[b, c, d, a]) -> f32[b, c, d, a] {
     let mut module = module(circuit, [5, 3, 6, 7], 2);
     let places: Vec<i64> = (0..42).map(|place| place * 5 % 4).collect();
     module.parameters[1].data = Some(Tensor::from_slice(&[6, 7], &places).unwrap());
-    let is_gather = |node: &&Node| matches!(node.op, Op::Gather);
+    let is_gather = |node: &&SharedNode| matches!(node.op, Op::Gather);
     let weights: Vec<_> = module.parameters.iter().map(|parameter| parameter.data.clone().unwrap()).collect();
     let gather = module.entry().graph.node_weights().find(is_gather).expect("a gather");
     assert!(evaluate(gather, &weights).is_some());

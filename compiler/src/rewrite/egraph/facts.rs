@@ -199,9 +199,12 @@ fn range_of(data: &Tensor) -> Range {
 /// Whether as few numbers occur among the first elements of a weight as a book holds.
 fn begins_with_few(data: &Tensor) -> bool {
     const FIRST: usize = 256;
-    let mut numbers = FxHashSet::default();
+    let mut numbers = Vec::with_capacity(CODES + 1);
     (0..data.count().min(FIRST)).all(|position| {
-        numbers.insert(data.bits_at(position));
+        let number = data.bits_at(position);
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
         numbers.len() <= CODES
     })
 }

@@ -54,7 +54,7 @@ impl PartialEq for Key {
 impl Eq for Key {}
 
 /// Hashes what [`same_shape`] compares.
-pub fn hash_shape<H: Hasher>(node: &Node, state: &mut H) {
+fn hash_shape<H: Hasher>(node: &Node, state: &mut H) {
     node.op.hash(state);
     node.variables.len().hash(state);
     node.variables.iter().for_each(|variable| variable.axis.size.hash(state));

@@ -19,12 +19,16 @@ pub struct Converted {
     pub results: Vec<Id>,
 }
 
-/// Converts a window.
-pub fn convert(function: &Function, nodes: &[NodeIndex], interface: &Interface, signatures: Signatures) -> Converted {
+/// Converts a window; `parameters` is what is known of those of its interface.
+pub fn convert(
+    function: &Function,
+    nodes: &[NodeIndex],
+    (interface, parameters): (&Interface, Vec<Facts>),
+    signatures: Signatures,
+) -> Converted {
     let externals = interface.externals.iter();
     let externals =
         externals.map(|value| Facts::value(function.element_of(*value), function.shape_of(*value))).collect();
-    let parameters = interface.facts.clone();
     let knowledge =
         Knowledge { signatures, externals, parameters, origin: u32::MAX, fuel: usize::MAX, ..Knowledge::default() };
     let mut converter = Converter { graph: Graph::new(knowledge), values: FxHashMap::default() };

@@ -252,9 +252,11 @@ impl Template {
                 names.entry(*node).or_insert_with(|| old.output_of(*result).name.clone());
             }
         }
-        let mut last: FxHashMap<u32, u32> = FxHashMap::default();
+        let mut last = vec![0; window.len()];
         for (position, (_, _, origin)) in self.nodes.iter().enumerate() {
-            last.insert(*origin, position as u32);
+            if let Some(last) = last.get_mut(*origin as usize) {
+                *last = position;
+            }
         }
         let mut built: Vec<NodeIndex> = Vec::with_capacity(self.nodes.len());
         for (position, (node, operands, origin)) in self.nodes.iter().enumerate() {
@@ -264,7 +266,9 @@ impl Template {
                 let own = &origin_node.outputs[0].name;
                 let name = match names.get(&(position as u32)) {
                     Some(name) => name.clone(),
-                    None if last[origin] == position as u32 && !names.values().any(|name| name == own) => own.clone(),
+                    None if last[*origin as usize] == position && !names.values().any(|name| name == own) => {
+                        own.clone()
+                    }
                     None => format!("{own}_{}_{position}", node.op.name()).into(),
                 };
                 for (port, output) in node.outputs.iter_mut().enumerate() {

@@ -4,6 +4,7 @@ pub mod convert;
 pub mod cost;
 pub mod emit;
 pub mod extract;
+mod greedy;
 pub mod ilp;
 pub mod saturate;
 pub mod trace;

@@ -11,12 +11,12 @@ use super::{
 use crate::plan::error::layer_of;
 use crate::rewrite::{
     Application, Extraction, Miss, Numerics, Obstacle, Receipt, RewriteOptions,
-    egraph::{Graph, Knowledge, Term, changes, signature::Signatures},
+    egraph::{Facts, Graph, Knowledge, Term, changes, signature::Signatures},
     rule::{COMPILED, Class, Find},
     rules,
 };
 use egg::{Id, Language, Runner, SimpleScheduler};
-use petgraph::stable_graph::NodeIndex;
+use petgraph::{stable_graph::NodeIndex, visit::NodeIndexable};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{rc::Rc, time::Duration};
 use strang_ir::{Edge, Function, Module, Op, Value};
@@ -61,17 +61,17 @@ impl Search<'_> {
     /// The function rewritten, if anything in it changes.
     fn function(&mut self, module: &Module, position: usize, receipt: &mut Receipt) -> Option<Function> {
         let function = &module.functions[position];
-        let mut keys = Keys::default();
+        let mut keys = Keys::new(module, function);
         self.found.clear();
-        let mut plans = Vec::new();
+        let (mut plans, mut key) = (Vec::new(), Vec::new());
         for nodes in windows(function) {
-            let (key, interface) = keys.key(module, function, &nodes);
+            let interface = keys.interface(&nodes, &mut key);
             let found = match self.found.get(&key) {
                 Some(known) => known.clone(),
                 None => {
                     receipt.searched += 1;
-                    let found = self.window(function, &nodes, &interface, receipt);
-                    self.found.insert(key, found.clone());
+                    let found = self.window(function, &nodes, (&interface, keys.facts(&interface)), receipt);
+                    self.found.insert(key.clone(), found.clone());
                     found
                 }
             };
@@ -92,11 +92,11 @@ impl Search<'_> {
         &mut self,
         function: &Function,
         nodes: &[NodeIndex],
-        interface: &Interface,
+        (interface, facts): (&Interface, Vec<Facts>),
         receipt: &mut Receipt,
     ) -> Found {
         let signatures = std::mem::take(&mut self.signatures);
-        let Converted { mut graph, results } = convert(function, nodes, interface, signatures);
+        let Converted { mut graph, results } = convert(function, nodes, (interface, facts), signatures);
         graph.analysis.fuel = self.options.fuel.saturating_sub(receipt.spent);
         graph.analysis.explain = self.options.explain;
         let (graph, choice, seconds) = self.cheapest(graph, &results, receipt);
@@ -187,19 +187,19 @@ type Planned = (Vec<NodeIndex>, Interface, Option<Rc<Template>>);
 /// The function with windows replaced; those without a template are copied as they are.
 fn rebuilt(module: &Module, function: &Function, plans: &[Planned], receipt: &mut Receipt) -> Function {
     let mut new = Function::new(function.name.clone());
-    let mut moved: FxHashMap<NodeIndex, NodeIndex> = FxHashMap::default();
+    let mut moved = vec![NodeIndex::end(); function.graph.node_bound()];
     let mut values: FxHashMap<Value, Value> = FxHashMap::default();
     let mut parameters: FxHashMap<u32, NodeIndex> = FxHashMap::default();
     for input in &function.inputs {
-        moved.insert(*input, new.add(function.graph[*input].clone(), &[]));
+        moved[input.index()] = new.add(function.graph[*input].clone(), &[]);
     }
     for index in function.graph.node_indices() {
         let node = &function.graph[index];
         if let Op::Param(number) = node.op {
             let copy = *parameters.entry(number).or_insert_with(|| new.add(node.clone(), &[]));
-            moved.insert(index, copy);
+            moved[index.index()] = copy;
         } else if matches!(node.op, Op::Const(_)) {
-            moved.insert(index, new.add(node.clone(), &[]));
+            moved[index.index()] = new.add(node.clone(), &[]);
         }
     }
     for (nodes, interface, template) in plans {
@@ -211,7 +211,7 @@ fn rebuilt(module: &Module, function: &Function, plans: &[Planned], receipt: &mu
                         let source = place(&moved, &values, operand);
                         new.graph.add_edge(source.node, copy, Edge { port: source.port, slot: slot as u32 });
                     }
-                    moved.insert(*index, copy);
+                    moved[index.index()] = copy;
                 }
             }
             Some(template) => {
@@ -236,9 +236,9 @@ fn rebuilt(module: &Module, function: &Function, plans: &[Planned], receipt: &mu
 }
 
 /// Where a value of the old function is in the new one.
-fn place(moved: &FxHashMap<NodeIndex, NodeIndex>, values: &FxHashMap<Value, Value>, value: Value) -> Value {
+fn place(moved: &[NodeIndex], values: &FxHashMap<Value, Value>, value: Value) -> Value {
     match values.get(&value) {
         Some(place) => *place,
-        None => Value { node: moved[&value.node], port: value.port },
+        None => Value { node: moved[value.node.index()], port: value.port },
     }
 }

@@ -6,11 +6,15 @@
 use crate::rewrite::egraph::{
     Facts,
     facts::{Port, Range},
-    signature::{hash_shape, same_shape},
+    signature::same_shape,
 };
-use petgraph::stable_graph::NodeIndex;
-use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
-use std::hash::Hasher;
+use petgraph::{
+    Direction,
+    stable_graph::NodeIndex,
+    visit::{EdgeRef, NodeIndexable},
+};
+use rustc_hash::{FxHashMap, FxHasher};
+use std::hash::{Hash, Hasher};
 use strang_ir::{Function, Literal, Module, Node, Op, Value, op::Norm};
 
 /// The fewest and most nodes of a window.
@@ -47,38 +51,30 @@ pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
 /// that rules see both.
 fn order(function: &Function) -> Vec<NodeIndex> {
     let all = function.order();
-    let mut constant: FxHashSet<NodeIndex> = FxHashSet::default();
+    let mut constant = vec![false; function.graph.node_bound()];
     for node in &all {
-        let operands = function.operands(*node);
-        let is_constant = |value: &Value| match function.graph[value.node].op {
+        let is_constant = |operand: NodeIndex| match function.graph[operand].op {
             Op::Param(_) | Op::Const(_) => true,
-            _ => constant.contains(&value.node),
+            _ => constant[operand.index()],
         };
-        if !is_leaf(&function.graph[*node]) && !operands.is_empty() && operands.iter().all(is_constant) {
-            constant.insert(*node);
-        }
+        let mut operands = function.graph.neighbors_directed(*node, Direction::Incoming).peekable();
+        constant[node.index()] = operands.peek().is_some() && operands.all(is_constant);
     }
-    let (mut order, mut placed) = (Vec::with_capacity(all.len()), FxHashSet::default());
-    let later = all.iter().filter(|node| constant.contains(node));
-    for node in all.iter().filter(|node| !constant.contains(node)).chain(later) {
+    let (mut order, mut placed) = (Vec::with_capacity(all.len()), vec![false; constant.len()]);
+    let later = all.iter().filter(|node| constant[node.index()]);
+    for node in all.iter().filter(|node| !constant[node.index()]).chain(later) {
         place(function, *node, &constant, &mut placed, &mut order);
     }
     order
 }
 
 /// Places a node after the constant ones that it reads.
-fn place(
-    function: &Function,
-    node: NodeIndex,
-    constant: &FxHashSet<NodeIndex>,
-    placed: &mut FxHashSet<NodeIndex>,
-    order: &mut Vec<NodeIndex>,
-) {
-    if is_leaf(&function.graph[node]) || !placed.insert(node) {
+fn place(function: &Function, node: NodeIndex, constant: &[bool], placed: &mut [bool], order: &mut Vec<NodeIndex>) {
+    if is_leaf(&function.graph[node]) || std::mem::replace(&mut placed[node.index()], true) {
         return;
     }
-    for operand in function.operands(node) {
-        if constant.contains(&operand.node) {
+    if function.graph.neighbors_directed(node, Direction::Incoming).any(|operand| constant[operand.index()]) {
+        for operand in function.operands(node).into_iter().filter(|operand| constant[operand.node.index()]) {
             place(function, operand.node, constant, placed, order);
         }
     }
@@ -106,26 +102,22 @@ fn belongs_to_others(function: &Function, node: NodeIndex) -> bool {
 
 /// Whether a map makes floats of bytes: products read it as bytes.
 fn is_widening(function: &Function, node: NodeIndex) -> bool {
-    let is_map = matches!(function.graph[node].op, Op::Map(_));
-    let first = function.operands(node).first().map(|value| function.element_of(*value));
-    is_map
+    let first = || function.operands(node).first().map(|value| function.element_of(*value));
+    matches!(function.graph[node].op, Op::Map(_))
         && function.graph[node].outputs[0].element.is_float()
-        && first.is_some_and(|element| element.is_integer() && element.bits() <= 8)
+        && first().is_some_and(|element| element.is_integer() && element.bits() <= 8)
 }
 
 /// How many values are alive before each position.
 fn crossing(function: &Function, order: &[NodeIndex]) -> Vec<usize> {
-    let places: FxHashMap<NodeIndex, usize> = order.iter().enumerate().map(|(place, node)| (*node, place)).collect();
-    let mut last: Vec<usize> = (0..order.len()).collect();
-    for (place, node) in order.iter().enumerate() {
-        for operand in function.operands(*node) {
-            if let Some(definition) = places.get(&operand.node) {
-                last[*definition] = last[*definition].max(place);
-            }
-        }
-    }
+    let mut places = vec![usize::MAX; function.graph.node_bound()];
+    order.iter().enumerate().for_each(|(place, node)| places[node.index()] = place);
+    let last = order.iter().enumerate().map(|(place, node)| {
+        let readers = function.graph.neighbors_directed(*node, Direction::Outgoing);
+        readers.map(|reader| places[reader.index()]).fold(place, usize::max)
+    });
     let mut change = vec![0i64; order.len() + 1];
-    for (definition, last) in last.into_iter().enumerate() {
+    for (definition, last) in last.enumerate() {
         change[definition + 1] += 1;
         change[last + 1] -= 1;
     }
@@ -143,46 +135,67 @@ pub struct Interface {
     pub externals: Vec<Value>,
     /// Parameters of the module, in order of first use.
     pub parameters: Vec<u32>,
-    /// What is known of each of them.
-    pub facts: Vec<Facts>,
     /// Values of the window that are read outside, in order.
     pub results: Vec<Value>,
 }
 
 /// Tells windows apart. Two have one key if they are equal but for the data of weights, where values come from, and names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Keys<'a> {
+    module: &'a Module,
+    function: &'a Function,
+    /// The place of every node in the window that is looked at; [`OUTSIDE`] if it is not of it.
+    places: Vec<u32>,
     shapes: FxHashMap<u64, Vec<(&'a Node, u32)>>,
     shape_count: u32,
     ports: FxHashMap<Port, u32>,
     literals: FxHashMap<Literal, u32>,
-    facts: FxHashMap<u32, (Facts, u32)>,
+    /// What is known of every parameter, by its place in `known`.
+    parameters: FxHashMap<u32, u32>,
     known: Vec<Facts>,
 }
 
+const OUTSIDE: u32 = u32::MAX;
+
 impl<'a> Keys<'a> {
-    /// The key of a window and its interface.
-    pub fn key(&mut self, module: &'a Module, function: &'a Function, nodes: &[NodeIndex]) -> (Vec<u32>, Interface) {
-        let places: FxHashMap<NodeIndex, u32> =
-            nodes.iter().enumerate().map(|(place, node)| (*node, place as u32)).collect();
+    /// Keys of the windows of a function.
+    pub fn new(module: &'a Module, function: &'a Function) -> Self {
+        Keys {
+            module,
+            function,
+            places: vec![OUTSIDE; function.graph.node_bound()],
+            shapes: FxHashMap::default(),
+            shape_count: 0,
+            ports: FxHashMap::default(),
+            literals: FxHashMap::default(),
+            parameters: FxHashMap::default(),
+            known: Vec::new(),
+        }
+    }
+
+    /// The interface of a window, and its key in the place of what `key` was.
+    pub fn interface(&mut self, nodes: &[NodeIndex], key: &mut Vec<u32>) -> Interface {
+        key.clear();
+        let function = self.function;
+        nodes.iter().enumerate().for_each(|(place, node)| self.places[node.index()] = place as u32);
         let mut interface = Interface::default();
         let mut external_places: FxHashMap<Value, u32> = FxHashMap::default();
         let mut parameter_places: FxHashMap<u32, u32> = FxHashMap::default();
-        let mut key = Vec::with_capacity(nodes.len() * 4);
         for index in nodes {
             let node = &function.graph[*index];
             key.push(self.shape(node));
             for operand in function.operands(*index) {
                 let source = &function.graph[operand.node];
-                if let Some(place) = places.get(&operand.node) {
-                    key.extend([0, *place, operand.port]);
+                let place = self.places[operand.node.index()];
+                if place != OUTSIDE {
+                    key.extend([0, place, operand.port]);
                 } else if let Op::Param(number) = source.op {
                     let next = interface.parameters.len() as u32;
                     let place = *parameter_places.entry(number).or_insert_with(|| {
                         interface.parameters.push(number);
                         next
                     });
-                    key.extend([1, place, self.parameter(module, number)]);
+                    key.extend([1, place, self.parameter(number)]);
                 } else if let Op::Const(literal) = source.op {
                     let next = self.literals.len() as u32;
                     key.extend([2, *self.literals.entry(literal).or_insert(next), 0]);
@@ -201,20 +214,29 @@ impl<'a> Keys<'a> {
         for index in nodes {
             for port in 0..function.graph[*index].outputs.len() as u32 {
                 let value = Value { node: *index, port };
-                let is_read = function.readers(value).iter().any(|(reader, _)| !places.contains_key(reader));
+                let mut readers = function.graph.edges_directed(*index, Direction::Outgoing);
+                let is_read =
+                    readers.any(|edge| edge.weight().port == port && self.places[edge.target().index()] == OUTSIDE);
                 if is_read || function.outputs.contains(&value) {
-                    key.extend([4, places[index], port]);
+                    key.extend([4, self.places[index.index()], port]);
                     interface.results.push(value);
                 }
             }
         }
-        interface.facts = interface.parameters.iter().map(|number| self.facts[number].0.clone()).collect();
-        (key, interface)
+        nodes.iter().for_each(|node| self.places[node.index()] = OUTSIDE);
+        interface
+    }
+
+    /// What is known of the parameters of a window that has a key.
+    pub fn facts(&self, interface: &Interface) -> Vec<Facts> {
+        interface.parameters.iter().map(|number| self.known[self.parameters[number] as usize].clone()).collect()
     }
 
     fn shape(&mut self, node: &'a Node) -> u32 {
+        // Not of how it reads its operands: in one model few differ in that alone, and that is most of a node.
         let mut hasher = FxHasher::default();
-        hash_shape(node, &mut hasher);
+        node.op.hash(&mut hasher);
+        node.variables.iter().for_each(|variable| variable.axis.size.hash(&mut hasher));
         let alike = self.shapes.entry(hasher.finish()).or_default();
         if let Some((_, number)) = alike.iter().find(|(other, _)| same_shape(node, other)) {
             return *number;
@@ -226,16 +248,16 @@ impl<'a> Keys<'a> {
     }
 
     /// What is known of a parameter, as a number.
-    fn parameter(&mut self, module: &Module, number: u32) -> u32 {
-        if let Some((_, place)) = self.facts.get(&number) {
+    fn parameter(&mut self, number: u32) -> u32 {
+        if let Some(place) = self.parameters.get(&number) {
             return *place;
         }
-        let facts = parameter_facts(module, number);
+        let facts = parameter_facts(self.module, number);
         let place = self.known.iter().position(|known| *known == facts).unwrap_or_else(|| {
-            self.known.push(facts.clone());
+            self.known.push(facts);
             self.known.len() - 1
         });
-        self.facts.insert(number, (facts, place as u32));
+        self.parameters.insert(number, place as u32);
         place as u32
     }
 }
