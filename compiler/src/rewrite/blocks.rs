@@ -2,9 +2,10 @@
 //! one, so that what lies between fits a cache and is never stored whole.
 
 use super::{
-    egraph::signature::same_shape,
+    egraph::{compose::compose, signature::same_shape},
     evaluate::{evaluate, is_widening},
 };
+use crate::plan::trace::variable_positions;
 use petgraph::stable_graph::NodeIndex;
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -13,7 +14,9 @@ use std::{
     ops::Range,
     sync::{Mutex, PoisonError},
 };
-use strang_ir::{Axis, ElementType, Function, IndexExpr, Node, Op, SharedNode, Size, Tensor, Value, op::Monoid};
+use strang_ir::{
+    Axis, ElementType, Function, IndexExpr, IndexMap, Node, Op, SharedNode, Size, Tensor, Value, op::Monoid,
+};
 
 /// Nodes that make less are computed one after the other.
 const FEWEST_BYTES: usize = 1 << 14;
@@ -86,7 +89,21 @@ impl Cone {
             leaves.push((value, *axis));
         }
         let mut steps = Vec::new();
+        let mut views: FxHashMap<Value, SharedNode> = FxHashMap::default();
         for index in &self.nodes {
+            let operands = function.operands(*index);
+            let mut node = function.graph[*index].clone();
+            for (slot, operand) in operands.iter().enumerate() {
+                if let Some(view) = views.get(operand) {
+                    let positions = variable_positions(view, 0, &node.maps[slot].exprs);
+                    node.maps[slot] = compose(&view.maps[0], &positions, &|variable| node.size_of(variable));
+                }
+            }
+            if *index != root && is_read_through(function, *index) {
+                places.insert((*index).into(), *places.get(operands.first()?)?);
+                views.insert((*index).into(), node);
+                continue;
+            }
             // What is read elsewhere has to be as wide as it says.
             if *index != root
                 && let Some(operand) = widened(function, *index)
@@ -94,13 +111,9 @@ impl Cone {
                 places.insert((*index).into(), *places.get(&operand)?);
                 continue;
             }
-            bytes = bytes.max(bytes_of(&function.graph[*index])?);
-            let operands = function.operands(*index).into_iter().map(|operand| places.get(&operand).copied());
-            steps.push(Step {
-                node: function.graph[*index].clone(),
-                variable: self.variables[index],
-                operands: operands.collect::<Option<_>>()?,
-            });
+            bytes = bytes.max(bytes_of(&node)?);
+            let operands = operands.iter().map(|operand| places.get(operand).copied()).collect::<Option<_>>()?;
+            steps.push(Step { node, variable: self.variables[index], operands });
             places.insert((*index).into(), leaves.len() + steps.len() - 1);
         }
         let length = (BLOCK_BYTES * shape[axis] / bytes.max(1)).clamp(1, shape[axis].max(1));
@@ -122,6 +135,18 @@ impl Cone {
         }
         Some(blocks)
     }
+}
+
+/// Whether a node is a view through which all its readers can read what it views.
+fn is_read_through(function: &Function, index: NodeIndex) -> bool {
+    let is_whole = |map: &IndexMap| map.fill.is_none() && map.conditions.is_empty();
+    let node = &function.graph[index];
+    node.op == Op::View
+        && is_whole(&node.maps[0])
+        && function.readers(index.into()).iter().all(|(reader, slot)| {
+            let reader = &function.graph[*reader];
+            !matches!(reader.op, Op::Concat { .. }) && is_whole(&reader.maps[*slot as usize])
+        })
 }
 
 /// What a node widens as it lies, if only sums read it: they read narrow numbers too.

@@ -159,7 +159,7 @@ fn @f(%x: f32[f, e, n, m]) -> f32[f, e, n, m] {
     assert_eq!(difference(Class::Bit, &module, &partly, &[input]), None);
 }
 
-/// Sums of bytes, which are not widened before, along either axis and through a view; what is not computed in blocks reads them.
+/// Sums of bytes, which are not widened before, along either axis and through views; what is not computed in blocks reads them.
 #[test]
 fn sums_in_blocks_are_what_the_interpreter_says() {
     for element in ["i8", "u8"] {
@@ -172,14 +172,18 @@ fn @f(%x: f32[n, m]) -> f32[n, m] {{
   %t = map cast(i32) : @w[n, m] -> [n, m]
   %u = view %t[n, m] -> [m, n]
   %columns = reduce sum : %u[m, {{n}}] -> [m]
-  %r = map $0 + cast(f32, $1 + $2) : %x[n, m], %z[n], %columns[m] -> [n, m]
+  %s = map cast(i32) : @w[n, m] -> [n, m]
+  %p = view %s[n, m] -> [m, n]
+  %q = view %p[m, 300 - n] -> [n, m]
+  %turned = reduce sum : %q[{{n}}, m] -> [m]
+  %r = map $0 + cast(f32, $1 + $2 - 3 * $3) : %x[n, m], %z[n], %columns[m], %turned[m] -> [n, m]
   return %r
 }}"
         );
         let module = module(&circuit, [1; 4], 3);
         let mut folded = module.clone();
         fold_constants(&mut folded, fold::WIDE, usize::MAX, &mut Receipt::default()).unwrap();
-        assert_eq!(folded.parameters.len(), module.parameters.len() + 2, "what lies between is not kept");
+        assert_eq!(folded.parameters.len(), module.parameters.len() + 3, "what lies between is not kept");
         let input = random_tensor(strang_ir::ElementType::F32, &[301, 403], false, 5);
         assert_eq!(difference(Class::Bit, &module, &folded, &[input]), None);
     }

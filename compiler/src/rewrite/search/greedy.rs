@@ -131,6 +131,12 @@ impl<'a> Classes<'a> {
         below: f64,
         needs: &mut [u64],
     ) -> Option<f64> {
+        // Together they cost no less than one of them.
+        for operand in &self.candidates[candidate].operands {
+            if own + best[*operand].as_ref()?.total * (1. - 1e-6) >= below {
+                return None;
+            }
+        }
         needs.fill(0);
         for operand in &self.candidates[candidate].operands {
             let operand = best[*operand].as_ref()?;

@@ -16,7 +16,10 @@ use crate::rewrite::{
     rules,
 };
 use egg::{Id, Language, Runner, SimpleScheduler};
-use petgraph::{stable_graph::NodeIndex, visit::NodeIndexable};
+use petgraph::{
+    stable_graph::{NodeIndex, StableDiGraph},
+    visit::NodeIndexable,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{rc::Rc, time::Duration};
 use strang_ir::{Edge, Function, Module, Op, Value};
@@ -187,6 +190,7 @@ type Planned = (Vec<NodeIndex>, Interface, Option<Rc<Template>>);
 /// The function with windows replaced; those without a template are copied as they are.
 fn rebuilt(module: &Module, function: &Function, plans: &[Planned], receipt: &mut Receipt) -> Function {
     let mut new = Function::new(function.name.clone());
+    new.graph = StableDiGraph::with_capacity(function.graph.node_count(), function.graph.edge_count());
     let mut moved = vec![NodeIndex::end(); function.graph.node_bound()];
     let mut values: FxHashMap<Value, Value> = FxHashMap::default();
     let mut parameters: FxHashMap<u32, NodeIndex> = FxHashMap::default();

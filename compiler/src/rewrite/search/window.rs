@@ -19,7 +19,7 @@ use strang_ir::{Function, Literal, Module, Node, Op, Value, op::Norm};
 
 /// The fewest and most nodes of a window.
 const FEWEST: usize = 32;
-const MOST: usize = 128;
+const MOST: usize = 64;
 /// The most nodes of what is left after other windows and is not cut again: searching takes longer than in proportion.
 const LAST: usize = 64;
 
