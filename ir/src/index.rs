@@ -5,6 +5,7 @@
 
 use crate::Literal;
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 use std::{collections::BTreeMap, sync::Arc};
 use strang_runtime::{Bindings, Size, size::SizeError};
 
@@ -12,7 +13,8 @@ use strang_runtime::{Bindings, Size, size::SizeError};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Terms")]
 pub struct IndexExpr {
-    terms: Vec<(Atom, Size)>,
+    // Most are one variable, and a circuit has thousands.
+    terms: SmallVec<[(Atom, Size); 1]>,
     #[serde(skip_serializing_if = "is_zero")]
     constant: Size,
 }
@@ -35,7 +37,7 @@ impl TryFrom<Terms> for IndexExpr {
             return Err("two terms of an index expression have the same atom");
         }
         terms.retain(|(_, coefficient)| !coefficient.is(0));
-        Ok(IndexExpr { terms, constant })
+        Ok(IndexExpr { terms: terms.into(), constant })
     }
 }
 
@@ -100,7 +102,7 @@ pub struct IndexMap {
 impl IndexExpr {
     /// A size that does not vary.
     pub fn constant(size: impl Into<Size>) -> Self {
-        IndexExpr { terms: Vec::new(), constant: size.into() }
+        IndexExpr { terms: SmallVec::new(), constant: size.into() }
     }
 
     /// A variable of the node.
@@ -110,17 +112,20 @@ impl IndexExpr {
 
     /// One atom.
     pub fn atom(atom: Atom) -> Self {
-        IndexExpr { terms: vec![(atom, Size::ONE)], constant: Size::ZERO }
+        IndexExpr { terms: smallvec![(atom, Size::ONE)], constant: Size::ZERO }
     }
 
     /// An expression from terms in any order; equal atoms are added.
     pub fn new(terms: impl IntoIterator<Item = (Atom, Size)>, constant: Size) -> Self {
-        let mut sums: BTreeMap<Atom, Size> = BTreeMap::new();
+        let mut sums: SmallVec<[(Atom, Size); 1]> = SmallVec::new();
         for (atom, coefficient) in terms {
-            *sums.entry(atom).or_default() += coefficient;
+            match sums.binary_search_by(|(other, _)| other.cmp(&atom)) {
+                Ok(place) => sums[place].1 += coefficient,
+                Err(place) => sums.insert(place, (atom, coefficient)),
+            }
         }
-        sums.retain(|_, coefficient| !coefficient.is(0));
-        IndexExpr { terms: sums.into_iter().collect(), constant }
+        sums.retain(|(_, coefficient)| !coefficient.is(0));
+        IndexExpr { terms: sums, constant }
     }
 
     /// The terms, atoms ascending.
