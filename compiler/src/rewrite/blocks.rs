@@ -109,6 +109,9 @@ impl Cone {
                 && let Some(operand) = widened(function, *index)
             {
                 places.insert((*index).into(), *places.get(&operand)?);
+                if let Some(view) = views.get(&operand).cloned() {
+                    views.insert((*index).into(), view);
+                }
                 continue;
             }
             bytes = bytes.max(bytes_of(&node)?);

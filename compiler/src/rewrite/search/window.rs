@@ -17,11 +17,9 @@ use rustc_hash::{FxHashMap, FxHasher};
 use std::hash::{Hash, Hasher};
 use strang_ir::{Function, Literal, Module, Node, Op, Value, op::Norm};
 
-/// The fewest and most nodes of a window.
+/// The fewest and most nodes of a window; searching takes longer than in proportion.
 const FEWEST: usize = 32;
 const MOST: usize = 64;
-/// The most nodes of what is left after other windows and is not cut again: searching takes longer than in proportion.
-const LAST: usize = 64;
 
 /// The windows of a function, in order; inputs, parameters and constants stand in none.
 pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
@@ -32,8 +30,7 @@ pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
     let mut windows = Vec::new();
     let mut start = 0;
     while start < order.len() {
-        let most = if start == 0 { MOST } else { LAST };
-        let end = if order.len() - start <= most {
+        let end = if order.len() - start <= MOST {
             order.len()
         } else {
             let badness =
