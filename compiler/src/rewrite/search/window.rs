@@ -19,7 +19,9 @@ use strang_ir::{Function, Literal, Module, Node, Op, Value, op::Norm};
 
 /// The fewest and most nodes of a window; searching takes longer than in proportion.
 const FEWEST: usize = 32;
-const MOST: usize = 64;
+const MOST: usize = 128;
+/// The most nodes of what is left after other windows and is not cut again.
+const LAST: usize = 64;
 
 /// The windows of a function, in order; inputs, parameters and constants stand in none.
 pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
@@ -30,7 +32,8 @@ pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
     let mut windows = Vec::new();
     let mut start = 0;
     while start < order.len() {
-        let end = if order.len() - start <= MOST {
+        let most = if start == 0 { MOST } else { LAST };
+        let end = if order.len() - start <= most {
             order.len()
         } else {
             let badness =
