@@ -305,8 +305,8 @@ impl Function {
     /// Removes nodes that no output depends on; inputs stay.
     pub fn remove_dead(&mut self) {
         let mut live = vec![false; self.graph.node_bound()];
-        self.inputs.iter().for_each(|input| live[input.index()] = true);
-        let mut pending: Vec<NodeIndex> = self.outputs.iter().map(|value| value.node).collect();
+        let mut pending = self.inputs.clone();
+        pending.extend(self.outputs.iter().map(|value| value.node));
         while let Some(node) = pending.pop() {
             if live.get_mut(node.index()).is_some_and(|live| !std::mem::replace(live, true)) {
                 pending.extend(self.graph.neighbors_directed(node, Direction::Incoming));

@@ -14,9 +14,7 @@ use std::{
     ops::Range,
     sync::{Mutex, PoisonError},
 };
-use strang_ir::{
-    Axis, ElementType, Function, IndexExpr, IndexMap, Node, Op, SharedNode, Size, Tensor, Value, op::Monoid,
-};
+use strang_ir::{Axis, ElementType, Function, IndexMap, Node, Op, SharedNode, Size, Tensor, Value, op::Monoid};
 
 /// Nodes that make less are computed one after the other.
 const FEWEST_BYTES: usize = 1 << 14;
@@ -99,19 +97,10 @@ impl Cone {
                     node.maps[slot] = compose(&view.maps[0], &positions, &|variable| node.size_of(variable));
                 }
             }
+            // What is read elsewhere has to be there, as wide as it says.
             if *index != root && is_read_through(function, *index) {
                 places.insert((*index).into(), *places.get(operands.first()?)?);
                 views.insert((*index).into(), node);
-                continue;
-            }
-            // What is read elsewhere has to be as wide as it says.
-            if *index != root
-                && let Some(operand) = widened(function, *index)
-            {
-                places.insert((*index).into(), *places.get(&operand)?);
-                if let Some(view) = views.get(&operand).cloned() {
-                    views.insert((*index).into(), view);
-                }
                 continue;
             }
             bytes = bytes.max(bytes_of(&node)?);
@@ -140,25 +129,22 @@ impl Cone {
     }
 }
 
-/// Whether a node is a view through which all its readers can read what it views.
+/// Whether all readers of a node can read its operand instead: a view of it, or what it is widened to for sums, which read
+/// narrow numbers too.
 fn is_read_through(function: &Function, index: NodeIndex) -> bool {
-    let is_whole = |map: &IndexMap| map.fill.is_none() && map.conditions.is_empty();
     let node = &function.graph[index];
-    node.op == Op::View
+    let keeps_values = match &node.op {
+        Op::View => true,
+        Op::Map(expression) => is_widening(expression, node) && is_summed(function, index),
+        _ => false,
+    };
+    let is_whole = |map: &IndexMap| map.fill.is_none() && map.conditions.is_empty();
+    keeps_values
         && is_whole(&node.maps[0])
         && function.readers(index.into()).iter().all(|(reader, slot)| {
             let reader = &function.graph[*reader];
             !matches!(reader.op, Op::Concat { .. }) && is_whole(&reader.maps[*slot as usize])
         })
-}
-
-/// What a node widens as it lies, if only sums read it: they read narrow numbers too.
-fn widened(function: &Function, index: NodeIndex) -> Option<Value> {
-    let node = &function.graph[index];
-    let (Op::Map(expression), [map]) = (&node.op, &node.maps[..]) else { return None };
-    let in_place = map.exprs.iter().map(IndexExpr::as_variable).eq(node.outputs[0].variables.iter().copied().map(Some));
-    let is_widened = in_place && map.fill.is_none() && is_widening(expression, node) && is_summed(function, index);
-    function.operands(index).into_iter().next().filter(|_| is_widened)
 }
 
 /// Whether only sums read a node, or views that only sums read.
@@ -211,7 +197,7 @@ pub struct Blocks {
     axis: usize,
     /// Positions of a block.
     length: usize,
-    /// The first block and the last, by their numbers, unless the value is large.
+    /// Blocks that are known, by their numbers: the first and the last of the first small value of a kind.
     ends: FxHashMap<usize, Tensor>,
 }
 
@@ -256,7 +242,7 @@ impl Blocks {
             let range = self.range(number);
             let known = self.ends.get(&number).cloned();
             let part = known.or_else(|| self.block(&range));
-            let part = part.expect("all blocks are computed, as the first and the last were");
+            let part = part.expect("all blocks are computed, as the first and the last of the kind were");
             let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
             put(&mut bytes, self.shape[self.axis], self.axis, &range, &part);
         });

@@ -14,11 +14,7 @@ pub fn leave_unread(module: &mut Module, fuel: usize, receipt: &mut Receipt) {
     for function in &mut module.functions {
         for index in function.order().into_iter().rev() {
             let node = &function.graph[index];
-            let leaves_out = matches!(
-                node.op,
-                Op::Dot { .. } | Op::View | Op::Reduce(_) | Op::Map(_) | Op::Softmax { .. } | Op::Norm { .. }
-            );
-            if !leaves_out || node.outputs.len() != 1 || function.outputs.contains(&index.into()) {
+            if !reads_by_maps(&node.op) || node.outputs.len() != 1 || function.outputs.contains(&index.into()) {
                 continue;
             }
             let mut shorter = false;
@@ -69,11 +65,7 @@ fn range(function: &Function, index: NodeIndex, axis: usize) -> Option<Range> {
     let mut read: Option<Range> = None;
     for edge in function.graph.edges_directed(index, Direction::Outgoing) {
         let (reader, slot) = (&function.graph[edge.target()], edge.weight().slot);
-        let reads = matches!(
-            reader.op,
-            Op::Map(_) | Op::Dot { .. } | Op::View | Op::Softmax { .. } | Op::Norm { .. } | Op::Reduce(_)
-        );
-        let map = reader.maps.get(slot as usize).filter(|map| reads && map.fill.is_none())?;
+        let map = reader.maps.get(slot as usize).filter(|map| reads_by_maps(&reader.op) && map.fill.is_none())?;
         // Most read an axis whole.
         if map.exprs[axis].as_variable().is_some_and(|variable| reader.variables[variable as usize].size() == size) {
             return None;
@@ -92,6 +84,11 @@ fn range(function: &Function, index: NodeIndex, axis: usize) -> Option<Range> {
     }
     let is_less = |range: &Range| range.size() != *size && range.size().lower_bound(1).is_some_and(|size| size >= 1);
     read.filter(|range| is_less(range) && is_free(node, variable))
+}
+
+/// Whether an operation reads what its maps say, and nothing else.
+fn reads_by_maps(op: &Op) -> bool {
+    matches!(op, Op::Dot { .. } | Op::View | Op::Reduce(_) | Op::Map(_) | Op::Softmax { .. } | Op::Norm { .. })
 }
 
 /// Whether a node computes every position of a variable by itself.

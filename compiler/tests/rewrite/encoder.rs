@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use strang_ir::{Module, random::random_tensor, text};
 
-/// A transformer's encoder in pieces: layers that differ in their weights alone.
-pub fn encoder(layers: usize) -> Module {
+/// A transformer's encoder in pieces: layers that differ in their weights alone, with so many heads of so many features.
+pub fn encoder(layers: usize, (heads, features): (usize, usize)) -> Module {
     let (mut parameters, mut body, mut x) = (String::new(), String::new(), "%x".to_owned());
     for layer in 0..layers {
         for (name, axes) in [("wq", "m, h, k"), ("wk", "m, h, k"), ("wv", "m, h, k"), ("wo", "h, k, m")] {
@@ -33,8 +33,9 @@ pub fn encoder(layers: usize) -> Module {
         );
         x = format!("%r{layer}");
     }
+    let (model, hidden) = (heads * features, 2 * heads * features);
     let source = format!(
-        "ncd 0.1 \"encoder\"\naxis s = 32   axis m = 128   axis h = 4   axis k = 32   axis f = 512
+        "ncd 0.1 \"encoder\"\naxis s = 16   axis m = {model}   axis h = {heads}   axis k = {features}   axis f = {hidden}
 {parameters}fn @f(%x: f32[s, m]) -> f32[s, m] {{\n{body}  return {x}\n}}\n"
     );
     let mut module = text::parse(&source, "encoder").unwrap_or_else(|error| panic!("{}", error.render()));
