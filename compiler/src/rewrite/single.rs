@@ -9,7 +9,7 @@ use super::{
         convert::{Converted, convert},
         emit::template,
         extract::extract,
-        window::Keys,
+        key::{Keys, kinds},
     },
 };
 use egg::{Id, Language, Runner, SimpleScheduler};
@@ -45,7 +45,8 @@ fn applied(module: &Module, rule: &'static Rule, removed: Option<usize>, refused
     let function = module.entry();
     let is_leaf = |node: &NodeIndex| matches!(function.graph[*node].op, Op::Input(_) | Op::Param(_) | Op::Const(_));
     let nodes: Vec<NodeIndex> = function.order().into_iter().filter(|node| !is_leaf(node)).collect();
-    let mut keys = Keys::new(module, function);
+    let kinds = kinds(function);
+    let mut keys = Keys::new(module, function, &kinds);
     let interface = keys.interface(&nodes, &mut Vec::new());
     let facts = keys.facts(&interface);
     let Converted { graph, results } = convert(function, &nodes, (&interface, facts), Signatures::default());
@@ -106,7 +107,8 @@ fn applied(module: &Module, rule: &'static Rule, removed: Option<usize>, refused
 pub fn replace(module: &mut Module, node: NodeIndex, rule: &'static Rule) -> bool {
     const ROUNDS: usize = 4;
     let function = module.entry().clone();
-    let mut keys = Keys::new(module, &function);
+    let kinds = kinds(&function);
+    let mut keys = Keys::new(module, &function, &kinds);
     let interface = keys.interface(&[node], &mut Vec::new());
     let facts = keys.facts(&interface);
     let Converted { graph, results } = convert(&function, &[node], (&interface, facts), Signatures::default());

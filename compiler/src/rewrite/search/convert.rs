@@ -1,6 +1,6 @@
 //! A window of a circuit as an e-graph: one term a function of a map, views absorbed into what reads them.
 
-use super::window::Interface;
+use super::key::Interface;
 use crate::rewrite::egraph::{
     Facts, Graph, Knowledge, Read, Term,
     build::{self, nameless},

@@ -1,6 +1,6 @@
 //! From extracted terms back to nodes: a template that is put in the place of every window of one kind.
 
-use super::{extract::Choice, trace::shaped, window::Interface};
+use super::{extract::Choice, key::Interface, trace::shaped};
 use crate::{
     plan::error::layer_of,
     rewrite::{

@@ -6,6 +6,7 @@ pub mod emit;
 pub mod extract;
 mod greedy;
 pub mod ilp;
+pub mod key;
 pub mod saturate;
 pub mod trace;
 pub mod window;

@@ -5,8 +5,9 @@ use super::{
     emit::{Template, template},
     extract::{Choice, extract},
     ilp::audit,
+    key::{Interface, Keys, kinds},
     trace::missed,
-    window::{Interface, Keys, windows},
+    window::windows,
 };
 use crate::plan::error::layer_of;
 use crate::rewrite::{
@@ -64,10 +65,11 @@ impl Search<'_> {
     /// The function rewritten, if anything in it changes.
     fn function(&mut self, module: &Module, position: usize, receipt: &mut Receipt) -> Option<Function> {
         let function = &module.functions[position];
-        let mut keys = Keys::new(module, function);
+        let kinds = kinds(function);
+        let mut keys = Keys::new(module, function, &kinds);
         self.found.clear();
         let (mut plans, mut key) = (Vec::new(), Vec::new());
-        for nodes in windows(function) {
+        for nodes in windows(function, &kinds) {
             let interface = keys.interface(&nodes, &mut key);
             let found = match self.found.get(&key) {
                 Some(known) => known.clone(),

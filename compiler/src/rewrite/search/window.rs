@@ -1,21 +1,11 @@
-//! Windows: a circuit is cut into runs of nodes that little crosses, and windows that are equal but for their weights,
-//! inputs and names are found, so that each is saturated once. Compile time then grows with distinct layers.
+//! Windows: a circuit is cut into runs of nodes that little crosses. Compile time then grows with distinct layers: windows
+//! of one key ([`super::key`]) are saturated once.
 //!
-//! Where a cut falls depends only on what follows the one before, so repeated layers are cut alike.
+//! Where a cut falls depends only on what follows the one before, and a run of nodes that comes twice is cut off whole, so
+//! repeated layers are cut alike, however many there are.
 
-use crate::rewrite::egraph::{
-    Facts,
-    facts::{Port, Range},
-    signature::same_shape,
-};
-use petgraph::{
-    Direction,
-    stable_graph::NodeIndex,
-    visit::{EdgeRef, NodeIndexable},
-};
-use rustc_hash::{FxHashMap, FxHasher};
-use std::hash::{Hash, Hasher};
-use strang_ir::{Function, Literal, Module, Node, Op, Value, op::Norm};
+use petgraph::{Direction, stable_graph::NodeIndex, visit::NodeIndexable};
+use strang_ir::{Function, Node, Op, op::Norm};
 
 /// The fewest and most nodes of a window; searching takes longer than in proportion.
 const FEWEST: usize = 32;
@@ -23,28 +13,56 @@ const MOST: usize = 128;
 /// The most nodes of what is left after other windows and is not cut again.
 const LAST: usize = 64;
 
-/// The windows of a function, in order; inputs, parameters and constants stand in none.
-pub fn windows(function: &Function) -> Vec<Vec<NodeIndex>> {
+/// The windows of a function whose nodes are of these kinds, in order; inputs, parameters and constants stand in none.
+pub fn windows(function: &Function, kinds: &[u32]) -> Vec<Vec<NodeIndex>> {
     let order = order(function);
-    let crossing = crossing(function, &order);
-    let ends_badly: Vec<bool> = order.iter().map(|node| belongs_to_what_follows(function, *node)).collect();
-    let begins_badly: Vec<bool> = order.iter().map(|node| belongs_to_others(function, *node)).collect();
+    let cuts = Cuts::new(function, &order, kinds);
     let mut windows = Vec::new();
     let mut start = 0;
     while start < order.len() {
-        let most = if start == 0 { MOST } else { LAST };
-        let end = if order.len() - start <= most {
-            order.len()
-        } else {
-            let badness =
-                |end: &usize| 2 * crossing[*end] + usize::from(ends_badly[*end - 1]) + usize::from(begins_badly[*end]);
-            let ends = start + FEWEST..(start + MOST).min(order.len());
-            ends.min_by_key(badness).unwrap_or(order.len())
-        };
+        let end = cuts.after(start);
         windows.push(order[start..end].to_vec());
         start = end;
     }
     windows
+}
+
+/// Where to cut.
+struct Cuts {
+    /// The kind of every node.
+    kinds: Vec<u32>,
+    /// How bad a cut is before every position: by how many values are alive there, and by what it parts.
+    badness: Vec<usize>,
+}
+
+impl Cuts {
+    fn new(function: &Function, order: &[NodeIndex], kinds: &[u32]) -> Self {
+        let mut badness = crossing(function, order);
+        badness.iter_mut().for_each(|alive| *alive *= 2);
+        for (place, node) in order.iter().enumerate() {
+            badness[place] += usize::from(belongs_to_others(function, *node));
+            badness[place + 1] += usize::from(belongs_to_what_follows(function, *node));
+        }
+        Cuts { kinds: order.iter().map(|node| kinds[node.index()]).collect(), badness }
+    }
+
+    /// The end of the window that starts at a position.
+    fn after(&self, start: usize) -> usize {
+        let count = self.kinds.len();
+        let ends = || start + FEWEST..(start + MOST).min(count);
+        let least = |ends: &mut dyn Iterator<Item = usize>| ends.min_by_key(|end| self.badness[*end]);
+        if let Some(end) = least(&mut ends().filter(|end| self.comes_twice(start, *end))) {
+            return end;
+        }
+        let most = if start == 0 { MOST } else { LAST };
+        if count - start <= most { count } else { least(&mut ends()).unwrap_or(count) }
+    }
+
+    /// Whether nodes of the same kinds follow, in the same order.
+    fn comes_twice(&self, start: usize, end: usize) -> bool {
+        let again = self.kinds.get(end..2 * end - start);
+        again.is_some_and(|again| again == &self.kinds[start..end])
+    }
 }
 
 /// The nodes but leaves, operands before readers; what is made of weights alone comes right before what reads it first, so
@@ -126,158 +144,4 @@ fn crossing(function: &Function, order: &[NodeIndex]) -> Vec<usize> {
         Some(*sum as usize)
     });
     alive.collect()
-}
-
-/// What a window reads from outside, and what others read of it.
-#[derive(Clone, Debug, Default)]
-pub struct Interface {
-    /// Values of earlier windows and inputs, in order of first use.
-    pub externals: Vec<Value>,
-    /// Parameters of the module, in order of first use.
-    pub parameters: Vec<u32>,
-    /// Values of the window that are read outside, in order.
-    pub results: Vec<Value>,
-}
-
-/// Tells windows apart. Two have one key if they are equal but for the data of weights, where values come from, and names.
-#[derive(Debug)]
-pub struct Keys<'a> {
-    module: &'a Module,
-    function: &'a Function,
-    /// The place of every node in the window that is looked at; [`OUTSIDE`] if it is not of it.
-    places: Vec<u32>,
-    shapes: FxHashMap<u64, Vec<(&'a Node, u32)>>,
-    shape_count: u32,
-    ports: FxHashMap<Port, u32>,
-    literals: FxHashMap<Literal, u32>,
-    /// What is known of every parameter, by its place in `known`.
-    parameters: FxHashMap<u32, u32>,
-    known: Vec<Facts>,
-}
-
-const OUTSIDE: u32 = u32::MAX;
-
-impl<'a> Keys<'a> {
-    /// Keys of the windows of a function.
-    pub fn new(module: &'a Module, function: &'a Function) -> Self {
-        Keys {
-            module,
-            function,
-            places: vec![OUTSIDE; function.graph.node_bound()],
-            shapes: FxHashMap::default(),
-            shape_count: 0,
-            ports: FxHashMap::default(),
-            literals: FxHashMap::default(),
-            parameters: FxHashMap::default(),
-            known: Vec::new(),
-        }
-    }
-
-    /// The interface of a window, and its key in the place of what `key` was.
-    pub fn interface(&mut self, nodes: &[NodeIndex], key: &mut Vec<u32>) -> Interface {
-        key.clear();
-        let function = self.function;
-        nodes.iter().enumerate().for_each(|(place, node)| self.places[node.index()] = place as u32);
-        let mut interface = Interface::default();
-        let mut external_places: FxHashMap<Value, u32> = FxHashMap::default();
-        let mut parameter_places: FxHashMap<u32, u32> = FxHashMap::default();
-        for index in nodes {
-            let node = &function.graph[*index];
-            key.push(self.shape(node));
-            for operand in function.operands(*index) {
-                let source = &function.graph[operand.node];
-                let place = self.places[operand.node.index()];
-                if place != OUTSIDE {
-                    key.extend([0, place, operand.port]);
-                } else if let Op::Param(number) = source.op {
-                    let next = interface.parameters.len() as u32;
-                    let place = *parameter_places.entry(number).or_insert_with(|| {
-                        interface.parameters.push(number);
-                        next
-                    });
-                    key.extend([1, place, self.parameter(number)]);
-                } else if let Op::Const(literal) = source.op {
-                    let next = self.literals.len() as u32;
-                    key.extend([2, *self.literals.entry(literal).or_insert(next), 0]);
-                } else {
-                    let next = interface.externals.len() as u32;
-                    let place = *external_places.entry(operand).or_insert_with(|| {
-                        interface.externals.push(operand);
-                        next
-                    });
-                    let port = Port { element: function.element_of(operand), shape: function.shape_of(operand) };
-                    let next = self.ports.len() as u32;
-                    key.extend([3, place, *self.ports.entry(port).or_insert(next)]);
-                }
-            }
-        }
-        for index in nodes {
-            for port in 0..function.graph[*index].outputs.len() as u32 {
-                let value = Value { node: *index, port };
-                let mut readers = function.graph.edges_directed(*index, Direction::Outgoing);
-                let is_read =
-                    readers.any(|edge| edge.weight().port == port && self.places[edge.target().index()] == OUTSIDE);
-                if is_read || function.outputs.contains(&value) {
-                    key.extend([4, self.places[index.index()], port]);
-                    interface.results.push(value);
-                }
-            }
-        }
-        nodes.iter().for_each(|node| self.places[node.index()] = OUTSIDE);
-        interface
-    }
-
-    /// What is known of the parameters of a window that has a key.
-    pub fn facts(&self, interface: &Interface) -> Vec<Facts> {
-        interface.parameters.iter().map(|number| self.known[self.parameters[number] as usize].clone()).collect()
-    }
-
-    fn shape(&mut self, node: &'a Node) -> u32 {
-        // Not of how it reads its operands: in one model few differ in that alone, and that is most of a node.
-        let mut hasher = FxHasher::default();
-        node.op.hash(&mut hasher);
-        node.variables.iter().for_each(|variable| variable.axis.size.hash(&mut hasher));
-        let alike = self.shapes.entry(hasher.finish()).or_default();
-        if let Some((_, number)) = alike.iter().find(|(other, _)| same_shape(node, other)) {
-            return *number;
-        }
-        let number = self.shape_count;
-        alike.push((node, number));
-        self.shape_count += 1;
-        number
-    }
-
-    /// What is known of a parameter, as a number.
-    fn parameter(&mut self, number: u32) -> u32 {
-        if let Some(place) = self.parameters.get(&number) {
-            return *place;
-        }
-        let facts = parameter_facts(self.module, number);
-        let place = self.known.iter().position(|known| *known == facts).unwrap_or_else(|| {
-            self.known.push(facts);
-            self.known.len() - 1
-        });
-        self.parameters.insert(number, place as u32);
-        place as u32
-    }
-}
-
-/// What is known of a parameter of the module.
-fn parameter_facts(module: &Module, number: u32) -> Facts {
-    let parameter = &module.parameters[number as usize];
-    let shape = parameter.axes.iter().map(|axis| axis.size.clone()).collect();
-    let mut facts = Facts::parameter(parameter.element, shape, parameter.data.as_ref());
-    // Only what a rule may ask for tells windows apart: whether a weight is finite or never negative, not how large it is.
-    let range = &mut facts.range;
-    if !parameter.element.is_float() {
-        *range = Range::of_type(parameter.element);
-    } else if facts.literal.is_none() {
-        let finite = range.is_finite();
-        range.low = if range.low >= 0. { 0. } else { f64::NEG_INFINITY };
-        range.high = f64::INFINITY;
-        if finite {
-            (range.low, range.high) = (range.low.max(f64::MIN), f64::MAX);
-        }
-    }
-    facts
 }
