@@ -280,17 +280,27 @@ impl<'a> Planner<'a> {
             .find(|(reader, _)| matches!(scope.op(*reader), Op::Concat { .. }))?;
         let node = &scope.function.graph[reader];
         let Op::Concat { along, offsets } = &node.op else { return None };
-        let trace = operand_trace(scope.function, node, slot as usize, value);
-        // Axis `i` of the value is axis `axes[i]` of the concatenation, shifted along it.
+        let slot = slot as usize;
+        let trace = operand_trace(scope.function, node, slot, value);
+        let length = &offsets[slot + 1] - &offsets[slot];
+        // Axis `i` of the value is axis `axes[i]` of the concatenation, shifted along it. Both are read whole: more of the value
+        // would be written over other parts.
         let mut axes = Vec::with_capacity(trace.position.len());
-        for expr in &trace.position {
-            let shifted = expr.plus_size(&offsets[slot as usize]);
-            let variable = expr.as_variable().or_else(|| shifted.as_variable().filter(|v| v == along))?;
-            axes.push(node.outputs[0].variables.iter().position(|v| *v == variable)?);
+        for (expr, size) in trace.position.iter().zip(scope.function.shape_of(value)) {
+            let is_along = expr.plus_size(&offsets[slot]).as_variable() == Some(*along);
+            let variable = if is_along { *along } else { expr.as_variable().filter(|variable| variable != along)? };
+            let axis = node.outputs[0].variables.iter().position(|v| *v == variable)?;
+            if axes.contains(&axis) || size != if is_along { length.clone() } else { node.size_of(variable) } {
+                return None;
+            }
+            axes.push(axis);
         }
         let along = node.outputs[0].variables.iter().position(|v| v == along)?;
         let mut whole_order: Vec<usize> = order.iter().map(|axis| axes[*axis]).collect();
         if !axes.contains(&along) {
+            if length != Size::ONE {
+                return None;
+            }
             // One position of a new axis: it lies right inside of the axis that it comes after.
             let before = along.checked_sub(1).and_then(|before| whole_order.iter().position(|axis| *axis == before));
             whole_order.insert(before.map_or(0, |before| before + 1), along);
@@ -299,7 +309,7 @@ impl<'a> Planner<'a> {
             return None;
         }
         let whole = self.place(scope, reader.into(), &whole_order);
-        let part = whole.part(along, &offsets[slot as usize]);
+        let part = whole.part(along, &offsets[slot]);
         let strides = axes.iter().map(|axis| part.strides[*axis].clone()).collect();
         Some(Layout { strides, ..part })
     }

@@ -346,8 +346,18 @@ fn whole_numbers(draft: &mut Draft, tape: &mut Tape, value: Value) -> Option<Val
 fn concat(draft: &mut Draft, tape: &mut Tape, value: Value) -> Option<Value> {
     let (shape, element) = (draft.shape(value), draft.element_of(value));
     let axis = shape.len().checked_sub(1)?.saturating_sub(tape.pick(3));
-    let mut offsets = vec![Size::ZERO, shape[axis].clone()];
     let mut operands = vec![value];
+    let mut starts = vec![Size::ZERO];
+    let mut offsets = vec![Size::ZERO, shape[axis].clone()];
+    if draft.number(&shape[axis]) > 1 && tape.once_in(3) {
+        // The first position alone, and perhaps the others where they are.
+        offsets[1] = Size::ONE;
+        if tape.once_in(2) {
+            operands.push(value);
+            starts.push(Size::ONE);
+            offsets.push(shape[axis].clone());
+        }
+    }
     for _ in 0..=tape.pick(2) {
         let mut other = shape.clone();
         if tape.once_in(2) {
@@ -355,14 +365,15 @@ fn concat(draft: &mut Draft, tape: &mut Tape, value: Value) -> Option<Value> {
         }
         let part = if other == shape && tape.once_in(2) { value } else { draft.source(tape, element, &other) };
         operands.push(part);
+        starts.push(Size::ZERO);
         offsets.push(&offsets[offsets.len() - 1] + &other[axis]);
     }
-    let maps = offsets[..operands.len()].iter().map(|offset| {
+    let maps = starts.iter().zip(&offsets).map(|(start, offset)| {
         IndexMap::new(
             (0..shape.len())
                 .map(|v| {
                     let variable = IndexExpr::variable(v as u32);
-                    if v == axis { variable.plus_size(&-offset) } else { variable }
+                    if v == axis { variable.plus_size(&(start - offset)) } else { variable }
                 })
                 .collect(),
         )
