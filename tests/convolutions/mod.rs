@@ -159,3 +159,45 @@ fn @f(%x: f32[b, s, c]) -> f32[b, s, c] {
         assert!((found - expected).abs() <= 1e-4, "{found} for {expected}\n{plan}");
     }
 }
+
+/// Windows of a sequence that is an image, `stride` apart, whose taps are `dilation` apart; `repeats` results a channel. What they read
+/// is copied as an image, each element once, where windows overlap.
+#[test]
+fn what_windows_read_is_copied_once() {
+    for (stride, dilation, offset, repeats) in
+        [(1, 1, 1, 1), (2, 1, 1, 1), (1, 2, 2, 1), (2, 1, 2, 2), (1, 1, 0, 3), (2, 2, 1, 1), (3, 1, 1, 2), (2, 3, 3, 1)]
+    {
+        let results = (12 + 2 * offset - 2 * dilation - 1) / stride + 1;
+        let text = format!(
+            "ncd 0.1 \"windows\"
+axis b   axis n = 144   axis h = 12   axis w = 12   axis d = 16   axis c = {}   axis e = 3   axis p = {results}   axis q = {results}
+param @k: f32[c, e, e]
+fn @f(%x: f32[b, n, d]) -> f32[b, p, q, c] {{
+  %i = view %x[b, 12 * h + w, d] -> [b, h, w, d]
+  %y = dot order=(e, e') : %i[b, {stride} * p + {dilation} * {{e}} - {offset}, {stride} * q + {dilation} * {{e'}} - {offset}, c // {repeats}] else 0,
+    @k[c, {{e}}, {{e'}}] -> [b, p, q, c]
+  return %y
+}}
+",
+            16 * repeats
+        );
+        let module = with_weights(&text, 5);
+        let plan = Compiler::new().plan(module.clone()).unwrap().plan.to_string();
+        let copies: Vec<&str> =
+            plan.lines().filter(|line| line.contains(": loop over") && line.contains("operand of")).collect();
+        // Windows that do not overlap read every element once, and no image has every second and every third one.
+        let is_image = stride < 3 && dilation < 3;
+        assert_eq!(copies.iter().any(|copy| copy.contains("i4")), !is_image, "{stride} {dilation}: {plan}");
+        let compiled = Compiler::new().compile(module.clone()).unwrap();
+        for batch in [1, 3] {
+            let inputs = [random::tensor(&mut Random::new(6), ElementType::F32, &[batch, 144, 16]).unwrap()];
+            let expected = interpret(&module, &inputs, Arithmetic::Wide).unwrap()[0].to_f64();
+            let bindings = Bindings::from([("b".into(), batch as i64)]);
+            let [one, two] =
+                [1, 2].map(|threads| run_on(threads, &compiled.executable, &bindings, &inputs).swap_remove(0));
+            assert!(one.bytes() == two.bytes(), "the bits depend on the number of threads");
+            let error = expected.iter().zip(one.to_f64()).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+            assert!(error < 1e-4, "{stride} {dilation} {offset} {repeats} {batch}: {error:.1e}\n{plan}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ use super::{
     nest::label,
     scope::Scope,
     trace::{Trace, through_map, through_views},
+    windows::coordinates,
 };
 use crate::plan::kernel::PlanStep;
 use petgraph::stable_graph::NodeIndex;
@@ -211,15 +212,16 @@ impl Planner<'_> {
         inner: u32,
         steps: &mut Vec<PlanStep>,
     ) -> Result<Result<u32, MustStore>, PlanError> {
-        if let Some((layout, variables)) = scope.copies.get(&(root, slot)) {
-            let position: Vec<IndexExpr> = variables.iter().map(|v| IndexExpr::variable(frame[*v as usize])).collect();
-            return Ok(Ok(kernel.access(&layout.clone(), &position, None)));
+        let sizes: Vec<Size> = (0..kernel.variables.len() as u32).map(|v| kernel.size_of(v)).collect();
+        let size_of = |v: u32| sizes.get(v as usize).cloned().unwrap_or_else(|| Size::symbol("iterations"));
+        if let Some((layout, coordinates)) = scope.copies.get(&(root, slot)) {
+            let here = |variable: u32| IndexExpr::variable(frame[variable as usize]);
+            let position = coordinates.iter().map(|expression| expression.substitute(&here, &|slot| slot, &size_of));
+            return Ok(Ok(kernel.access(layout, &position.collect::<Vec<_>>(), None)));
         }
         let function = scope.function;
         let map = &function.graph[root].maps[slot];
         let operand = function.operands(root)[slot];
-        let sizes: Vec<Size> = (0..kernel.variables.len() as u32).map(|v| kernel.size_of(v)).collect();
-        let size_of = |v: u32| sizes.get(v as usize).cloned().unwrap_or_else(|| Size::symbol("iterations"));
         let trace = through_map(function, map, operand, &frame_positions(frame), None, &size_of);
         let trace = through_views(function, trace, &|value| scope.is_virtual(value), &size_of);
         if scope.is_virtual(trace.value) || scope.literal(trace.value).is_some() {
@@ -276,7 +278,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Copies what an operand reads, position by position, into an array over the variables that it mentions.
+    /// Copies what an operand reads into an array over its coordinates.
     fn copy_read(
         &mut self,
         scope: &mut Scope,
@@ -285,16 +287,14 @@ impl Planner<'_> {
         inner: u32,
         steps: &mut Vec<PlanStep>,
     ) -> Result<(), PlanError> {
-        let node = &scope.function.graph[root];
-        let mut variables: Vec<u32> =
-            (0..node.variables.len() as u32).filter(|v| node.maps[slot].mentions(*v)).collect();
-        variables.sort_by_key(|v| *v == inner);
-        let shape: Vec<Size> = variables.iter().map(|v| node.size_of(*v)).collect();
+        let coordinates = coordinates(&scope.function.graph[root], slot, inner);
+        let shape: Vec<Size> = coordinates.iter().map(|coordinate| coordinate.size.clone()).collect();
         let order: Vec<usize> = (0..shape.len()).collect();
         let element = scope.function.element_of(scope.function.operands(root)[slot]);
         let layout = self.array(element, &shape, &order, &[]);
-        self.copy_operand(scope, root, slot, &variables, &layout, steps)?;
-        scope.copies.insert((root, slot), (layout, variables));
+        self.copy_operand(scope, root, slot, &coordinates, &layout, steps)?;
+        let positions = coordinates.into_iter().map(|coordinate| coordinate.expression).collect();
+        scope.copies.insert((root, slot), (layout, positions));
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::{
     pack::Packed,
     scope::Scope,
     trace::{Trace, operand_trace, through_views},
+    windows::Coordinate,
 };
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -210,8 +211,7 @@ impl<'a> Planner<'a> {
         Err(unsupported(scope, value.node, "it cannot be copied"))
     }
 
-    /// Copies what a node reads through operand `slot`, at every position of the given variables of the node, to an array
-    /// over these variables.
+    /// Copies what a node reads through operand `slot`, at every position of its coordinates, to an array over these.
     ///
     /// # Errors
     /// A value that nothing computes.
@@ -220,21 +220,21 @@ impl<'a> Planner<'a> {
         scope: &mut Scope,
         node: NodeIndex,
         slot: usize,
-        variables: &[u32],
+        coordinates: &[Coordinate],
         layout: &Layout,
         steps: &mut Vec<PlanStep>,
     ) -> Result<(), PlanError> {
         for _ in 0..64 {
             let reader = &scope.function.graph[node];
-            let mut kernel = KernelBuilder::new(variables.iter().map(|v| reader.size_of(*v)));
+            let mut kernel = KernelBuilder::new(coordinates.iter().map(|coordinate| coordinate.size.clone()));
             let mut positions = vec![IndexExpr::default(); reader.variables.len()];
-            for (position, variable) in variables.iter().enumerate() {
-                positions[*variable as usize] = IndexExpr::variable(position as u32);
+            for (position, coordinate) in coordinates.iter().enumerate() {
+                positions[coordinate.variable as usize] = IndexExpr::variable(position as u32);
             }
             let mut block = Block::default();
             match kernel.operand(scope, &mut block, node, slot, &positions) {
                 Ok(read) => {
-                    let space: Vec<u32> = (0..variables.len() as u32).collect();
+                    let space: Vec<u32> = (0..coordinates.len() as u32).collect();
                     let stores = vec![kernel.store(layout, &frame_positions(&space), read)];
                     let label = format!("operand of {}", layer_of(&scope.function.graph[node]));
                     let kernel = finish_map(kernel, space, block, stores, &label);

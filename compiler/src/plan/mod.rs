@@ -7,6 +7,7 @@
 //! | `layout` | strides, offsets, halos |
 //! | `build` | the scalar code and accesses of one kernel |
 //! | `lower`, `nest`, `contract`, `attention`, `control` | groups to kernels, by kind |
+//! | `windows` | copies of what windows read |
 //! | `bands` | products that depthwise convolutions read, without the image between |
 //! | `pack`, `book` | weights into panels: of numbers, of codes |
 //! | `memory`, `cost`, `print` | live ranges; flops and bytes; text |
@@ -33,6 +34,7 @@ mod print;
 mod scope;
 mod sweep;
 pub(crate) mod trace;
+mod windows;
 
 pub use error::{PlanError, layer_of};
 pub use kernel::{Kernel, Plan};

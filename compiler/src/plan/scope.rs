@@ -6,7 +6,7 @@ use super::{
 };
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
-use strang_ir::{Function, Literal, Module, Op, Value};
+use strang_ir::{Function, IndexExpr, Literal, Module, Op, Value};
 
 /// A function that is being planned.
 pub struct Scope<'a> {
@@ -26,8 +26,8 @@ pub struct Scope<'a> {
     pub delivered: FxHashSet<Value>,
     /// Values that something outside of their group reads.
     pub needed: FxHashSet<Value>,
-    /// Copies of what a node reads through an operand slot, with the node's variables that are their axes.
-    pub copies: FxHashMap<(NodeIndex, usize), (Layout, Vec<u32>)>,
+    /// Copies of what a node reads through an operand slot, with the positions that the node's variables read.
+    pub copies: FxHashMap<(NodeIndex, usize), (Layout, Vec<IndexExpr>)>,
     /// The number of enclosing repeats.
     pub depth: u32,
 }

@@ -286,7 +286,8 @@ fn operation(graph: &Graph, tag: Tag, children: &[Id]) -> Facts {
         }
         Tag::Unary(function) => facts.range = of_unary(function, read(0)),
         Tag::Binary(function) => {
-            facts.range = of_binary(function, read(0), read(1), graph.find(children[1]) == graph.find(children[2]));
+            let is_square = graph.find(children[1]) == graph.find(children[2]) && node.maps[0] == node.maps[1];
+            facts.range = of_binary(function, read(0), read(1), is_square);
             facts.literal = uniform(0).zip(uniform(1)).and_then(|(a, b)| fold(function, a, b));
         }
         Tag::Select => facts.range = read(1).or(read(2)),
