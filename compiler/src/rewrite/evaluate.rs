@@ -4,6 +4,7 @@
 
 mod map;
 
+use super::egraph::compose::compose;
 use map::{Affine, Operand, Row, mapped};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -422,9 +423,12 @@ fn side_by_side(node: &Node, along: u32, offsets: &[Size], operands: &[Tensor]) 
     let mut parts = Vec::new();
     for (slot, (map, tensor)) in node.maps.iter().zip(operands).enumerate() {
         // In the part, positions along the axis start from zero.
-        let moved =
-            |expression: &IndexExpr| expression.plus_size(&(expression.coefficient(along) * offsets[slot].clone()));
-        let map = IndexMap { exprs: map.exprs.iter().map(moved).collect(), ..map.clone() };
+        let moved = |variable: u32| match IndexExpr::variable(variable) {
+            position if variable == along => position.plus_size(&offsets[slot]),
+            position => position,
+        };
+        let positions: Vec<IndexExpr> = (0..sizes.len() as u32).map(moved).collect();
+        let map = compose(map, &positions, &|variable| node.size_of(variable));
         let mut sizes = sizes.clone();
         sizes[along as usize] = starts[slot + 1].checked_sub(starts[slot])?;
         parts.push(Operand::new(&map, &sizes, tensor)?);

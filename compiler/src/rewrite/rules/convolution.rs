@@ -66,7 +66,7 @@ fn centre(d: &Node, e: &Node) -> Option<Centre> {
     let size = |v: u32| d.size_of(v);
     let position = |place: &Option<u32>| place.map_or_else(IndexExpr::default, IndexExpr::variable);
     let smaller: Vec<IndexExpr> = places.iter().map(position).collect();
-    let wanted = compose(&e.maps[0], &smaller, &size).exprs;
+    let wanted = compose(&e.maps[0], &smaller, &size);
     (0..count).find_map(|number| {
         let taken = tap(taps, &sizes, number);
         let at = |v: u32| match taken.iter().find(|(tap, _)| *tap == v) {
@@ -74,8 +74,9 @@ fn centre(d: &Node, e: &Node) -> Option<Centre> {
             None => IndexExpr::variable(v),
         };
         let positions: Vec<IndexExpr> = (0..d.variables.len() as u32).map(at).collect();
-        let found = compose(&d.maps[0], &positions, &size).exprs == wanted;
-        found.then(|| Centre { taps: taken, places: places.clone() })
+        let found = compose(&d.maps[0], &positions, &size);
+        (found.exprs == wanted.exprs && found.conditions == wanted.conditions)
+            .then(|| Centre { taps: taken, places: places.clone() })
     })
 }
 

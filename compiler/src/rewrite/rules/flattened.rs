@@ -2,7 +2,7 @@
 //! they lie.
 
 use crate::rewrite::{
-    egraph::{Read, build},
+    egraph::{Read, build, compose::compose},
     rule::{Class, Find, Match, Rule},
 };
 use egg::Id;
@@ -80,11 +80,8 @@ fn over_axes(m: &mut Match) -> Option<Id> {
         IndexExpr::new(terms, Size::ZERO)
     };
     let size_of = |v: u32| variables[v as usize].size().clone();
-    let moved = |map: &IndexMap| {
-        let exprs = map.exprs.iter().map(|expression| expression.substitute(&position, &|slot| slot, &size_of));
-        IndexMap { exprs: exprs.collect(), ..map.clone() }
-    };
-    let maps: Vec<IndexMap> = n.maps.iter().map(moved).collect();
+    let positions: Vec<IndexExpr> = (0..n.variables.len() as u32).map(position).collect();
+    let maps: Vec<IndexMap> = n.maps.iter().map(|map| compose(map, &positions, &size_of)).collect();
     if !maps[0].exprs.iter().all(IndexExpr::is_affine) {
         return None;
     }
