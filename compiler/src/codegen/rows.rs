@@ -3,6 +3,8 @@
 //! A row goes to scratch memory through its prologue, unless it lies in memory as it is; the runtime's row primitive
 //! computes it; the finish reads it from scratch memory, unless the primitive can write the result itself. Gain and bias of
 //! a normalisation are recognised in the finish and handed to the primitive.
+//!
+//! Rows that lie side by side (statistics of every channel of an image whose channels come last) are taken sixteen at a time.
 
 use super::{
     emit::Emitter,
@@ -16,6 +18,9 @@ use strang_runtime::kernels::Function;
 
 /// Elements of rows in a tile.
 const TILE: i64 = 8192;
+/// Rows that lie side by side and are taken together, and the fewest for which that pays.
+const BESIDE: i64 = 16;
+const FEWEST_BESIDE: i64 = 8;
 
 /// What a normalisation takes beside the row, and the value of the finish that it then gives.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,15 +34,113 @@ struct Affine {
 /// Emits a row operation; says the number of tiles and the kind of kernel.
 pub fn emit(emitter: &mut Emitter<'_>, rows: &Rows) -> (Size, &'static str) {
     let count: Size = rows.row.iter().map(|variable| emitter.extent(*variable)).product();
+    if let Some(beside) = side_by_side(emitter, rows) {
+        return (columns(emitter, rows, beside, &count), kind(rows.operation));
+    }
     let tiling = Tiling::rows(emitter, &rows.space, TILE / tile::estimate(&count).min(TILE));
     let bytes = &count * &Size::from(4);
     let memory = emitter.reserve(&bytes);
     tiling.each(emitter, |emitter, _, _| row(emitter, rows, &count, memory));
-    let kind = match rows.operation {
+    (tiling.grid(), kind(rows.operation))
+}
+
+fn kind(operation: RowOperation) -> &'static str {
+    match operation {
         RowOperation::Softmax | RowOperation::LogSoftmax => "softmax",
         RowOperation::LayerNorm { .. } | RowOperation::RmsNorm { .. } => "norm",
+    }
+}
+
+/// The variable along which rows lie side by side, if there are enough of them and their elements lie apart.
+fn side_by_side(emitter: &Emitter<'_>, rows: &Rows) -> Option<u32> {
+    let inner = *rows.row.last()?;
+    let of_block = |block: &Block| block.instructions.iter().filter_map(loaded).collect::<Vec<u32>>();
+    let mut accesses = [of_block(&rows.prologue), of_block(&rows.finish)].concat();
+    accesses.extend(rows.prologue_stores.iter().chain(&rows.stores).map(|store| store.access));
+    let is_of_rows = |access: &u32| {
+        let address = &emitter.kernel.accesses[*access as usize].address;
+        rows.row.iter().any(|variable| address.mentions(*variable))
     };
-    (tiling.grid(), kind)
+    accesses.retain(is_of_rows);
+    let contiguous = |variable: u32| accesses.iter().filter(|access| emitter.is_contiguous(**access, variable)).count();
+    let many = |variable: &u32| emitter.extent(*variable).as_constant().is_some_and(|rows| rows >= FEWEST_BESIDE);
+    let beside = rows.space.iter().copied().filter(many).max_by_key(|variable| contiguous(*variable))?;
+    (contiguous(beside) > contiguous(inner)).then_some(beside)
+}
+
+fn loaded(instruction: &Instruction) -> Option<u32> {
+    match instruction {
+        Instruction::Load(access) => Some(*access),
+        _ => None,
+    }
+}
+
+/// Takes rows that lie side by side along a variable sixteen at a time; says the number of tiles.
+fn columns(emitter: &mut Emitter<'_>, rows: &Rows, beside: u32, count: &Size) -> Size {
+    let mut space: Vec<u32> = rows.space.iter().copied().filter(|variable| *variable != beside).collect();
+    space.push(beside);
+    let tiling = Tiling::new(emitter, &space, BESIDE, false);
+    let memory = emitter.reserve(&(count * &Size::from(4 * BESIDE)));
+    tiling.each(emitter, |emitter, low, high| {
+        emitter.each((low, high, BESIDE), |emitter, start| {
+            let most = emitter.int(BESIDE);
+            let end = emitter.builder.ins().iadd(start, most);
+            let range = (start, emitter.smaller(end, high));
+            let sinks: Vec<Sink> = rows.prologue_stores.iter().copied().map(Sink::Memory).collect();
+            places(emitter, (&rows.prologue, &rows.row), (beside, range), memory, sinks, Moved::To(rows.value));
+            let count = emitter.size(count);
+            let is_second = |emitter: &mut Emitter<'_>, is_second| emitter.int(i64::from(is_second));
+            match rows.operation {
+                RowOperation::LayerNorm { epsilon } | RowOperation::RmsNorm { epsilon } => {
+                    let is_centred = is_second(emitter, matches!(rows.operation, RowOperation::LayerNorm { .. }));
+                    let epsilon = emitter.builder.ins().f32const(epsilon);
+                    emitter.call(Function::NormaliseColumnsF32, &[memory, count, epsilon, is_centred]);
+                }
+                RowOperation::Softmax | RowOperation::LogSoftmax => {
+                    let is_logarithm = is_second(emitter, rows.operation == RowOperation::LogSoftmax);
+                    emitter.call(Function::SoftmaxColumnsF32, &[memory, count, is_logarithm]);
+                }
+            }
+            let sinks: Vec<Sink> = rows.stores.iter().copied().map(Sink::Memory).collect();
+            places(emitter, (&rows.finish, &rows.row), (beside, range), memory, sinks, Moved::From);
+        });
+    });
+    tiling.grid()
+}
+
+/// Which way elements go between a block of rows side by side and the values of its code.
+#[derive(Clone, Copy)]
+enum Moved {
+    /// A value is written to the block.
+    To(u32),
+    /// The folded value is read from it.
+    From,
+}
+
+/// Runs code at every place of rows that lie side by side from `memory`, for a range of them.
+fn places(
+    emitter: &mut Emitter<'_>,
+    (block, row): (&Block, &[u32]),
+    (beside, (start, end)): (u32, (Value, Value)),
+    memory: Value,
+    sinks: Vec<Sink>,
+    moved: Moved,
+) {
+    let skipped = emitter.times(start, &Size::from(4));
+    outer_loops(emitter, row, memory, &mut |emitter, memory| {
+        let base = emitter.builder.ins().isub(memory, skipped);
+        let place = Row { base, element: ElementType::F32 };
+        let (mut sinks, mut given) = (sinks.clone(), Vec::new());
+        match moved {
+            Moved::To(value) => sinks.push(Sink::Row { row: place, value }),
+            Moved::From => given = folded_values(block),
+        }
+        let given = given.into_iter().map(|value| (value, place)).collect();
+        let job = Job { block, variable: beside, given, sinks };
+        emitter.run_in_strips(&job, &[ElementType::F32], (start, end));
+        let bytes = emitter.int(4 * BESIDE);
+        emitter.builder.ins().iadd(memory, bytes)
+    });
 }
 
 /// One row; the space variables are bound.

@@ -26,9 +26,10 @@ const OPERATIONS: [RowOperation; 4] = [
     RowOperation::RmsNorm { epsilon: 1e-5 },
 ];
 
-/// `[rows, columns]` f32: what is fused decides the blocks.
+/// `[rows, columns]` f32, or `[columns, rows]` where rows lie `beside` each other: what is fused decides the blocks.
 fn rows(
     shape: (i64, i64),
+    beside: bool,
     operation: RowOperation,
     residual: bool,
     affine: bool,
@@ -36,7 +37,7 @@ fn rows(
     symbolic: bool,
 ) -> (Kernel, Vec<Vec<u8>>, Bindings) {
     let (count, columns) = shape;
-    let places = [(0, columns), (1, 1)];
+    let places = if beside { [(0, 1), (1, count)] } else { [(0, columns), (1, 1)] };
     let accesses = vec![
         access(0, ElementType::F32, &places, 0),
         access(1, ElementType::F32, &places, 0),
@@ -78,7 +79,7 @@ fn rows(
     });
     let (mut sizes, mut bindings) = (vec![Size::from(count), Size::from(columns)], Bindings::new());
     if symbolic {
-        sizes = vec![Size::symbol("r"), Size::symbol("c")];
+        sizes = vec![if beside { Size::from(count) } else { Size::symbol("r") }, Size::symbol("c")];
         bindings.extend([("r".into(), count), ("c".into(), columns)]);
     }
     let all = count * columns;
@@ -96,12 +97,12 @@ fn rows(
 #[test]
 fn row_operations() {
     for operation in OPERATIONS {
-        for shape in [(3, 40), (50, 384), (2, 1500), (7, 1), (1, 17)] {
-            for fused in 0..16 {
-                let [residual, affine, gelu, symbolic] = [1, 2, 4, 8].map(|bit| fused & bit != 0);
-                let (kernel, memory, bindings) = rows(shape, operation, residual, affine, gelu, symbolic);
+        for shape in [(3, 40), (50, 384), (2, 1500), (7, 1), (1, 17), (9, 33), (16, 5)] {
+            for fused in 0..32 {
+                let [residual, affine, gelu, symbolic, beside] = [1, 2, 4, 8, 16].map(|bit| fused & bit != 0);
+                let (kernel, memory, bindings) = rows(shape, beside, operation, residual, affine, gelu, symbolic);
                 check_with(&kernel, &memory, &bindings, &[], &Target::host().unwrap(), 64)
-                    .unwrap_or_else(|text| panic!("{operation:?} {shape:?} {fused:04b}: {text}"));
+                    .unwrap_or_else(|text| panic!("{operation:?} {shape:?} {fused:05b}: {text}"));
             }
         }
     }

@@ -268,6 +268,10 @@ kernel_table! {
         max_pool_f32, MaxPoolF32: fn(*const PoolBlock) = pooling::max_pool_f32;
         /// The average over windows, [`PoolBlock`].
         average_pool_f32, AveragePoolF32: fn(*const PoolBlock) = pooling::average_pool_f32;
+        /// Normalisation of sixteen rows side by side, in place `(block, count, epsilon, whether the mean is subtracted)`.
+        normalise_columns_f32, NormaliseColumnsF32: fn(*mut f32, u64, f32, u64) = rows::normalise_columns_f32;
+        /// Softmax of sixteen rows side by side, in place `(block, count, whether its logarithm)`.
+        softmax_columns_f32, SoftmaxColumnsF32: fn(*mut f32, u64, u64) = rows::softmax_columns_f32;
     }
 }
 

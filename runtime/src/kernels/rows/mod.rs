@@ -5,10 +5,12 @@
 //! last group that is not full leaves the other lanes as they are. So a row's bits depend on its values and its count
 //! alone.
 
+mod columns;
 mod norm;
 mod reduce;
 mod softmax;
 
+pub(crate) use columns::{normalise_columns_f32, softmax_columns_f32};
 pub(crate) use norm::{layer_norm_row_f32, layer_norm_row_residual_f32, rms_norm_row_f32, rms_norm_row_residual_f32};
 pub(crate) use reduce::{
     centred_squares_row_f32, max_row_f32, min_row_f32, product_row_f32, squares_row_f32, sum_row_f32,

@@ -5,7 +5,7 @@ use crate::kernels::lanes::{self, Group, Lanes};
 use crate::kernels::level::per_level;
 
 /// One element more for each lane's accumulator; `parameter` is the same for all.
-trait Fold<V: Lanes> {
+pub(super) trait Fold<V: Lanes> {
     fn fold(sum: V, x: V, parameter: V) -> V;
 }
 
@@ -38,7 +38,7 @@ unsafe fn reduce<V: Lanes, F: Fold<V>>(src: *const f32, count: usize, start: f32
 
 macro_rules! folds {
     ($($Fold:ident = |$sum:ident, $x:ident, $parameter:pat_param| $value:expr;)*) => {$(
-        struct $Fold;
+        pub(super) struct $Fold;
         impl<V: Lanes> Fold<V> for $Fold {
             #[inline(always)]
             fn fold($sum: V, $x: V, $parameter: V) -> V {

@@ -226,3 +226,51 @@ fn normalisations_of_every_count() {
         }
     }
 }
+
+#[test]
+fn rows_side_by_side_get_the_bits_of_rows() {
+    const EPSILON: f32 = 1e-5;
+    for level in Level::available() {
+        let table = KernelTable::for_level(level);
+        // All rows of a block have one count.
+        for count in [0, 1, 15, 16, 17, 40, 333] {
+            let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0];
+            let rows: Vec<Vec<f32>> = (0..16)
+                .map(|row| {
+                    let mut values = values(count, row + 1);
+                    if let (Some(place), Some(x)) = (values.get_mut(count / 2), special.get(row as usize)) {
+                        *place = *x;
+                    }
+                    values
+                })
+                .collect();
+            let block: Vec<f32> = (0..16 * count).map(|place| rows[place % 16][place / 16]).collect();
+            let n = count as u64;
+            for which in 0..4 {
+                let mut found = block.clone();
+                // SAFETY: the block has sixteen rows of that many elements.
+                unsafe {
+                    match which {
+                        0 | 1 => (table.normalise_columns_f32)(found.as_mut_ptr(), n, EPSILON, which),
+                        _ => (table.softmax_columns_f32)(found.as_mut_ptr(), n, which - 2),
+                    }
+                }
+                for (number, row) in rows.iter().enumerate() {
+                    let mut alone = row.clone();
+                    let (dst, none) = (alone.as_mut_ptr(), std::ptr::null());
+                    // SAFETY: the row has that many elements.
+                    unsafe {
+                        match which {
+                            0 => (table.rms_norm_row_f32)(dst, dst, none, n, EPSILON),
+                            1 => (table.layer_norm_row_f32)(dst, dst, none, none, n, EPSILON),
+                            2 => (table.softmax_row_f32)(dst, dst, n),
+                            _ => (table.log_softmax_row_f32)(dst, dst, n),
+                        }
+                    }
+                    let column: Vec<f32> = found.iter().skip(number).step_by(16).copied().collect();
+                    check("columns", level, &column, &alone);
+                }
+            }
+        }
+    }
+}
