@@ -45,6 +45,18 @@ class Called(nn.Module):
         return self.model(**dict(zip(self.names, arrays)), return_dict=False, **self.options)[0]
 
 
+def called(kind, name, shape, **sizes):
+    """A model of transformers over one array of numbers."""
+
+    def build():
+        import transformers
+
+        config, model = (getattr(transformers, part) for part in kind.split("|"))
+        return Called(model(config(attn_implementation="eager", **sizes)), [name], {}), (torch.randn(*shape),)
+
+    return build
+
+
 def transformer(kind, *, causal=False, length=64, **sizes):
     """A model of transformers over a sequence of words."""
 
@@ -135,6 +147,7 @@ class Recommendation(nn.Module):
 def models():
     small = {"hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8}
     grouped = {**small, "intermediate_size": 1376, "num_key_value_heads": 2}
+    speech = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
     edges = lambda: (Graph(), (torch.randn(500, 64), torch.randint(0, 500, (2, 3000))))
     recurrent = lambda *sizes, inputs=80, batch=1: lambda: (Recurrent(*sizes), (torch.randn(batch, 100, inputs),))
     return {
@@ -145,6 +158,9 @@ def models():
         **newer_images("repvgg_a0", "ghostnet_100", "efficientformer_l1", "mixer_s32_224", "poolformer_s12"),
         **newer_images("levit_128s", "deit_tiny_patch16_224", "mobileone_s0", "tf_efficientnetv2_b0"),
         **newer_images("mobilevit_xxs", "edgenext_xx_small", size=256),
+        **newer_images("rexnet_100", "pvt_v2_b0", "fastvit_t8", "xcit_nano_12_p16_224"),
+        "segformer": called("SegformerConfig|SegformerForSemanticSegmentation", "pixel_values", (1, 3, 256, 256)),
+        "wav2vec2": called("Wav2Vec2Config|Wav2Vec2Model", "input_values", (1, 16000), num_hidden_layers=3, **speech),
         "unet": lambda: (Unet(), (torch.randn(1, 3, 128, 128),)),
         "distilbert": transformer("DistilBertConfig|DistilBertModel"),
         "roberta": transformer("RobertaConfig|RobertaModel", num_hidden_layers=6),
