@@ -201,3 +201,25 @@ fn @f(%x: f32[b, n, d]) -> f32[b, p, q, c] {{
         }
     }
 }
+
+/// There may be no row at all, and then nothing is read: only where rows are known to be is what they read copied as an image.
+#[test]
+fn rows_that_may_be_none_are_copied_by_taps() {
+    let text = |rows: &str| {
+        format!(
+            "ncd 0.1 \"rows\"
+axis p{rows}   axis n = 9*p*p   axis h = 3*p   axis w = 3*p   axis d = 16   axis c = 32   axis e = 3
+fn @f(%x: f32[n, d], %p: f32[p], %k: f32[c, e, e]) -> f32[p, p, c] {{
+  %i = view %x[|w| * h + w, d] -> [h, w, d]
+  %y = dot order=(e, e') : %i[p + {{e}}, p' + {{e'}}, c // 2] else 0, %k[c, {{e}}, {{e'}}] -> [p, p', c]
+  return %y
+}}
+"
+        )
+    };
+    for (rows, is_image) in [("", false), (" = 4", true)] {
+        let plan = Compiler::new().plan(with_weights(&text(rows), 5)).unwrap().plan.to_string();
+        let copy = plan.lines().find(|line| line.contains(": loop over") && line.contains("operand of"));
+        assert_eq!(copy.map(|copy| copy.contains("i4")), Some(!is_image), "{plan}");
+    }
+}

@@ -86,61 +86,28 @@ fn columns(emitter: &mut Emitter<'_>, rows: &Rows, beside: u32, count: &Size) ->
             let most = emitter.int(BESIDE);
             let end = emitter.builder.ins().iadd(start, most);
             let range = (start, emitter.smaller(end, high));
-            let sinks: Vec<Sink> = rows.prologue_stores.iter().copied().map(Sink::Memory).collect();
-            places(emitter, (&rows.prologue, &rows.row), (beside, range), memory, sinks, Moved::To(rows.value));
+            let run = Run { outer: &rows.row, variable: beside, range, bytes: emitter.int(4 * BESIDE) };
+            // Where the first of all rows would lie.
+            let skipped = emitter.times(start, &Size::from(4));
+            let base = emitter.builder.ins().isub(memory, skipped);
+            positions(emitter, &rows.prologue, &run, &[], prologue_sinks(rows, base), base);
             let count = emitter.size(count);
-            let is_second = |emitter: &mut Emitter<'_>, is_second| emitter.int(i64::from(is_second));
             match rows.operation {
                 RowOperation::LayerNorm { epsilon } | RowOperation::RmsNorm { epsilon } => {
-                    let is_centred = is_second(emitter, matches!(rows.operation, RowOperation::LayerNorm { .. }));
+                    let is_centred = emitter.int(i64::from(matches!(rows.operation, RowOperation::LayerNorm { .. })));
                     let epsilon = emitter.builder.ins().f32const(epsilon);
                     emitter.call(Function::NormaliseColumnsF32, &[memory, count, epsilon, is_centred]);
                 }
                 RowOperation::Softmax | RowOperation::LogSoftmax => {
-                    let is_logarithm = is_second(emitter, rows.operation == RowOperation::LogSoftmax);
+                    let is_logarithm = emitter.int(i64::from(rows.operation == RowOperation::LogSoftmax));
                     emitter.call(Function::SoftmaxColumnsF32, &[memory, count, is_logarithm]);
                 }
             }
-            let sinks: Vec<Sink> = rows.stores.iter().copied().map(Sink::Memory).collect();
-            places(emitter, (&rows.finish, &rows.row), (beside, range), memory, sinks, Moved::From);
+            let sinks = rows.stores.iter().copied().map(Sink::Memory).collect();
+            positions(emitter, &rows.finish, &run, &folded_values(&rows.finish), sinks, base);
         });
     });
     tiling.grid()
-}
-
-/// Which way elements go between a block of rows side by side and the values of its code.
-#[derive(Clone, Copy)]
-enum Moved {
-    /// A value is written to the block.
-    To(u32),
-    /// The folded value is read from it.
-    From,
-}
-
-/// Runs code at every place of rows that lie side by side from `memory`, for a range of them.
-fn places(
-    emitter: &mut Emitter<'_>,
-    (block, row): (&Block, &[u32]),
-    (beside, (start, end)): (u32, (Value, Value)),
-    memory: Value,
-    sinks: Vec<Sink>,
-    moved: Moved,
-) {
-    let skipped = emitter.times(start, &Size::from(4));
-    outer_loops(emitter, row, memory, &mut |emitter, memory| {
-        let base = emitter.builder.ins().isub(memory, skipped);
-        let place = Row { base, element: ElementType::F32 };
-        let (mut sinks, mut given) = (sinks.clone(), Vec::new());
-        match moved {
-            Moved::To(value) => sinks.push(Sink::Row { row: place, value }),
-            Moved::From => given = folded_values(block),
-        }
-        let given = given.into_iter().map(|value| (value, place)).collect();
-        let job = Job { block, variable: beside, given, sinks };
-        emitter.run_in_strips(&job, &[ElementType::F32], (start, end));
-        let bytes = emitter.int(4 * BESIDE);
-        emitter.builder.ins().iadd(memory, bytes)
-    });
 }
 
 /// One row; the space variables are bound.
@@ -149,10 +116,9 @@ fn row(emitter: &mut Emitter<'_>, rows: &Rows, count: &Size, memory: Value) {
     let source = match plain_source(emitter, rows) {
         Some(access) => emitter.address_of(access, &first(rows, zero)),
         None => {
-            let mut sinks: Vec<Sink> = rows.prologue_stores.iter().copied().map(Sink::Memory).collect();
-            let row = Row { base: memory, element: ElementType::F32 };
-            sinks.push(Sink::Row { row, value: rows.value });
-            positions(emitter, &rows.prologue, &rows.row, &[], sinks, memory);
+            if let Some(run) = along(emitter, rows) {
+                positions(emitter, &rows.prologue, &run, &[], prologue_sinks(rows, memory), memory);
+            }
             memory
         }
     };
@@ -170,7 +136,9 @@ fn row(emitter: &mut Emitter<'_>, rows: &Rows, count: &Size, memory: Value) {
         Some(result) => vec![result],
         None => folded_values(&rows.finish),
     };
-    positions(emitter, &rows.finish, &rows.row, &given, sinks, memory);
+    if let Some(run) = along(emitter, rows) {
+        positions(emitter, &rows.finish, &run, &given, sinks, memory);
+    }
 }
 
 /// The first position of a row.
@@ -178,10 +146,33 @@ fn first(rows: &Rows, zero: Value) -> Vec<(u32, Value)> {
     rows.row.iter().map(|variable| (*variable, zero)).collect()
 }
 
-/// Runs a block over all positions of a row. `given` values, and row sinks, lie at consecutive f32 from `memory`.
-fn positions(emitter: &mut Emitter<'_>, block: &Block, row: &[u32], given: &[u32], sinks: Vec<Sink>, memory: Value) {
-    let Some((inner, outer)) = row.split_last() else { return };
-    outer_loops(emitter, outer, memory, &mut |emitter, memory| {
+/// What a block runs over: loops, and inside of them a range of one variable, whose positions lie side by side in scratch memory.
+struct Run<'r> {
+    outer: &'r [u32],
+    variable: u32,
+    range: (Value, Value),
+    /// How far it is from one run of the variable to the next.
+    bytes: Value,
+}
+
+/// The positions of a row that lies by itself.
+fn along<'r>(emitter: &mut Emitter<'_>, rows: &'r Rows) -> Option<Run<'r>> {
+    let (variable, outer) = rows.row.split_last()?;
+    let extent = emitter.extent(*variable);
+    let (low, high) = (emitter.int(0), emitter.size(&extent));
+    Some(Run { outer, variable: *variable, range: (low, high), bytes: emitter.times(high, &Size::from(4)) })
+}
+
+/// Where values of the prologue go: to memory, and the one that is normalised to scratch memory.
+fn prologue_sinks(rows: &Rows, base: Value) -> Vec<Sink> {
+    let row = Row { base, element: ElementType::F32 };
+    let stores = rows.prologue_stores.iter().copied().map(Sink::Memory);
+    stores.chain([Sink::Row { row, value: rows.value }]).collect()
+}
+
+/// Runs a block. `given` values, and row sinks, lie at consecutive f32 from `memory`.
+fn positions(emitter: &mut Emitter<'_>, block: &Block, run: &Run<'_>, given: &[u32], sinks: Vec<Sink>, memory: Value) {
+    outer_loops(emitter, run.outer, memory, &mut |emitter, memory| {
         let row = Row { base: memory, element: ElementType::F32 };
         let given = given.iter().map(|value| (*value, row)).collect();
         let sinks = sinks
@@ -191,13 +182,9 @@ fn positions(emitter: &mut Emitter<'_>, block: &Block, row: &[u32], given: &[u32
                 memory => memory.clone(),
             })
             .collect();
-        let job = Job { block, variable: *inner, given, sinks };
-        let extent = emitter.extent(*inner);
-        let (low, high) = (emitter.int(0), emitter.size(&extent));
-        emitter.run_in_strips(&job, &[ElementType::F32], (low, high));
-        // Where the next run of the inner variable lies.
-        let bytes = emitter.times(high, &Size::from(4));
-        emitter.builder.ins().iadd(memory, bytes)
+        let job = Job { block, variable: run.variable, given, sinks };
+        emitter.run_in_strips(&job, &[ElementType::F32], run.range);
+        emitter.builder.ins().iadd(memory, run.bytes)
     });
 }
 

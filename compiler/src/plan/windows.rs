@@ -66,9 +66,9 @@ fn window(node: &Node, map: &IndexMap, row: u32, tap: u32) -> Option<Coordinate>
     let conditions = map.conditions.iter().map(|condition| condition.expression());
     map.exprs.iter().chain(conditions).for_each(|expression| visit_sums(expression, &mut look));
     let (a, b) = steps.filter(|_| is_sum)?;
-    // Without a row, the positions that taps alone would read may lie outside.
+    // Without a row nothing is read, but the sum would have positions; they may lie outside.
     let is_somewhere = |variable: u32| node.size_of(variable).lower_bound(0).is_some_and(|size| size >= 1);
-    if map.fill.is_none() && !(is_somewhere(row) && is_somewhere(tap)) {
+    if !is_somewhere(row) || !is_somewhere(tap) {
         return None;
     }
     let is_more = |size: Size, step: i64| size.as_constant().is_some_and(|size| size > step);

@@ -1,6 +1,7 @@
 //! Row functions of sixteen rows that lie side by side: element `i` of row `j` is number `16 i + j` of a block. Every row gets
 //! the bits that it gets where it lies by itself.
 
+use super::norm::inverse_deviation;
 use super::reduce::{CentredSquares, Fold, Greatest, Squares, Sum};
 use crate::kernels::lanes::{self, Lanes, WIDTH};
 use crate::kernels::level::per_level;
@@ -135,17 +136,17 @@ impl<V: Lanes, const KEPT: bool> Step<V> for Exponentials<V, KEPT> {
 #[inline(always)]
 unsafe fn normalise_columns<V: Lanes>(block: *mut f32, count: u64, epsilon: f32, is_centred: u64) {
     let places = count as usize;
-    let (zero, n) = (V::splat(0.0), V::splat(count as f32));
+    let zero = V::splat(0.0);
     // SAFETY: the caller vouches for the block.
     unsafe {
         let (mean, squares) = if is_centred == 0 {
             (zero, reduce::<V, Squares, Sum>(block, places, 0.0, zero))
         } else {
-            let mean = reduce::<V, Sum, Sum>(block, places, 0.0, zero).div(n);
+            let mean = reduce::<V, Sum, Sum>(block, places, 0.0, zero).div(V::splat(count as f32));
             (mean, reduce::<V, CentredSquares, Sum>(block, places, 0.0, mean))
         };
-        let scale = V::splat(1.0).div(squares.div(n).add(V::splat(epsilon)).sqrt());
-        walk(places, Finish::<V, true> { block, first: mean, second: scale });
+        let second = inverse_deviation(squares, places, epsilon);
+        walk(places, Finish::<V, true> { block, first: mean, second });
     }
 }
 

@@ -58,7 +58,7 @@ impl<V: Lanes> Step<V> for Add {
 
 /// `1 / sqrt(squares / count + epsilon)`.
 #[inline(always)]
-fn inverse_deviation<V: Lanes>(squares: V, count: usize, epsilon: f32) -> V {
+pub(super) fn inverse_deviation<V: Lanes>(squares: V, count: usize, epsilon: f32) -> V {
     V::splat(1.0).div(squares.div(V::splat(count as f32)).add(V::splat(epsilon)).sqrt())
 }
 
