@@ -153,7 +153,7 @@ mod tests {
         Node {
             op,
             variables: variables.iter().map(|name| Variable::over(&Axis::symbolic(*name))).collect(),
-            maps: vec![IndexMap::of_variables(read.iter().copied())],
+            maps: vec![IndexMap::of_variables(read.iter().copied())].into(),
             outputs: vec![Output { name: "r".into(), element: ElementType::F32, variables: result.to_vec() }],
             source: Source::None,
             block: None,

@@ -3,7 +3,7 @@
 //! A function is a `StableDiGraph` of nodes; an edge carries the output port it leaves and the operand slot it enters.
 //! Inputs, parameters and constants are nodes like the others.
 
-use crate::{Axis, Digest, IndexMap, Op, Variable};
+use crate::{Axis, Digest, IndexMap, Op, Shared, Variable};
 use petgraph::{
     Direction,
     stable_graph::{EdgeReference, NodeIndex, StableDiGraph},
@@ -75,9 +75,9 @@ pub struct Node {
     /// What is computed.
     pub op: Op,
     /// The index variables. The order of those that are contracted is the order of summation.
-    pub variables: Vec<Variable>,
+    pub variables: Shared<Vec<Variable>>,
     /// One index map per operand.
-    pub maps: Vec<IndexMap>,
+    pub maps: Shared<Vec<IndexMap>>,
     /// What it yields.
     pub outputs: Vec<Output>,
     /// Where it came from.
@@ -87,28 +87,7 @@ pub struct Node {
 }
 
 /// A node that copies of a function share until one of them changes it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SharedNode(Arc<Node>);
-
-impl From<Node> for SharedNode {
-    fn from(node: Node) -> Self {
-        SharedNode(Arc::new(node))
-    }
-}
-
-impl std::ops::Deref for SharedNode {
-    type Target = Node;
-
-    fn deref(&self) -> &Node {
-        &self.0
-    }
-}
-
-impl std::ops::DerefMut for SharedNode {
-    fn deref_mut(&mut self) -> &mut Node {
-        Arc::make_mut(&mut self.0)
-    }
-}
+pub type SharedNode = Shared<Node>;
 
 impl Node {
     /// The sizes of an output's axes.
@@ -321,8 +300,8 @@ fn source_node(op: Op, name: impl Into<Arc<str>>, element: ElementType, axes: &[
     let positions = (0..variables.len() as u32).collect();
     Node {
         op,
-        variables,
-        maps: Vec::new(),
+        variables: variables.into(),
+        maps: Vec::new().into(),
         outputs: vec![Output { name: name.into(), element, variables: positions }],
         source: Source::None,
         block: None,

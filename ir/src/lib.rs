@@ -7,6 +7,7 @@
 //! | [`literal`], [`scalar`] | typed numbers and the scalar expressions of `map` |
 //! | [`op`] | the closed set of operations |
 //! | [`circuit`], [`canonical`] | nodes, functions, modules; nodes up to the names of variables |
+//! | [`shared`] | values that copies share until one changes |
 //! | [`digest`] | digests of constant data |
 //! | [`mod@diff`] | how two modules differ |
 //! | [`mod@text`], [`json`] | the two written forms: parse and print |
@@ -34,6 +35,7 @@ pub mod op;
 #[cfg(any(test, feature = "testing"))]
 pub mod random;
 pub mod scalar;
+pub mod shared;
 pub mod text;
 pub mod verify;
 
@@ -45,4 +47,5 @@ pub use index::{Atom, Condition, IndexExpr, IndexMap};
 pub use literal::Literal;
 pub use op::Op;
 pub use scalar::ScalarExpr;
+pub use shared::Shared;
 pub use strang_runtime::{Bindings, ElementType, Size, Tensor};

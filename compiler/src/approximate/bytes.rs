@@ -77,8 +77,8 @@ pub fn observing(module: &Module) -> Option<(Module, Vec<Value>)> {
             let output = Output { name: name.clone(), element: ElementType::F32, variables: Vec::new() };
             let node = Node {
                 op: Op::Reduce(monoid),
-                variables,
-                maps,
+                variables: variables.into(),
+                maps: maps.into(),
                 outputs: vec![output],
                 source: Source::None,
                 block: None,
@@ -149,7 +149,14 @@ fn over(axes: &[Axis], expression: ScalarExpr, element: ElementType, name: &str)
     let all = 0..variables.len() as u32;
     let output = Output { name: name.into(), element, variables: all.clone().collect() };
     let maps = vec![IndexMap::of_variables(all)];
-    Node { op: Op::Map(expression), variables, maps, outputs: vec![output], source: Source::None, block: None }
+    Node {
+        op: Op::Map(expression),
+        variables: variables.into(),
+        maps: maps.into(),
+        outputs: vec![output],
+        source: Source::None,
+        block: None,
+    }
 }
 
 /// The weights of a product as bytes times a scale for each output channel.

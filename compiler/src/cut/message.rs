@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use strang_ir::{
-    Axis, ElementType, Function, IndexMap, Literal, Module, Node, Op, Output, ScalarExpr, Source, Value,
+    Axis, ElementType, Function, IndexMap, Literal, Module, Node, Op, Output, ScalarExpr, Shared, Source, Value,
     circuit::distinct_variables,
     op::Monoid,
     scalar::{Binary, Unary},
@@ -48,7 +48,14 @@ impl Frame<'_> {
         let mut maps = vec![IndexMap::of_variables(all.clone())];
         maps.resize(operands, IndexMap::of_variables([]));
         let output = Output { name: name.clone(), element, variables: if whole { all.collect() } else { Vec::new() } };
-        Node { op, variables, maps, outputs: vec![output], source: Source::None, block: None }
+        Node {
+            op,
+            variables: variables.into(),
+            maps: maps.into(),
+            outputs: vec![output],
+            source: Source::None,
+            block: None,
+        }
     }
 
     fn number(&self, value: f64) -> ScalarExpr {
@@ -65,8 +72,8 @@ impl Frame<'_> {
         let is_some = ScalarExpr::binary(Binary::Greater, x.clone(), self.number(0.));
         let share = ScalarExpr::binary(Binary::Divide, x.clone(), self.number(LARGEST));
         let mut node = Node {
-            variables: Vec::new(),
-            maps: vec![IndexMap::of_variables([])],
+            variables: Shared::default(),
+            maps: vec![IndexMap::of_variables([])].into(),
             ..self.node(Op::Map(ScalarExpr::select(is_some, share, self.number(1.))), 1, self.element, scale, false)
         };
         node.outputs[0].variables.clear();

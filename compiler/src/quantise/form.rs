@@ -149,7 +149,14 @@ impl Form<'_> {
         let name = format!("{}_rounded", old.name).into();
         let output = Output { name, element: ElementType::F32, variables: all.clone().collect() };
         let maps = vec![place, IndexMap::of_variables(all)];
-        let node = Node { op: Op::Gather, variables, maps, outputs: vec![output], source: Source::None, block: None };
+        let node = Node {
+            op: Op::Gather,
+            variables: variables.into(),
+            maps: maps.into(),
+            outputs: vec![output],
+            source: Source::None,
+            block: None,
+        };
         self.function().add(node, &[book, codes]).into()
     }
 
@@ -245,7 +252,14 @@ fn added(function: &mut Function, like: NodeIndex, operands: [Value; 2], bias: O
     let output = Output { name, element, variables: all.clone().collect() };
     let sum = ScalarExpr::binary(Binary::Add, ScalarExpr::Operand(0), ScalarExpr::Operand(1));
     let maps = vec![IndexMap::of_variables(all), second];
-    let node = Node { op: Op::Map(sum), variables, maps, outputs: vec![output], source, block: None };
+    let node = Node {
+        op: Op::Map(sum),
+        variables: variables.into(),
+        maps: maps.into(),
+        outputs: vec![output],
+        source,
+        block: None,
+    };
     function.add(node, &operands).into()
 }
 

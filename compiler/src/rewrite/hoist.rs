@@ -122,7 +122,7 @@ fn move_out(module: &mut Module, outer: usize, scan: NodeIndex, body: FunctionId
     variables.push(Variable::named(free_name(&node, &along_axis), &along_axis));
     let mut output = node.outputs[0].clone();
     output.variables.insert(0, time);
-    let hoisted = Node { variables, maps, outputs: vec![output], ..Node::clone(&node) };
+    let hoisted = Node { variables, maps: maps.into(), outputs: vec![output], ..Node::clone(&node) };
     let element = hoisted.outputs[0].element;
     let hoisted = module.functions[outer].add(hoisted, &operands);
 

@@ -39,7 +39,14 @@ fn signature(graph: &mut Graph, number: u8, operands: usize) -> Id {
     let output = Output { name: "".into(), element: ElementType::F32, variables: Vec::new() };
     let maps = vec![IndexMap::of_variables([]); operands];
     let op = Op::Map(ScalarExpr::Literal(literal));
-    let node = Node { op, variables: Vec::new(), maps, outputs: vec![output], source: Source::None, block: None };
+    let node = Node {
+        op,
+        variables: Vec::new().into(),
+        maps: maps.into(),
+        outputs: vec![output],
+        source: Source::None,
+        block: None,
+    };
     let number = graph.analysis.signatures.intern(node);
     graph.add(Term::Signature(number))
 }

@@ -73,7 +73,14 @@ fn read_in_part(module: &mut Module) {
         }];
         let variables = distinct_variables(&rest);
         let maps = vec![IndexMap::new(exprs)];
-        let view = Node { op: Op::View, variables, maps, outputs, source: Source::None, block: None };
+        let view = Node {
+            op: Op::View,
+            variables: variables.into(),
+            maps: maps.into(),
+            outputs,
+            source: Source::None,
+            block: None,
+        };
         function.outputs[place] = function.add(view, &[value]).into();
     }
 }

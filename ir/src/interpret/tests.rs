@@ -19,7 +19,7 @@ pub(crate) fn node(op: Op, sizes: &[Size], maps: Vec<IndexMap>, element: Element
             .enumerate()
             .map(|(v, size)| Variable::over(&Axis::new(name(v), size.clone())))
             .collect(),
-        maps,
+        maps: maps.into(),
         outputs: vec![Output { name: "r".into(), element, variables: kept.to_vec() }],
         source: Source::None,
         block: None,

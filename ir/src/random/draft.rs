@@ -174,8 +174,8 @@ impl<'a> Draft<'a> {
         let name: Arc<str> = format!("t{}", self.function.graph.node_count()).into();
         let node = Node {
             op,
-            variables: variables(sizes),
-            maps,
+            variables: variables(sizes).into(),
+            maps: maps.into(),
             outputs: vec![Output { name, element, variables: kept.to_vec() }],
             source: Source::None,
             block: None,

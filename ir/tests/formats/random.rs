@@ -364,7 +364,7 @@ impl<'a> Tape<'a> {
             .collect();
         let block: Option<Arc<str>> = if self.flag() { None } else { Some(self.of(&TITLES).into()) };
         let variables = if is_const { vec![] } else { variables };
-        (Node { op, variables, maps, outputs, source: Source::None, block }, operands)
+        (Node { op, variables: variables.into(), maps, outputs, source: Source::None, block }, operands)
     }
 
     fn any_literal(&mut self) -> Literal {

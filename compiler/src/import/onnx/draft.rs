@@ -4,7 +4,8 @@ use super::error::Place;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use strang_ir::{
-    Axis, Function, IndexExpr, IndexMap, Literal, Module, Node, Op, Output, Source, Value, Variable, circuit::Parameter,
+    Axis, Function, IndexExpr, IndexMap, Literal, Module, Node, Op, Output, Shared, Source, Value, Variable,
+    circuit::Parameter, shared::Pool,
 };
 use strang_runtime::{ElementType, Size};
 
@@ -122,6 +123,9 @@ pub struct Builder {
     /// Values of the enclosing function that this one reads, each with the input that stands for it.
     pub captures: Vec<(Value, Value)>,
     names: FxHashSet<String>,
+    /// The variables and maps of the nodes so far, which nodes that read alike share.
+    variables: Pool<Vec<Variable>>,
+    maps: Pool<Vec<IndexMap>>,
 }
 
 impl Builder {
@@ -133,6 +137,8 @@ impl Builder {
             constants: FxHashMap::default(),
             captures: Vec::new(),
             names: FxHashSet::default(),
+            variables: Pool::default(),
+            maps: Pool::default(),
         }
     }
 
@@ -167,8 +173,14 @@ impl Builder {
     /// The node of a parameter.
     pub fn parameter(&mut self, position: u32, module: &Module) -> Value {
         let parameter: &Parameter = &module.parameters[position as usize];
-        let function = &mut self.function;
-        *self.parameters.entry(position).or_insert_with(|| function.add_param(position, parameter).into())
+        if let Some(value) = self.parameters.get(&position) {
+            return *value;
+        }
+        let node = self.function.add_param(position, parameter);
+        let own = &mut self.function.graph[node];
+        own.variables = self.variables.share(std::mem::take(&mut own.variables));
+        self.parameters.insert(position, node.into());
+        node.into()
     }
 
     /// The node of a number.
@@ -179,8 +191,8 @@ impl Builder {
         let name = self.unique(&format!("const_{}", identifier(&literal.to_string().replace('-', "minus_"))));
         let node = Node {
             op: Op::Const(literal),
-            variables: vec![],
-            maps: vec![],
+            variables: Shared::default(),
+            maps: Shared::default(),
             outputs: vec![Output { name, element: literal.element, variables: vec![] }],
             source: Source::None,
             block: None,
@@ -200,8 +212,8 @@ impl Builder {
             .collect();
         let node = Node {
             op,
-            variables: draft.variables,
-            maps: draft.maps,
+            variables: self.variables.share(draft.variables.into()),
+            maps: self.maps.share(draft.maps.into()),
             outputs,
             source: origin.source.clone(),
             block: origin.block.clone(),

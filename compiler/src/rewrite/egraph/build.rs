@@ -10,7 +10,7 @@ use super::{
 use egg::Id;
 use std::sync::Arc;
 use strang_ir::{
-    ElementType, IndexExpr, IndexMap, Literal, Node, Op, Output, ScalarExpr, Source, Variable,
+    ElementType, IndexExpr, IndexMap, Literal, Node, Op, Output, ScalarExpr, Shared, Source, Variable,
     scalar::{Binary, Unary},
 };
 
@@ -31,9 +31,9 @@ impl Read {
 }
 
 /// A node without names: what signatures are interned from.
-pub fn nameless(op: Op, variables: Vec<Variable>, element: ElementType, output: Vec<u32>) -> Node {
+pub fn nameless(op: Op, variables: Shared<Vec<Variable>>, element: ElementType, output: Vec<u32>) -> Node {
     let outputs = vec![Output { name: Arc::from(""), element, variables: output }];
-    Node { op, variables, maps: Vec::new(), outputs, source: Source::None, block: None }
+    Node { op, variables, maps: Shared::default(), outputs, source: Source::None, block: None }
 }
 
 /// Adds a number.
@@ -76,7 +76,7 @@ pub fn add(graph: &mut Graph, node: &Node, reads: Vec<Read>) -> Id {
     let signature = graph.analysis.signatures.intern(Node {
         op: node.op.clone(),
         variables: node.variables.clone(),
-        maps,
+        maps: maps.into(),
         outputs: node.outputs.clone(),
         source: Source::None,
         block: None,
@@ -103,7 +103,7 @@ fn without_single_positions(node: &Node, reads: &[Read]) -> Option<(Node, Vec<Re
     let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(position).collect();
     let variables: Vec<_> = kept.iter().map(|v| node.variables[*v as usize].clone()).collect();
     let output = output.iter().filter_map(|v| place(*v)).collect();
-    let single = nameless(node.op.clone(), variables, node.outputs[0].element, output);
+    let single = nameless(node.op.clone(), variables.into(), node.outputs[0].element, output);
     let size = |v: u32| single.size_of(v);
     let reads = reads.iter().map(|read| Read { value: read.value, map: compose(&read.map, &positions, &size) });
     let reads = reads.collect();

@@ -357,6 +357,6 @@ fn single(m: &mut Match) -> Option<Id> {
     let variables: Vec<_> = kept.iter().map(|v| s.variables[*v as usize].clone()).collect();
     let size = |v: u32| variables[v as usize].size().clone();
     let map = compose(&s.maps[0], &positions, &size);
-    let frame = nameless(Op::View, variables.clone(), s.outputs[0].element, (0..kept.len() as u32).collect());
+    let frame = nameless(Op::View, variables.clone().into(), s.outputs[0].element, (0..kept.len() as u32).collect());
     Some(build::view(m.graph, &frame, Read { value: m.id("x"), map }))
 }

@@ -106,7 +106,7 @@ fn merged(m: &mut Match) -> Option<Id> {
     let inner = compose(&e.maps[1], &positions, &size);
     let element = m.facts(w).element();
     let map = IndexMap { conditions, fill: Some(Literal::zero(element)), ..inner };
-    let frame = nameless(Op::View, variables.clone(), element, (0..axes.len() as u32).collect());
+    let frame = nameless(Op::View, variables.clone().into(), element, (0..axes.len() as u32).collect());
     let padded = build::view(m.graph, &frame, Read { value: m.id(w), map });
     let padded = Read { value: padded, map: IndexMap::of_variables(axes.iter().copied()) };
     let weight = combined(m.graph, &d, (1, m.id(v)), Binary::Add, &padded)?;

@@ -91,9 +91,9 @@ fn over_axes(m: &mut Match) -> Option<Id> {
     let Op::Norm { kind, epsilon, .. } = n.op else { return None };
     let node = Node {
         op: Op::Norm { kind, over: (flat..flat + parts).collect(), epsilon },
-        maps: maps.clone(),
+        maps: maps.clone().into(),
         outputs: vec![Output { variables: axes, ..output.clone() }],
-        variables,
+        variables: variables.into(),
         ..Node::clone(&n)
     };
     let names = ["x", "g", "b"];

@@ -56,7 +56,7 @@ fn as_floats(m: &mut Match, name: &str) -> Id {
     let variable = |size: &Size| Variable::over(&Axis::new("", size.clone()));
     let variables: Vec<Variable> = m.facts(name).shape().iter().map(variable).collect();
     let output = (0..variables.len() as u32).collect();
-    let frame = nameless(Op::View, variables, ElementType::F32, output);
+    let frame = nameless(Op::View, variables.into(), ElementType::F32, output);
     let value = build::whole(&frame, m.id(name));
     let function = ScalarExpr::cast(ElementType::F32, ScalarExpr::Operand(0));
     build::map(m.graph, &frame, function, ElementType::F32, vec![value])

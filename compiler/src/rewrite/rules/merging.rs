@@ -192,7 +192,7 @@ fn side_by_side(graph: &mut Graph, rule: usize, shared: Id, members: &[impl std:
             result = build::add(graph, &node, reads);
             // The slice.
             let output = &member.node.outputs[0].variables;
-            let variables: Vec<_> = output.iter().map(|v| member.node.variables[*v as usize].clone()).collect();
+            let variables = output.iter().map(|v| member.node.variables[*v as usize].clone()).collect();
             let frame =
                 nameless(Op::View, variables, member.node.outputs[0].element, (0..output.len() as u32).collect());
             let exprs = output.iter().enumerate().map(|(axis, variable)| {

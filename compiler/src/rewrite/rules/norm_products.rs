@@ -41,7 +41,7 @@ fn gain_forward(m: &mut Match) -> Option<Id> {
     // The normalisation by itself.
     let (x, one) = (m.read("n", 0, "x"), m.number("g", 1.));
     let maps = vec![x.map.clone(), one.map.clone()];
-    let plain = build::add(m.graph, &Node { maps, ..Node::clone(&n) }, vec![x, one]);
+    let plain = build::add(m.graph, &Node { maps: maps.into(), ..Node::clone(&n) }, vec![x, one]);
     let value = with_operands(m.graph, &d, &[plain, weight]);
     if !m.has("b") {
         return Some(value);
@@ -90,7 +90,7 @@ fn centring_back(m: &mut Match) -> Option<Id> {
     let (value, gain) = (instead(m, "n", 0, value), m.read("n", 1, "g"));
     let op = Op::Norm { kind: Norm::Rms, over, epsilon };
     let maps = vec![value.map.clone(), gain.map.clone()];
-    let value = build::add(m.graph, &Node { op, maps, ..Node::clone(&n) }, vec![value, gain]);
+    let value = build::add(m.graph, &Node { op, maps: maps.into(), ..Node::clone(&n) }, vec![value, gain]);
     if !m.has("b") {
         return Some(value);
     }

@@ -64,7 +64,7 @@ fn pieces_over(m: &Match) -> Option<Vec<u32>> {
     if first != second {
         return None;
     }
-    let squares = Node { maps: vec![first.map], ..Node::clone(&squares) };
+    let squares = Node { maps: vec![first.map].into(), ..Node::clone(&squares) };
     normalised(&s, &x.map, &squares, &sum)
 }
 

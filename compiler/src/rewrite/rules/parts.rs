@@ -8,7 +8,7 @@ use crate::rewrite::{
     rule::Match,
 };
 use egg::Id;
-use strang_ir::{Axis, IndexMap, Node, Op, Output, Size, Variable, scalar::Binary};
+use strang_ir::{Axis, IndexMap, Node, Op, Output, Shared, Size, Variable, scalar::Binary};
 
 /// The variable of the operand at every variable of a reader that reads it position by position; `None` for readers that
 /// read it otherwise.
@@ -143,7 +143,7 @@ pub fn product_over(m: &mut Match, (all, own): (&[Variable], &[u32]), output: &[
 
 /// The variables of a product with those that a product in one of its operands sums over after them, and where each variable of
 /// that inner product stands among these. `None` where it is not read position by position.
-pub fn joined(outer: &Node, slot: usize, inner: &Node) -> Option<(Vec<Variable>, Vec<u32>)> {
+pub fn joined(outer: &Node, slot: usize, inner: &Node) -> Option<(Shared<Vec<Variable>>, Vec<u32>)> {
     let read = distinct(&outer.maps[slot])?;
     let mut variables = outer.variables.clone();
     let mut places = vec![0; inner.variables.len()];

@@ -7,7 +7,7 @@ use crate::rewrite::{
     rule::{Class, Find, Match, Rule},
 };
 use egg::Id;
-use strang_ir::{IndexMap, Node, Output, Variable};
+use strang_ir::{IndexMap, Node, Output, Shared, Variable};
 
 /// Where the variables of a product stand among those of a reader: its output where it is read, its own contracted ones after all that there
 /// are. `None` for a product that is read in parts or with a fill.
@@ -33,7 +33,7 @@ fn places(reader: &[u32], inner: &Node, variables: &mut Vec<Variable>) -> Option
 struct Products<'a> {
     /// What it is a product like.
     like: &'a Node,
-    variables: Vec<Variable>,
+    variables: Shared<Vec<Variable>>,
 }
 
 impl Products<'_> {

@@ -85,10 +85,10 @@ fn sums(m: &mut Match, slot: usize, weight: &str, accumulator: ElementType) -> O
     let place = |variable: u32| kept.iter().position(|v| *v == variable).unwrap_or_default() as u32;
     let variables: Vec<Variable> = kept.iter().map(|v| d.variables[*v as usize].clone()).collect();
     let all = (0..kept.len() as u32).collect();
-    let frame = nameless(Op::View, variables.clone(), accumulator, all);
+    let frame = nameless(Op::View, variables.clone().into(), accumulator, all);
     let read = Read { value: m.id(weight), map: map.renumbered(&place) };
     let wide = build::map(m.graph, &frame, cast_to(accumulator), accumulator, vec![read]);
-    let sum = nameless(Op::Reduce(Monoid::Sum), variables, accumulator, (0..axes.len() as u32).collect());
+    let sum = nameless(Op::Reduce(Monoid::Sum), variables.into(), accumulator, (0..axes.len() as u32).collect());
     let wide = build::whole(&frame, wide);
     let sum = build::add(m.graph, &sum, vec![wide]);
     in_output_frame(&d, &Read { value: sum, map: IndexMap::of_variables(axes) })
@@ -106,7 +106,7 @@ fn converted(m: &mut Match, name: &str, element: ElementType) -> Id {
     let variable = |size: &Size| Variable::over(&Axis::new("", size.clone()));
     let variables: Vec<Variable> = m.facts(name).shape().iter().map(variable).collect();
     let output = (0..variables.len() as u32).collect();
-    let frame = nameless(Op::View, variables, element, output);
+    let frame = nameless(Op::View, variables.into(), element, output);
     let value = build::whole(&frame, m.id(name));
     build::map(m.graph, &frame, cast_to(element), element, vec![value])
 }
@@ -237,7 +237,7 @@ fn shifted(m: &mut Match) -> Option<Id> {
     let variable = |size: &Size| Variable::over(&Axis::new("", size.clone()));
     let variables: Vec<Variable> = m.facts("x").shape().iter().map(variable).collect();
     let output = (0..variables.len() as u32).collect();
-    let frame = nameless(Op::View, variables, ElementType::U8, output);
+    let frame = nameless(Op::View, variables.into(), ElementType::U8, output);
     let half = build::number(m.graph, Literal::from_f64(ElementType::I32, HALF));
     let wide = converted(m, "x", ElementType::I32);
     let wide = build::whole(&frame, wide);

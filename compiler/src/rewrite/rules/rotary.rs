@@ -90,7 +90,7 @@ fn halves(m: &mut Match) -> Option<Id> {
         pieces.part(m, part, &pieces.resized(along, &sizes[part]), (along, position))
     });
     let outputs = pieces.sum.outputs[0].variables.iter().copied();
-    let reader = Node { maps: vec![IndexMap::of_variables(outputs)], ..Node::clone(&pieces.sum) };
+    let reader = Node { maps: vec![IndexMap::of_variables(outputs)].into(), ..Node::clone(&pieces.sum) };
     joined(m.graph, &reader, 0, along, values, &sizes)
 }
 
@@ -114,7 +114,7 @@ fn pairs(m: &mut Match) -> Option<Id> {
     let mut variables: Vec<Variable> = outputs.iter().map(|v| own.variables[*v as usize].clone()).collect();
     variables.push(Variable::named("pair", &Axis::new("pair", Size::from(2))));
     let stack = Op::Concat { along: rank, offsets: vec![Size::ZERO, Size::ONE, Size::from(2)] };
-    let stack = nameless(stack, variables, own.outputs[0].element, (0..=rank).collect());
+    let stack = nameless(stack, variables.into(), own.outputs[0].element, (0..=rank).collect());
     let reads = values.map(|value| Read { value, map: IndexMap::of_variables(0..rank) });
     let value = build::add(m.graph, &stack, reads.into());
     let (place, size_of) = (IndexExpr::variable(along), |v: u32| pieces.sum.size_of(v));

@@ -220,8 +220,10 @@ fn @f(%x: f32[d, a], %y: f32[d, b]) -> f32[d] {
                 let reads = vec![m.read("d", 0, "x"), part_read(&c, part, &d.maps[1], m.id(name))?];
                 values.push(build::add(m.graph, &node, reads));
             }
-            let frame =
-                Node { maps: vec![IndexMap::of_variables(d.outputs[0].variables.iter().copied())], ..Node::clone(&d) };
+            let frame = Node {
+                maps: vec![IndexMap::of_variables(d.outputs[0].variables.iter().copied())].into(),
+                ..Node::clone(&d)
+            };
             let sizes = [&offsets[1] - &offsets[0], &offsets[2] - &offsets[1]];
             joined(m.graph, &frame, 0, variable, [values[0], values[1]], &sizes)
         }),

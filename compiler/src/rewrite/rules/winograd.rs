@@ -12,7 +12,9 @@ use crate::rewrite::{
 };
 use egg::Id;
 use rustc_hash::FxHashSet;
-use strang_ir::{Axis, ElementType, IndexExpr, IndexMap, Literal, Node, Op, Output, Size, Variable, scalar::Binary};
+use strang_ir::{
+    Axis, ElementType, IndexExpr, IndexMap, Literal, Node, Op, Output, Shared, Size, Variable, scalar::Binary,
+};
 
 /// The taps of a kernel.
 const TAPS: i64 = 3;
@@ -128,7 +130,7 @@ fn combination(graph: &mut Graph, frame: &Node, element: ElementType, factors: &
 }
 
 /// A frame of variables, all of them its output.
-fn frame(variables: Vec<Variable>, element: ElementType) -> Node {
+fn frame(variables: Shared<Vec<Variable>>, element: ElementType) -> Node {
     let output = (0..variables.len() as u32).collect();
     nameless(Op::View, variables, element, output)
 }
@@ -162,7 +164,7 @@ fn filtered(graph: &mut Graph, d: &Node, place: Place, [x, w]: [Id; 2], filterin
         .map(|(axis, size)| Variable::over(&Axis::new(format!("axis_{axis}"), size.clone())))
         .collect();
     variables[axis] = Variable::over(&Axis::new("tile", tiles.clone()));
-    let over = frame(variables, element);
+    let over = frame(variables.into(), element);
     let reads: Vec<Read> = (0..products)
         .map(|position| {
             let mut exprs: Vec<IndexExpr> = (0..over.variables.len() as u32).map(IndexExpr::variable).collect();

@@ -119,12 +119,12 @@ impl Converter {
             ScalarExpr::Literal(literal) => Read::number(build::number(&mut self.graph, *literal)),
             ScalarExpr::Index(variable) => {
                 let own = vec![node.variables[*variable as usize].clone()];
-                let position = nameless(Op::Map(ScalarExpr::Index(0)), own, ElementType::I64, vec![0]);
+                let position = nameless(Op::Map(ScalarExpr::Index(0)), own.into(), ElementType::I64, vec![0]);
                 let value = build::add(&mut self.graph, &position, Vec::new());
                 Read { value, map: IndexMap::of_variables([*variable]) }
             }
             ScalarExpr::Size(_) => {
-                let size = nameless(Op::Map(expression.clone()), Vec::new(), ElementType::I64, Vec::new());
+                let size = nameless(Op::Map(expression.clone()), Vec::new().into(), ElementType::I64, Vec::new());
                 Read::number(build::add(&mut self.graph, &size, Vec::new()))
             }
             _ => unreachable!("functions are taken apart before"),

@@ -13,7 +13,7 @@ use egg::{Id, Language};
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
-use strang_ir::{Function, IndexExpr, IndexMap, Node, Op, Output, ScalarExpr, Source, Value};
+use strang_ir::{Function, IndexExpr, IndexMap, Node, Op, Output, ScalarExpr, Shared, Source, Value};
 
 /// A value of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +87,10 @@ fn plain(graph: &Graph, term: &Term) -> (Node, Vec<Id>) {
         Term::Constant(literal) => {
             let outputs = vec![Output { name: Arc::from(""), element: literal.element, variables: Vec::new() }];
             let (op, source) = (Op::Const(*literal), Source::None);
-            (Node { op, variables: Vec::new(), maps: Vec::new(), outputs, source, block: None }, Vec::new())
+            (
+                Node { op, variables: Shared::default(), maps: Shared::default(), outputs, source, block: None },
+                Vec::new(),
+            )
         }
         term => (Node::clone(signature(graph, term)), term.children()[1..].to_vec()),
     }
@@ -151,7 +154,7 @@ impl Emitter<'_> {
         });
         node.op = Op::Map(function);
         let (values, maps): (Vec<Id>, Vec<IndexMap>) = reads.into_iter().unzip();
-        node.maps = maps;
+        node.maps = maps.into();
         self.maps.insert(id, Map { node, values });
     }
 
