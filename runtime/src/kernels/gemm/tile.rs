@@ -241,6 +241,11 @@ impl Source for Widened {
     }
 }
 
+/// Up to so many rows a product is bound by reading B, which the CPU foresees; asking for every line of it would only cost time.
+const FEW_ROWS: usize = 3;
+/// Depths from a product to the panels of B that are asked for meanwhile: those of a block come from memory the first time.
+const AHEAD: isize = 24;
+
 /// The chains of fused multiply-adds.
 ///
 /// # Safety
@@ -257,12 +262,18 @@ unsafe fn accumulate<T: Tiles, S: Source, const ROWS: usize, const PANELS: usize
     let (b_panel, b_depth) = (S::BYTES * block.b_panel_stride as isize, S::BYTES * block.b_depth_stride as isize);
     for item in 0..block.item_count as usize {
         // SAFETY: items, A and B are valid for the sizes and strides of the block; pointers beyond the last depth are
-        // computed with wrapping arithmetic and not read.
+        // computed with wrapping arithmetic and not read, at most
+        // asked for.
         unsafe {
             let item = *block.items.add(item);
             let mut a = item.a.wrapping_offset(row as isize * a_row);
             let mut b = item.b.cast::<u8>().wrapping_offset((column / WIDTH) as isize * b_panel);
             for _ in 0..block.depth {
+                if ROWS > FEW_ROWS {
+                    for p in 0..PANELS as isize {
+                        lanes::prefetch(b.wrapping_offset(p * b_panel + AHEAD * b_depth).cast());
+                    }
+                }
                 for part in 0..T::STEPS {
                     add_products::<T, S, ROWS, PANELS>((a.wrapping_add(part), a_row), (b, b_panel), part, edge, sums);
                 }
@@ -288,7 +299,7 @@ unsafe fn add_products<T: Tiles, S: Source, const ROWS: usize, const PANELS: usi
     // SAFETY: the caller vouches for rows and panels.
     unsafe {
         // What there is less of stays in registers while the other passes by.
-        if ROWS <= 3 {
+        if ROWS <= FEW_ROWS {
             let mut factors = [T::Panel::splat(0.); ROWS];
             for (r, factor) in factors.iter_mut().enumerate() {
                 *factor = T::Panel::splat(*a.wrapping_offset(r as isize * a_row));
