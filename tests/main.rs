@@ -11,6 +11,7 @@ mod diff;
 mod files;
 mod levels;
 mod malformed;
+mod padding;
 mod precision;
 mod quantised;
 mod random;

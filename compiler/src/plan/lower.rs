@@ -8,6 +8,7 @@ use super::{
     kernel::{Block, Body, Kernel, Nest, Plan, PlanStep},
     layout::{self, Halo, Layout},
     pack::Packed,
+    padding::with_spare,
     scope::Scope,
     trace::{Trace, operand_trace, through_views},
     windows::Coordinate,
@@ -259,7 +260,10 @@ impl<'a> Planner<'a> {
             _ => match self.concat_part(scope, value, order) {
                 Some(layout) if halos.is_empty() => layout,
                 _ => {
-                    let shape = scope.function.shape_of(value);
+                    let shape = match halos.is_empty() {
+                        true => with_spare(scope, value, order),
+                        false => scope.function.shape_of(value),
+                    };
                     self.array(scope.function.element_of(value), &shape, order, &halos)
                 }
             },

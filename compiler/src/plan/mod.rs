@@ -7,6 +7,7 @@
 //! | `layout` | strides, offsets, halos |
 //! | `build` | the scalar code and accesses of one kernel |
 //! | `lower`, `nest`, `contract`, `attention`, `control` | groups to kernels, by kind |
+//! | `padding` | rows of whole pages, kept apart |
 //! | `windows` | copies of what windows read |
 //! | `bands` | products that depthwise convolutions read, without the image between |
 //! | `pack`, `book` | weights into panels: of numbers, of codes |
@@ -30,6 +31,7 @@ mod lower;
 mod memory;
 mod nest;
 pub(crate) mod pack;
+mod padding;
 mod print;
 mod scope;
 mod sweep;
