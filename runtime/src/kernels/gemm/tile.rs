@@ -244,7 +244,7 @@ impl Source for Widened {
 /// Up to so many rows a product is bound by reading B, which the CPU foresees; asking for every line of it would only cost time.
 const FEW_ROWS: usize = 3;
 /// Depths from a product to the panels of B that are asked for meanwhile: those of a block come from memory the first time.
-const AHEAD: isize = 24;
+const AHEAD: isize = 48;
 
 /// The chains of fused multiply-adds.
 ///
