@@ -50,9 +50,12 @@ fn sums_along(node: &Node, slot: usize, axes: &[usize]) -> bool {
 
 /// Whether no variable of a node tells where it reads an operand both along these axes and along those.
 fn reads_apart(node: &Node, slot: usize, these: &[usize], those: &[usize]) -> bool {
-    let by_map = matches!(node.op, Op::Dot { .. } | Op::Map(_) | Op::Norm { .. } | Op::Softmax { .. } | Op::Reduce(_));
-    let these = variables(node, slot, these);
-    by_map && !variables(node, slot, those).iter().any(|variable| these.contains(variable))
+    let reads_by_map =
+        matches!(node.op, Op::Dot { .. } | Op::Map(_) | Op::Norm { .. } | Op::Softmax { .. } | Op::Reduce(_));
+    reads_by_map && {
+        let these = variables(node, slot, these);
+        !variables(node, slot, those).iter().any(|variable| these.contains(variable))
+    }
 }
 
 /// The variables that tell where a node reads an operand along some axes.
