@@ -301,7 +301,7 @@ fn source_node(op: Op, name: impl Into<Arc<str>>, element: ElementType, axes: &[
     Node {
         op,
         variables: variables.into(),
-        maps: Vec::new().into(),
+        maps: Shared::default(),
         outputs: vec![Output { name: name.into(), element, variables: positions }],
         source: Source::None,
         block: None,

@@ -260,10 +260,8 @@ impl<'a> Planner<'a> {
             _ => match self.concat_part(scope, value, order) {
                 Some(layout) if halos.is_empty() => layout,
                 _ => {
-                    let shape = match halos.is_empty() {
-                        true => with_spare(scope, value, order),
-                        false => scope.function.shape_of(value),
-                    };
+                    let shape =
+                        if halos.is_empty() { with_spare(scope, value, order) } else { scope.function.shape_of(value) };
                     self.array(scope.function.element_of(value), &shape, order, &halos)
                 }
             },

@@ -7,6 +7,8 @@ use strang_ir::{Node, Op, Size, Value};
 /// What the sets of a first-level cache repeat after, in bytes, and the bytes of a line.
 const PAGE: usize = 4096;
 const LINE: usize = 64;
+/// The most bytes of one position more: with larger ones rows would share sets again, and waste memory.
+const MOST: usize = 512;
 
 /// The shape to make room for where a new array has its axes in `order`: that of the value, or one that leaves something unused
 /// after each row, where a product sums along rows of whole pages and all that read them read one row apart from another.
@@ -29,9 +31,11 @@ fn spare(scope: &Scope, value: Value, shape: &[Size], order: &[usize]) -> Option
     for outermost in (1..order.len()).rev() {
         let axis = order[outermost];
         let stride = bytes;
-        bytes *= shape[axis].as_constant().and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0)?;
+        let size = usize::try_from(shape[axis].as_constant()?).ok().filter(|size| *size > 0)?;
+        bytes = bytes.checked_mul(size)?;
         let (outer, row) = order.split_at(outermost);
         if bytes.is_multiple_of(PAGE)
+            && stride <= MOST
             && read().any(|(node, slot)| sums_along(node, slot, row))
             && read().all(|(node, slot)| reads_apart(node, slot, outer, row))
         {

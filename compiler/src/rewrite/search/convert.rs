@@ -9,7 +9,7 @@ use crate::rewrite::egraph::{
 use egg::Id;
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::FxHashMap;
-use strang_ir::{ElementType, Function, IndexMap, Node, Op, ScalarExpr, Value};
+use strang_ir::{ElementType, Function, IndexMap, Node, Op, ScalarExpr, Shared, Value};
 
 /// An e-graph of a window.
 pub struct Converted {
@@ -124,7 +124,7 @@ impl Converter {
                 Read { value, map: IndexMap::of_variables([*variable]) }
             }
             ScalarExpr::Size(_) => {
-                let size = nameless(Op::Map(expression.clone()), Vec::new().into(), ElementType::I64, Vec::new());
+                let size = nameless(Op::Map(expression.clone()), Shared::default(), ElementType::I64, Vec::new());
                 Read::number(build::add(&mut self.graph, &size, Vec::new()))
             }
             _ => unreachable!("functions are taken apart before"),

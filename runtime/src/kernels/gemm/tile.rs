@@ -262,8 +262,8 @@ unsafe fn accumulate<T: Tiles, S: Source, const ROWS: usize, const PANELS: usize
     let (b_panel, b_depth) = (S::BYTES * block.b_panel_stride as isize, S::BYTES * block.b_depth_stride as isize);
     for item in 0..block.item_count as usize {
         // SAFETY: items, A and B are valid for the sizes and strides of the block; pointers beyond the last depth are
-        // computed with wrapping arithmetic and not read, at most
-        // asked for.
+        // computed with wrapping arithmetic and only prefetched, which any
+        // address allows.
         unsafe {
             let item = *block.items.add(item);
             let mut a = item.a.wrapping_offset(row as isize * a_row);
