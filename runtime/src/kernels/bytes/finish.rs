@@ -81,42 +81,74 @@ impl<S: Sums> Codes<S> {
         self.stored == stored as u64
     }
 
-    /// A number as far as it has a code. The zero is a whole number, so clamping before it is added and before rounding is
+    /// Numbers as far as they have codes. The zero is a whole number, so clamping before it is added and before rounding is
     /// the same as after.
     #[inline(always)]
-    fn clamped(&self, x: S::Floats) -> S::Floats {
-        let x = scaled(x, self.scale);
-        // NaN becomes the code 0: of unsigned bytes the least, of signed ones what the zero is added to.
-        let nothing = if self.is(Stored::I8) { self.zero.map_or(S::Floats::splat(0.0), Lanes::neg) } else { self.low };
-        let x = if self.is(Stored::I8) { S::Floats::select(x.is_nan(), nothing, x) } else { x };
-        x.greater(self.low).lesser(self.high)
+    fn clamp<const COUNT: usize>(&self, x: &mut [S::Floats; COUNT]) {
+        multiply(x, self.scale);
+        if self.is(Stored::I8) {
+            // NaN becomes the code 0: of unsigned bytes the least, of signed ones what the zero is added to.
+            let nothing = self.zero.map_or(S::Floats::splat(0.0), Lanes::neg);
+            for x in x.iter_mut() {
+                *x = S::Floats::select(x.is_nan(), nothing, *x);
+            }
+        }
+        for x in x.iter_mut() {
+            *x = x.greater(self.low).lesser(self.high);
+        }
     }
 
-    /// The code of a number.
+    /// The codes of numbers.
     #[inline(always)]
-    fn code(&self, x: S::Floats) -> S {
-        let whole = S::nearest(self.clamped(x));
-        self.whole_zero.map_or(whole, |zero| whole.add(zero))
+    fn codes<const COUNT: usize>(&self, mut x: [S::Floats; COUNT]) -> [S; COUNT] {
+        self.clamp(&mut x);
+        let mut codes = [S::splat(0); COUNT];
+        for (code, x) in codes.iter_mut().zip(x) {
+            *code = S::nearest(x);
+        }
+        if let Some(zero) = self.whole_zero {
+            for code in &mut codes {
+                *code = code.add(zero);
+            }
+        }
+        codes
     }
 
-    /// The number that the code of a number stands for.
+    /// Makes numbers what their codes stand for.
     #[inline(always)]
-    fn snapped(&self, x: S::Floats) -> S::Floats {
-        // A code has no sign of zero.
-        scaled(S::round(self.clamped(x)).add(S::Floats::splat(0.0)), self.step)
+    fn snap<const COUNT: usize>(&self, x: &mut [S::Floats; COUNT]) {
+        self.clamp(x);
+        for x in x.iter_mut() {
+            // A code has no sign of zero.
+            *x = S::round(*x).add(S::Floats::splat(0.0));
+        }
+        multiply(x, self.step);
     }
 
-    /// The number that a code stands for.
+    /// The numbers that codes stand for.
     #[inline(always)]
-    fn number(&self, code: S) -> S::Floats {
-        let whole = code.to_floats();
-        scaled(self.zero.map_or(whole, |zero| whole.sub(zero)), self.step)
+    fn numbers<const COUNT: usize>(&self, codes: [S; COUNT]) -> [S::Floats; COUNT] {
+        let mut x = [S::Floats::splat(0.0); COUNT];
+        for (x, code) in x.iter_mut().zip(codes) {
+            *x = code.to_floats();
+        }
+        if let Some(zero) = self.zero {
+            for x in &mut x {
+                *x = x.sub(zero);
+            }
+        }
+        multiply(&mut x, self.step);
+        x
     }
 }
 
 #[inline(always)]
-fn scaled<F: Lanes>(x: F, factor: Option<F>) -> F {
-    factor.map_or(x, |factor| x.mul(factor))
+fn multiply<F: Lanes, const COUNT: usize>(x: &mut [F; COUNT], factor: Option<F>) {
+    if let Some(factor) = factor {
+        for x in x {
+            *x = x.mul(factor);
+        }
+    }
 }
 
 /// Sums and where they go.
@@ -133,73 +165,164 @@ struct Strip<'a> {
 unsafe fn with<S: Sums>(strip: &Strip<'_>, activation: impl Curve) {
     // A copy: stores to C do not change it, so nothing of it is read again.
     let block = *strip.block;
-    let (snap, residual_type, output) =
-        (Codes::<S>::new(&block.snap), Codes::<S>::new(&block.residual_type), Codes::<S>::new(&block.output));
-    let scale = if block.scale.0 == 1.0 { None } else { Some(S::Floats::splat(block.scale.0)) };
-    let ([first_row, height], [first_column, width]) = (strip.rows, strip.columns);
-    for panel in 0..width.div_ceil(WIDTH) {
-        let column = first_column + panel * WIDTH;
-        let lanes = (width - panel * WIDTH).min(WIDTH);
+    let steps = &Steps::<S> {
+        scale: if block.scale.0 == 1.0 { None } else { Some(S::Floats::splat(block.scale.0)) },
+        snap: Codes::new(&block.snap),
+        residual: Codes::new(&block.residual_type),
+        output: Codes::new(&block.output),
+        block,
+    };
+    let width = strip.columns[1];
+    let together = if S::HAS_MANY_REGISTERS { width / WIDTH / TOGETHER * TOGETHER } else { 0 };
+    // SAFETY: the panels lie in the strip.
+    unsafe {
+        for panel in (0..together).step_by(TOGETHER) {
+            steps.panels::<TOGETHER>(strip, panel, WIDTH, activation);
+        }
+        for panel in together..width.div_ceil(WIDTH) {
+            steps.panels::<1>(strip, panel, (width - panel * WIDTH).min(WIDTH), activation);
+        }
+    }
+}
+
+/// Panels that take a step together where there are registers for them: whether there is such a step is asked once for
+/// all, and their bytes are stored at once.
+const TOGETHER: usize = 4;
+
+/// What the block says to do, with what is the same for all columns in registers.
+struct Steps<S: Sums> {
+    block: ByteBlock,
+    scale: Option<S::Floats>,
+    snap: Codes<S>,
+    residual: Codes<S>,
+    output: Codes<S>,
+}
+
+impl<S: Sums> Steps<S> {
+    /// All rows of some panels from one on, with so many lanes each.
+    ///
+    /// # Safety
+    /// As for [`FinishFunction`], of these panels.
+    #[inline(always)]
+    unsafe fn panels<const PANELS: usize>(
+        &self,
+        strip: &Strip<'_>,
+        first: usize,
+        lanes: usize,
+        activation: impl Curve,
+    ) {
+        let Steps { block, scale, snap, residual, output } = self;
+        let ([first_row, height], column) = (strip.rows, strip.columns[0] + first * WIDTH);
         let mask = S::Floats::mask(lanes);
-        // SAFETY: the panel's columns in the mask are in the block, and so are those of its vectors.
+        // SAFETY: the panels' columns in the mask are in the block, and so are those of its vectors.
         let [column_scale, column_bias] = unsafe {
-            [of_columns::<S>(block.column_scale, column, mask), of_columns::<S>(block.column_bias, column, mask)]
+            [
+                of_columns::<S, PANELS>(block.column_scale, column, mask),
+                of_columns::<S, PANELS>(block.column_bias, column, mask),
+            ]
         };
-        // SAFETY: as above.
-        let offset = unsafe {
-            if block.offset.is_null() { None } else { Some(S::load(block.offset.wrapping_add(column), lanes)) }
-        };
+        let mut offset = None;
+        if !block.offset.is_null() {
+            let mut vectors = [S::splat(0); PANELS];
+            for (panel, vector) in vectors.iter_mut().enumerate() {
+                // SAFETY: as above.
+                *vector = unsafe { S::load(block.offset.add(column + panel * WIDTH), lanes) };
+            }
+            offset = Some(vectors);
+        }
         for row in 0..height {
             let place = ((first_row + row) as i64 * block.c_row_stride) as isize + column as isize;
-            // SAFETY: the panel's columns in the mask are in the block, and so are those of the residual; the sums of whole
-            // panels can be read.
-            unsafe {
-                let mut sum = S::load(strip.sums.add(row * STRIP + panel * WIDTH), WIDTH);
-                if let Some(offset) = offset {
-                    sum = sum.sub(offset);
+            let mut sums = [S::splat(0); PANELS];
+            for (panel, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the sums of whole panels can be read.
+                *sum = unsafe { S::load(strip.sums.add(row * STRIP + (first + panel) * WIDTH), WIDTH) };
+            }
+            if let Some(offset) = offset {
+                for (sum, offset) in sums.iter_mut().zip(offset) {
+                    *sum = sum.sub(offset);
                 }
-                if output.is(Stored::I32) {
-                    sum.store(block.c.cast::<i32>().offset(place), lanes);
-                    continue;
+            }
+            if output.is(Stored::I32) {
+                for (panel, sum) in sums.iter().enumerate() {
+                    // SAFETY: the panels' columns in the mask are in the block.
+                    unsafe { sum.store(block.c.cast::<i32>().offset(place).add(panel * WIDTH), lanes) };
                 }
-                let mut x = scaled(scaled(sum.to_floats(), scale), column_scale);
-                if let Some(bias) = column_bias {
-                    x = x.add(bias);
+                continue;
+            }
+            let mut x = [S::Floats::splat(0.0); PANELS];
+            for (x, sum) in x.iter_mut().zip(sums) {
+                *x = sum.to_floats();
+            }
+            multiply(&mut x, *scale);
+            if let Some(factors) = column_scale {
+                for (x, factor) in x.iter_mut().zip(factors) {
+                    *x = x.mul(factor);
                 }
-                if !snap.is(Stored::F32) {
-                    x = snap.snapped(x);
+            }
+            if let Some(bias) = column_bias {
+                for (x, bias) in x.iter_mut().zip(bias) {
+                    *x = x.add(bias);
                 }
-                if !block.residual.is_null() {
-                    let place = ((first_row + row) as i64 * block.residual_row_stride) as isize + column as isize;
-                    let residual = if residual_type.is(Stored::F32) {
-                        S::Floats::load_masked(block.residual.cast::<f32>().offset(place), mask)
-                    } else {
-                        let from = block.residual.offset(place);
-                        residual_type.number(S::load_bytes(from, lanes, residual_type.is(Stored::I8)))
-                    };
-                    x = x.add(residual);
-                }
-                x = activation.of(x);
-                if output.is(Stored::F32) {
-                    x.store_masked(block.c.cast::<f32>().offset(place), mask);
+            }
+            if !snap.is(Stored::F32) {
+                snap.snap(&mut x);
+            }
+            if !block.residual.is_null() {
+                let place = ((first_row + row) as i64 * block.residual_row_stride) as isize + column as isize;
+                let mut added = [S::Floats::splat(0.0); PANELS];
+                if residual.is(Stored::F32) {
+                    for (panel, added) in added.iter_mut().enumerate() {
+                        let from = block.residual.cast::<f32>().wrapping_offset(place + (panel * WIDTH) as isize);
+                        // SAFETY: the panels' columns in the mask are in the residual.
+                        *added = unsafe { S::Floats::load_masked(from, mask) };
+                    }
                 } else {
-                    output.code(x).store_bytes(block.c.offset(place), lanes);
+                    let mut codes = [S::splat(0); PANELS];
+                    for (panel, codes) in codes.iter_mut().enumerate() {
+                        let from = block.residual.wrapping_offset(place + (panel * WIDTH) as isize);
+                        // SAFETY: as above.
+                        *codes = unsafe { S::load_bytes(from, lanes, residual.is(Stored::I8)) };
+                    }
+                    added = residual.numbers(codes);
+                }
+                for (x, added) in x.iter_mut().zip(added) {
+                    *x = x.add(added);
+                }
+            }
+            for x in &mut x {
+                *x = activation.of(*x);
+            }
+            // SAFETY: the panels' columns in the mask are in the block.
+            unsafe {
+                if output.is(Stored::F32) {
+                    for (panel, x) in x.iter().enumerate() {
+                        x.store_masked(block.c.cast::<f32>().offset(place).add(panel * WIDTH), mask);
+                    }
+                } else {
+                    S::store_codes(output.codes(x), block.c.offset(place), lanes, output.is(Stored::I8));
                 }
             }
         }
     }
 }
 
-/// The columns of a panel in a vector of all, if there is one.
+/// The columns of some panels in a vector of all, if there is one.
 ///
 /// # Safety
-/// The columns in the mask can be read.
+/// The columns in the mask can be read, of each panel.
 #[inline(always)]
-unsafe fn of_columns<S: Sums>(
+unsafe fn of_columns<S: Sums, const PANELS: usize>(
     vector: *const f32,
     column: usize,
     mask: <S::Floats as Lanes>::Mask,
-) -> Option<S::Floats> {
-    // SAFETY: the caller vouches for the columns.
-    if vector.is_null() { None } else { Some(unsafe { S::Floats::load_masked(vector.add(column), mask) }) }
+) -> Option<[S::Floats; PANELS]> {
+    if vector.is_null() {
+        return None;
+    }
+    let mut columns = [S::Floats::splat(0.0); PANELS];
+    for (panel, columns) in columns.iter_mut().enumerate() {
+        // SAFETY: the caller vouches for the columns.
+        *columns = unsafe { S::Floats::load_masked(vector.add(column + panel * WIDTH), mask) };
+    }
+    Some(columns)
 }

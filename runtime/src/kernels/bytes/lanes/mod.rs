@@ -11,6 +11,8 @@ use crate::kernels::lanes::{self, Lanes, WIDTH};
 pub(crate) trait Sums: Copy {
     /// The floats of the level.
     type Floats: Lanes;
+    /// Whether four of these, with as many of floats and what is done to them, stay in registers.
+    const HAS_MANY_REGISTERS: bool = false;
 
     fn splat(value: i32) -> Self;
     fn sub(self, offset: Self) -> Self;
@@ -34,6 +36,16 @@ pub(crate) trait Sums: Copy {
     /// # Safety
     /// `lanes` bytes can be written.
     unsafe fn store_bytes(self, to: *mut u8, lanes: usize);
+    /// Numbers that signed or unsigned bytes can hold, as such, side by side.
+    /// # Safety
+    /// `lanes` bytes can be written for each, 16 of all but the last.
+    #[inline(always)]
+    unsafe fn store_codes<const COUNT: usize>(codes: [Self; COUNT], to: *mut u8, lanes: usize, _signed: bool) {
+        for (index, codes) in codes.iter().enumerate() {
+            // SAFETY: the caller vouches for the bytes.
+            unsafe { codes.store_bytes(to.add(index * WIDTH), lanes) };
+        }
+    }
 }
 
 /// Sums of CPUs that multiply bytes as they are.

@@ -153,6 +153,7 @@ macro_rules! avx512 {
         #[allow(clippy::undocumented_unsafe_blocks)]
         impl Sums for $name {
             type Floats = lanes::Avx512;
+            const HAS_MANY_REGISTERS: bool = true;
 
             #[inline(always)]
             fn splat(value: i32) -> Self {
@@ -204,6 +205,24 @@ macro_rules! avx512 {
                     } else {
                         _mm_mask_storeu_epi8(to.cast(), mask(lanes), bytes);
                     }
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_codes<const COUNT: usize>(codes: [Self; COUNT], to: *mut u8, lanes: usize, signed: bool) {
+                if COUNT == 4 && lanes == 16 {
+                    unsafe {
+                        let low = _mm512_packs_epi32(codes[0].0, codes[1].0);
+                        let high = _mm512_packs_epi32(codes[2].0, codes[3].0);
+                        let together =
+                            if signed { _mm512_packs_epi16(low, high) } else { _mm512_packus_epi16(low, high) };
+                        // Packing goes by 128 bits, so that four bytes of each of the four follow each other in those.
+                        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                        _mm512_storeu_si512(to.cast(), _mm512_permutexvar_epi32(order, together));
+                    }
+                    return;
+                }
+                for (index, codes) in codes.iter().enumerate() {
+                    unsafe { codes.store_bytes(to.add(index * 16), lanes) };
                 }
             }
         }
