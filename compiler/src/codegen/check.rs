@@ -102,8 +102,14 @@ fn check_gemm(kernel: &Kernel, gemm: &Gemm) -> Result<(), String> {
 fn check_depthwise(kernel: &Kernel, depthwise: &Depthwise) -> Result<(), String> {
     let variables = depthwise.batch.iter().chain(&depthwise.taps);
     check_loops(kernel, variables.chain([&depthwise.columns, &depthwise.channels]))?;
-    check_operands(kernel, [depthwise.a, depthwise.weights])?;
-    check_stores(kernel, &depthwise.stores, &check_block(kernel, &depthwise.finish, &[ElementType::F32])?)
+    let element = |access: u32| kernel.accesses.get(access as usize).map(|access| access.element);
+    match (element(depthwise.a), element(depthwise.weights)) {
+        (Some(ElementType::U8), Some(ElementType::I8)) => {}
+        (Some(ElementType::U8), _) => return Err("bytes are multiplied with something other than signed bytes".into()),
+        _ => check_operands(kernel, [depthwise.a, depthwise.weights])?,
+    }
+    let sum = [depthwise.sum(&kernel.accesses)];
+    check_stores(kernel, &depthwise.stores, &check_block(kernel, &depthwise.finish, &sum)?)
 }
 
 fn check_loops<'a>(kernel: &Kernel, variables: impl Iterator<Item = &'a u32>) -> Result<(), String> {

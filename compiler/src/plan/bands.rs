@@ -61,7 +61,8 @@ fn join_steps(steps: &mut Vec<PlanStep>, may_join: &dyn Fn(u32) -> bool) {
 fn joined(first: &Kernel, second: &Kernel, may_join: &dyn Fn(u32) -> bool) -> Option<Kernel> {
     let (Body::Gemm(gemm), Body::Depthwise(depthwise)) = (&first.body, &second.body) else { return None };
     let [store] = gemm.stores[..] else { return None };
-    let is_of_floats = gemm.sum(&first.accesses) == ElementType::F32 && depthwise.weight_stride(second).is_some();
+    let sums = [gemm.sum(&first.accesses), depthwise.sum(&second.accesses)];
+    let is_of_floats = sums == [ElementType::F32; 2] && depthwise.weight_stride(second).is_some();
     if store.combine.is_some() || !is_of_floats {
         return None;
     }

@@ -118,10 +118,10 @@ impl Planner<'_> {
             Err(must_store) => return Ok(Err(must_store)),
         };
         let is_weight = self.is_weight_access(&kernel, b);
-        // The kernels of bytes and of bf16 read packed weights, and have no form for channels alone.
+        // The kernels of bytes and of bf16 read packed weights, and that of bf16 has no form for channels alone.
         let left = if is_of_bytes { ElementType::U8 } else { ElementType::F32 };
         let is_narrow = is_of_bytes || product == Some(Product::Halves);
-        if is_narrow && (depthwise || !is_weight || kernel.accesses[a as usize].element != left) {
+        if is_narrow && ((depthwise && !is_of_bytes) || !is_weight || kernel.accesses[a as usize].element != left) {
             return Ok(self.lower_fold(scope, group));
         }
         // Columns that are one axis of the weights lie side by side in the result too.

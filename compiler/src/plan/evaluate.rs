@@ -66,10 +66,10 @@ pub fn evaluate(
         Body::Rows(rows) => machine.rows(rows),
         Body::Gemm(gemm) => machine.gemm(gemm),
         Body::Attention(attention) => machine.attention(attention),
-        Body::Depthwise(depthwise) => machine.nest(&depthwise.nest()),
+        Body::Depthwise(depthwise) => machine.nest(&depthwise.nest(&kernel.accesses)),
         Body::Bands(bands) => {
             machine.gemm(&bands.producer)?;
-            machine.nest(&bands.consumer.nest())
+            machine.nest(&bands.consumer.nest(&kernel.accesses))
         }
         Body::Builtin { .. } => panic!("kernels of the runtime are not evaluated"),
     }

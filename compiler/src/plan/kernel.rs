@@ -336,10 +336,15 @@ pub struct Gemm {
 impl Gemm {
     /// The type of its sums, which the type of its left operand decides.
     pub fn sum(&self, accesses: &[Access]) -> ElementType {
-        match accesses.get(self.a as usize).map(|access| access.element) {
-            Some(ElementType::U8) => ElementType::I32,
-            _ => ElementType::F32,
-        }
+        sum_of(accesses, self.a)
+    }
+}
+
+/// The type of sums of products whose left operand is this access.
+fn sum_of(accesses: &[Access], left: u32) -> ElementType {
+    match accesses.get(left as usize).map(|access| access.element) {
+        Some(ElementType::U8) => ElementType::I32,
+        _ => ElementType::F32,
     }
 }
 
@@ -411,7 +416,7 @@ pub struct Attention {
 }
 
 /// A depthwise convolution: for every position of `batch`, `columns` (pixels of a row) and `channels`, the sum over `taps` in
-/// order of input times weight. Accesses are without guards.
+/// order of input times weight: of floats, or of unsigned bytes times signed ones. Accesses are without guards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Depthwise {
     /// Outer variables: images and output rows.
@@ -438,7 +443,12 @@ impl Depthwise {
     pub fn weight_stride(&self, kernel: &Kernel) -> Option<Size> {
         let weights = &kernel.accesses[self.weights as usize];
         let address = &weights.address;
-        if weights.element != ElementType::F32
+        let image = &kernel.accesses[self.a as usize];
+        let is_known = matches!(
+            (image.element, weights.element),
+            (ElementType::F32, ElementType::F32) | (ElementType::U8, ElementType::I8)
+        );
+        if !is_known
             || weights.guard.is_some()
             || !address.is_affine()
             || !address.coefficient(self.channels).is(1)
@@ -462,11 +472,20 @@ impl Depthwise {
         Some(stride.unwrap_or(Size::ZERO))
     }
 
+    /// The type of its sums, which the type of the image decides.
+    pub fn sum(&self, accesses: &[Access]) -> ElementType {
+        sum_of(accesses, self.a)
+    }
+
     /// The loop nest that computes the same bits.
-    pub fn nest(&self) -> Nest {
+    pub fn nest(&self, accesses: &[Access]) -> Nest {
         let space = [&self.batch[..], &[self.columns, self.channels]].concat();
         let mut body = Block::default();
-        let (a, b) = (body.push(Instruction::Load(self.a)), body.push(Instruction::Load(self.weights)));
+        let (mut a, mut b) = (body.push(Instruction::Load(self.a)), body.push(Instruction::Load(self.weights)));
+        if self.sum(accesses) == ElementType::I32 {
+            (a, b) =
+                (body.push(Instruction::Cast(ElementType::I32, a)), body.push(Instruction::Cast(ElementType::I32, b)));
+        }
         Nest {
             parallel: space.clone(),
             space,

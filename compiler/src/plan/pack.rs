@@ -140,19 +140,22 @@ impl Planner<'_> {
         let count = usize::try_from(kernel.size_of(channels).as_constant()?).ok()?;
         let stride =
             usize::try_from(kernel.accesses[access as usize].address.coefficient(channels).as_constant()?).ok()?;
-        let values = self.plan.weights[source as usize].to_vec::<f32>().ok()?;
+        let element = kernel.accesses[access as usize].element;
+        let size = element.bytes()?;
+        let values = self.plan.weights[source as usize].clone();
         let width = count.next_multiple_of(16);
         let total = block.count();
-        let mut tensor = Tensor::lasting(ElementType::F32, &[total, width]).ok()?;
-        for (position, row) in tensor.as_mut_slice::<f32>().ok()?.chunks_mut(width).enumerate() {
+        let mut tensor = Tensor::lasting(element, &[total, width]).ok()?;
+        for (position, row) in tensor.bytes_mut().chunks_mut(width * size).enumerate() {
             let start = block.start + block.offset(position);
-            for (channel, value) in row.iter_mut().take(count).enumerate() {
-                *value = *values.get(start + channel * stride)?;
+            for (channel, value) in row.chunks_exact_mut(size).take(count).enumerate() {
+                let start = (start + channel * stride) * size;
+                value.copy_from_slice(values.bytes().get(start..start + size)?);
             }
         }
-        self.plan.weights[source as usize].release();
+        values.release();
         let buffer = self.weights(tensor);
-        let packed = block.access(kernel, buffer, width, ElementType::F32);
+        let packed = block.access(kernel, buffer, width, element);
         let place = &mut kernel.accesses[packed as usize];
         place.address = place.address.plus(&IndexExpr::variable(channels));
         Some(packed)

@@ -173,7 +173,8 @@ impl Kernel {
     fn depthwise(&self, f: &mut Formatter<'_>, depthwise: &Depthwise) -> fmt::Result {
         writeln!(
             f,
-            "depthwise batch [{}] columns [{}] channels [{}] taps [{}]  ({})",
+            "depthwise{} batch [{}] columns [{}] channels [{}] taps [{}]  ({})",
+            if depthwise.sum(&self.accesses) == ElementType::I32 { " of bytes" } else { "" },
             self.loops(&depthwise.batch),
             self.loops(&[depthwise.columns]),
             self.loops(&[depthwise.channels]),

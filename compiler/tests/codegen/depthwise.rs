@@ -117,6 +117,71 @@ fn convolutions() {
     }
 }
 
+/// What becomes of sums of bytes: nothing, bytes at once, bytes after a residual, floats after what the kernel does not do.
+const BYTE_FINISHES: usize = 4;
+
+/// A convolution of bytes, which is one of floats but for the types of image, weights, residual and result, and the finish.
+fn of_bytes(shape: [i64; 4], window: [i64; 2], kind: usize, symbolic: bool) -> (Kernel, Vec<Vec<u8>>, Bindings) {
+    let (mut kernel, mut memory, bindings) = convolution(shape, window, 0, symbolic);
+    let mut block = Block::default();
+    let sum = block.push(Instruction::Folded(0));
+    let (offset, scale) = (block.push(Instruction::Load(2)), block.push(Instruction::Load(3)));
+    let moved = block.push(Instruction::Binary(Binary::Subtract, sum, offset));
+    let float = block.push(Instruction::Cast(ElementType::F32, moved));
+    let scaled = block.push(Instruction::Binary(Binary::Multiply, float, scale));
+    let code = |block: &mut Block, value| {
+        let rounded = block.push(Instruction::Unary(Unary::Round, value));
+        let zero = block.push(Instruction::Literal(Literal::f32(7.)));
+        let moved = block.push(Instruction::Binary(Binary::Add, rounded, zero));
+        block.push(Instruction::Cast(ElementType::U8, moved))
+    };
+    let value = match kind {
+        0 => sum,
+        1 => code(&mut block, scaled),
+        2 => {
+            let read = block.push(Instruction::Load(4));
+            let number = block.push(Instruction::Cast(ElementType::F32, read));
+            let added = block.push(Instruction::Binary(Binary::Add, scaled, number));
+            code(&mut block, added)
+        }
+        _ => block.push(Instruction::Unary(Unary::Sin, scaled)),
+    };
+    let Body::Depthwise(depthwise) = &mut kernel.body else { panic!("it is a depthwise convolution") };
+    depthwise.finish = block;
+    depthwise.stores[0].value = value;
+    let result = [ElementType::I32, ElementType::U8, ElementType::U8, ElementType::F32][kind];
+    for (access, element) in
+        [(0, ElementType::U8), (1, ElementType::I8), (2, ElementType::I32), (4, ElementType::U8), (5, result)]
+    {
+        kernel.accesses[access].element = element;
+    }
+    // A byte for every float of image, weights and residual, of all values there are.
+    for (place, stride) in [(0, 37), (1, 91), (4, 53)] {
+        let count = memory[place].len() / 4;
+        memory[place] = (0..count).map(|index| (index * stride + 120) as u8).collect();
+    }
+    let channels = memory[2].len() / 4;
+    memory[2] = (0..channels as i32).flat_map(|channel| (channel * 31 - 400).to_ne_bytes()).collect();
+    memory[3] = f32s((0..channels).map(|channel| 0.001 + channel as f32 * 1e-5));
+    (kernel, memory, bindings)
+}
+
+#[test]
+fn convolutions_of_bytes() {
+    for (place, shape) in [[1, 1, 1, 1], [2, 3, 5, 7], [1, 7, 7, 96], [1, 14, 14, 33], [1, 3, 17, 300], [1, 2, 600, 3]]
+        .into_iter()
+        .enumerate()
+    {
+        for (size, step) in [(3, 1), (3, 2), (5, 1)] {
+            for kind in 0..BYTE_FINISHES {
+                let (kernel, memory, bindings) = of_bytes(shape, [size, step], kind, (place + kind) % 3 == 0);
+                check(&kernel, &memory, &bindings, &[])
+                    .unwrap_or_else(|text| panic!("{shape:?} {size} {step} {kind}: {text}"));
+            }
+        }
+    }
+}
+
 fn bits(bytes: &[u8]) -> Vec<u32> {
     let values = bytemuck::pod_collect_to_vec::<u8, u32>(&bytes[..bytes.len() / 4 * 4]).into_iter();
     values.map(|bits| if f32::from_bits(bits).is_nan() { f32::NAN.to_bits() } else { bits }).collect()

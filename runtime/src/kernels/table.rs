@@ -9,7 +9,7 @@ use std::fmt;
 use super::attention::{self, AttentionBlock};
 use super::bf16;
 use super::book::{self, BookBlock};
-use super::bytes::{self, ByteBlock};
+use super::bytes::{self, ByteBlock, ByteWindow};
 use super::depthwise::{self, DepthwiseBlock};
 use super::fma;
 use super::gemm::{self, GemmBlock};
@@ -272,6 +272,8 @@ kernel_table! {
         normalise_columns_f32, NormaliseColumnsF32: fn(*mut f32, u64, f32, u64) = rows::normalise_columns_f32;
         /// Softmax of sixteen rows side by side, in place `(block, count, whether its logarithm)`.
         softmax_columns_f32, SoftmaxColumnsF32: fn(*mut f32, u64, u64) = rows::softmax_columns_f32;
+        /// A segment of a depthwise convolution of bytes, [`ByteWindow`].
+        depthwise_bytes, DepthwiseBytes: fn(*const ByteWindow) = bytes::depthwise_bytes;
     }
 }
 

@@ -3,36 +3,31 @@
 use super::{
     FINISHED,
     blocking::{Blocking, CACHED_BYTES, Extents},
+    finishing::{Finishing, field},
     grid,
-    requantise::{Codes, Requantisation, recognise},
 };
 use crate::{
     codegen::{
         emit::{Emitter, PLAIN},
-        epilogue::{TileVariables, is_plain_of_any_type},
+        epilogue::TileVariables,
         rows::outer_loops,
-        strip::{Job, Sink},
         tile::estimate,
     },
-    plan::kernel::{Gemm, Store},
+    plan::kernel::Gemm,
 };
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::mem::{offset_of, size_of};
-use strang_ir::{ElementType, Size};
+use strang_ir::Size;
 use strang_runtime::kernels::{
     Function,
-    bytes::{ByteBlock, ByteItem, DEPTHS, Quantisation},
+    bytes::{ByteBlock, ByteItem, DEPTHS},
 };
 
 struct Plan<'g> {
     gemm: &'g Gemm,
     b: u32,
     blocking: Blocking,
-    finish: Requantisation,
-    /// The value of the finish that the tile computes; a finish may do without the sum.
-    given: Option<u32>,
-    /// The store that the tile kernel makes itself.
-    direct: Option<Store>,
+    finishing: Finishing<'g>,
     /// Rows of a call.
     call_rows: i64,
 }
@@ -54,10 +49,8 @@ pub fn emit(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
     let memory = Memory {
         block: emitter.reserve(&Size::from(size_of::<ByteBlock>() as i64)),
         items: emitter.reserve(&(&taps * &Size::from(size_of::<ByteItem>() as i64))),
-        result: match plan.direct {
-            Some(_) => None,
-            None => Some(emitter.reserve(&Size::from(4 * plan.call_rows * plan.blocking.columns))),
-        },
+        result: (!plan.finishing.is_whole())
+            .then(|| emitter.reserve(&Size::from(4 * plan.call_rows * plan.blocking.columns))),
     };
     plan.fixed_fields(emitter, &memory, &taps);
     let tiles =
@@ -80,102 +73,36 @@ impl<'g> Plan<'g> {
         let blocking = Blocking::choose(&extents);
         let b = gemm.b.access();
         let tile = TileVariables { rows: gemm.rows, columns: gemm.columns };
-        let whole = recognise(emitter, gemm, true);
-        let direct = match (&whole, &gemm.stores[..]) {
-            (Some(finish), &[store]) => (store.value == finish.result
-                && store.combine.is_none()
-                && emitter.kernel.accesses[store.access as usize].element == finish.element
-                && is_plain_of_any_type(emitter, store.access, tile))
-            .then_some(store),
-            _ => None,
-        };
-        // Bytes lie in scratch memory as generated code has them in registers, so the tile stops before them.
-        let part = if direct.is_some() { whole } else { recognise(emitter, gemm, false) };
-        let given = part.as_ref().map(|part| part.result);
-        let finish = part.unwrap_or_else(|| Requantisation::none(0));
-        let call_rows = match direct {
-            Some(_) => blocking.rows,
-            None => (FINISHED / blocking.columns).clamp(1, blocking.rows),
-        };
-        Plan { gemm, b, blocking, finish, given, direct, call_rows }
+        let finishing = Finishing::new(emitter, &gemm.finish, &gemm.stores, tile);
+        let call_rows =
+            if finishing.is_whole() { blocking.rows } else { (FINISHED / blocking.columns).clamp(1, blocking.rows) };
+        Plan { gemm, b, blocking, finishing, call_rows }
     }
 
     /// Writes the fields that are the same for all calls.
     fn fixed_fields(&self, emitter: &mut Emitter<'_>, memory: &Memory, taps: &Size) {
-        let kernel = emitter.kernel;
-        let stride = |access: u32| kernel.accesses[access as usize].address.coefficient(self.gemm.rows);
+        self.finishing.fixed_fields(emitter, memory.block, &Size::from(self.blocking.columns));
+        let a_row_stride = emitter.kernel.accesses[self.gemm.a as usize].address.coefficient(self.gemm.rows);
         let depth = emitter.extent(self.gemm.depth);
         let padded = depth.ceil_div(&Size::from(DEPTHS as i64)) * Size::from(DEPTHS as i64);
-        let c_rows = match self.direct {
-            Some(store) => stride(store.access),
-            None => Size::from(self.blocking.columns),
-        };
-        let number = |value: i64| Size::from(value);
         let sizes = [
-            (offset_of!(ByteBlock, c_row_stride), c_rows),
             (offset_of!(ByteBlock, item_count), taps.clone()),
-            (offset_of!(ByteBlock, a_row_stride), stride(self.gemm.a)),
+            (offset_of!(ByteBlock, a_row_stride), a_row_stride),
             (offset_of!(ByteBlock, depth), depth),
             (offset_of!(ByteBlock, b_panel_stride), Size::from(16) * padded),
-            (offset_of!(ByteBlock, offset), Size::ZERO),
-            (offset_of!(ByteBlock, column_scale), Size::ZERO),
-            (offset_of!(ByteBlock, column_bias), Size::ZERO),
-            (offset_of!(ByteBlock, residual), Size::ZERO),
-            (
-                offset_of!(ByteBlock, residual_row_stride),
-                self.finish.residual.map_or(Size::ZERO, |(access, _)| stride(access)),
-            ),
-            (offset_of!(ByteBlock, activation), number(self.finish.activation as i64)),
         ];
         for (offset, size) in sizes {
             let value = emitter.size(&size);
-            self.field(emitter, memory, offset, value);
+            field(emitter, memory.block, offset, value);
         }
-        let [first, second] = self.finish.parameters;
-        let parameters = offset_of!(ByteBlock, activation_parameters);
-        for (offset, value) in
-            [(offset_of!(ByteBlock, scale), self.finish.scale), (parameters, first), (parameters + 8, second)]
-        {
-            self.float(emitter, memory, offset, value);
-        }
-        let residual = self.finish.residual.map_or(Codes::FLOATS, |(_, codes)| codes);
-        for (offset, codes) in [
-            (offset_of!(ByteBlock, snap), self.finish.snap),
-            (offset_of!(ByteBlock, residual_type), residual),
-            (offset_of!(ByteBlock, output), self.finish.output),
-        ] {
-            let stored = emitter.size(&number(codes.stored as i64));
-            self.field(emitter, memory, offset + offset_of!(Quantisation, stored), stored);
-            self.float(emitter, memory, offset + offset_of!(Quantisation, scale), codes.scale);
-            self.float(emitter, memory, offset + offset_of!(Quantisation, zero), codes.zero);
-            self.float(emitter, memory, offset + offset_of!(Quantisation, step), codes.step);
-        }
-        self.field(emitter, memory, offset_of!(ByteBlock, items), memory.items);
-    }
-
-    fn field(&self, emitter: &mut Emitter<'_>, memory: &Memory, offset: usize, value: Value) {
-        emitter.builder.ins().store(PLAIN, value, memory.block, offset as i32);
-    }
-
-    fn float(&self, emitter: &mut Emitter<'_>, memory: &Memory, offset: usize, value: f32) {
-        let value = emitter.builder.ins().f32const(value);
-        emitter.builder.ins().store(PLAIN, value, memory.block, offset as i32);
+        field(emitter, memory.block, offset_of!(ByteBlock, items), memory.items);
     }
 
     /// One block, the batch variables being bound.
     fn tile(&self, emitter: &mut Emitter<'_>, memory: &Memory, rows: (Value, Value), columns: (Value, Value)) {
         let width = emitter.builder.ins().isub(columns.1, columns.0);
-        self.field(emitter, memory, offset_of!(ByteBlock, columns), width);
-        for (access, offset) in [
-            (self.finish.offset, offset_of!(ByteBlock, offset)),
-            (self.finish.column_scale, offset_of!(ByteBlock, column_scale)),
-            (self.finish.column_bias, offset_of!(ByteBlock, column_bias)),
-        ] {
-            if let Some(access) = access {
-                let place = emitter.address_at(access, self.gemm.columns, columns.0);
-                self.field(emitter, memory, offset, place);
-            }
-        }
+        field(emitter, memory.block, offset_of!(ByteBlock, columns), width);
+        self.finishing.at_column(emitter, memory.block, columns.0);
         if self.call_rows == self.blocking.rows {
             return self.call(emitter, memory, rows, columns);
         }
@@ -189,21 +116,13 @@ impl<'g> Plan<'g> {
     /// One call of the tile kernel and what is left to do after it.
     fn call(&self, emitter: &mut Emitter<'_>, memory: &Memory, rows: (Value, Value), columns: (Value, Value)) {
         let height = emitter.builder.ins().isub(rows.1, rows.0);
-        self.field(emitter, memory, offset_of!(ByteBlock, rows), height);
-        let corner = [(self.gemm.rows, rows.0), (self.gemm.columns, columns.0)];
-        let c = match (self.direct, memory.result) {
-            (Some(store), _) => emitter.address_of(store.access, &corner),
-            (None, result) => result.unwrap_or(memory.block),
-        };
-        self.field(emitter, memory, offset_of!(ByteBlock, c), c);
-        if let Some((residual, _)) = self.finish.residual {
-            let place = emitter.address_of(residual, &corner);
-            self.field(emitter, memory, offset_of!(ByteBlock, residual), place);
-        }
+        field(emitter, memory.block, offset_of!(ByteBlock, rows), height);
+        let scratch = memory.result.unwrap_or(memory.block);
+        self.finishing.at_corner(emitter, memory.block, (rows.0, columns.0), scratch);
         self.items(emitter, memory, rows.0, columns.0);
         emitter.call(Function::GemmBytes, &[memory.block]);
         if let Some(result) = memory.result {
-            self.finish(emitter, result, rows, columns);
+            self.finishing.rest(emitter, (result, &Size::from(self.blocking.columns)), rows, columns);
         }
     }
 
@@ -221,27 +140,5 @@ impl<'g> Plan<'g> {
             emitter.builder.ins().store(PLAIN, b, item, offset_of!(ByteItem, b) as i32);
             emitter.builder.ins().iadd_imm_s(item, size_of::<ByteItem>() as i64)
         });
-    }
-
-    /// Goes on from the block in scratch memory, row by row.
-    fn finish(&self, emitter: &mut Emitter<'_>, result: Value, rows: (Value, Value), columns: (Value, Value)) {
-        let bytes = 4 * self.blocking.columns;
-        emitter.loop_over(
-            self.gemm.rows,
-            (rows.0, rows.1, 1),
-            &[result],
-            |_| {},
-            |emitter, memory| {
-                let row = emitter.strip_row(self.finish.element, columns.0, memory[0]);
-                let job = Job {
-                    block: &self.gemm.finish,
-                    variable: self.gemm.columns,
-                    given: self.given.map(|value| (value, row)).into_iter().collect(),
-                    sinks: self.gemm.stores.iter().copied().map(Sink::Memory).collect(),
-                };
-                emitter.run_job(&job, &[ElementType::I32], columns);
-                vec![emitter.builder.ins().iadd_imm_s(memory[0], bytes)]
-            },
-        );
     }
 }

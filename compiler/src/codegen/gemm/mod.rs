@@ -7,6 +7,7 @@
 
 mod blocking;
 mod bytes;
+pub(super) mod finishing;
 mod requantise;
 
 use super::{

@@ -7,7 +7,7 @@ use crate::codegen::{
     emit::Emitter,
     epilogue::{Chain, Repertoire, TileVariables, is_plain_of_any_type, single},
 };
-use crate::plan::kernel::{Gemm, Instruction};
+use crate::plan::kernel::{Block, Instruction, Store};
 use strang_ir::{
     ElementType,
     scalar::{Binary, Unary},
@@ -42,6 +42,8 @@ const LARGEST_ZERO: f32 = 65536.;
 pub struct Requantisation {
     /// An access with what is taken from each column.
     pub offset: Option<u32>,
+    /// An access with what is added to each column then.
+    pub summand: Option<u32>,
     /// A factor for all sums.
     pub scale: f32,
     /// An access with a factor for each column.
@@ -69,6 +71,7 @@ impl Requantisation {
     pub fn none(sum: u32) -> Self {
         Requantisation {
             offset: None,
+            summand: None,
             scale: 1.,
             column_scale: None,
             column_bias: None,
@@ -88,6 +91,7 @@ impl Requantisation {
 enum Stage {
     Sum,
     Offset,
+    Summed,
     Float,
     Scaled,
     ColumnScaled,
@@ -99,11 +103,15 @@ enum Stage {
 }
 
 /// Follows the chain from the sum, up to bytes if the tile may store `bytes`. `None` when the finish does not read the sum.
-pub fn recognise(emitter: &Emitter<'_>, gemm: &Gemm, bytes: bool) -> Option<Requantisation> {
-    let sum = gemm.finish.instructions.iter().position(|instruction| matches!(instruction, Instruction::Folded(_)))?;
-    let tile = TileVariables { rows: gemm.rows, columns: gemm.columns };
-    let repertoire = Repertoire::All;
-    let chain = Chain { emitter, finish: &gemm.finish, stores: &gemm.stores, tile, repertoire };
+pub fn recognise(
+    emitter: &Emitter<'_>,
+    finish: &Block,
+    stores: &[Store],
+    tile: TileVariables,
+    bytes: bool,
+) -> Option<Requantisation> {
+    let sum = finish.instructions.iter().position(|instruction| matches!(instruction, Instruction::Folded(_)))?;
+    let chain = Chain { emitter, finish, stores, tile, repertoire: Repertoire::All };
     let follower = Follower { chain, bytes };
     let mut found = Requantisation::none(sum as u32);
     let mut stage = Stage::Sum;
@@ -145,13 +153,14 @@ impl Follower<'_, '_> {
         }
     }
 
-    /// A number, written as it is or as a byte that is made a float.
+    /// A number, written as it is, as a byte that is made a float, or as a product of numbers.
     fn number(&self, value: u32) -> Option<f32> {
         match *self.instruction(value) {
             Instruction::Cast(ElementType::F32, inner) => match *self.instruction(inner) {
                 Instruction::Literal(literal) if literal.element.is_integer() => Some(literal.to_f64() as f32),
                 _ => None,
             },
+            Instruction::Binary(Binary::Multiply, a, b) => Some(self.number(a)? * self.number(b)?),
             _ => single(self.instruction(value)),
         }
     }
@@ -202,13 +211,17 @@ impl Follower<'_, '_> {
                 found.offset = Some(self.column(self.other(user, Binary::Subtract, value)?, ElementType::I32)?);
                 Stage::Offset
             }
+            Instruction::Binary(Binary::Add, ..) if stage < Stage::Summed => {
+                found.summand = Some(self.column(self.other(user, Binary::Add, value)?, ElementType::I32)?);
+                Stage::Summed
+            }
             Instruction::Cast(ElementType::F32, _) if stage < Stage::Float => {
                 (found.element, found.output) = (ElementType::F32, Codes::FLOATS);
                 Stage::Float
             }
             Instruction::Binary(Binary::Multiply, ..) if stage >= Stage::Float && stage < Stage::ColumnScaled => {
                 let other = self.other(user, Binary::Multiply, value)?;
-                match (single(self.instruction(other)), self.column(other, ElementType::F32)) {
+                match (self.number(other), self.column(other, ElementType::F32)) {
                     (Some(scale), _) if stage < Stage::Scaled => {
                         found.scale = scale;
                         Stage::Scaled

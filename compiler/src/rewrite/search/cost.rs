@@ -114,6 +114,8 @@ pub fn cost<'a>(
     let rate = match node.op {
         Op::Dot { accumulator } if accumulator.is_float() => target.products,
         Op::Dot { .. } if is_of_bytes(graph, &node, values) => target.bytes,
+        // The kernel of channels by themselves takes one multiply-add for each product, as that of floats does.
+        Op::Dot { .. } if is_of_channels(graph, &node, values) => target.products,
         // Other products of integers run element by element.
         Op::Dot { .. } => target.functions / 4.,
         _ => target.functions,
@@ -144,9 +146,17 @@ fn is_of_bytes(graph: &Graph, node: &Node, values: &[Id]) -> bool {
         node.maps.iter().flat_map(|map| &map.exprs).any(|expr| expr.terms().len() > 1 && expr.coefficient(v).is(1))
     };
     let window = others.last().filter(|v| slides(**v)).map_or(1., |v| estimate(&node.size_of(*v)));
-    if window * estimate(&node.size_of(*innermost)) < FEWEST {
-        return false;
-    }
+    window * estimate(&node.size_of(*innermost)) >= FEWEST && multiplies_bytes(graph, values)
+}
+
+/// Whether there is a kernel for a product of integers that convolves channels by themselves.
+fn is_of_channels(graph: &Graph, node: &Node, values: &[Id]) -> bool {
+    let is_in_both = |v: &u32| !node.size_of(*v).is(1) && node.maps.iter().all(|map| map.mentions(*v));
+    node.outputs[0].variables.iter().filter(|v| is_in_both(v)).count() == 1 && multiplies_bytes(graph, values)
+}
+
+/// Whether unsigned bytes are multiplied by weights of signed ones.
+fn multiplies_bytes(graph: &Graph, values: &[Id]) -> bool {
     let elements: Vec<_> = values.iter().map(|value| graph[*value].data.element()).collect();
     let is_weight = |place: usize| graph[values[place]].data.constant;
     match elements[..] {

@@ -53,6 +53,7 @@ pub enum Stored {
 /// ```text
 /// s = sum over items and k < depth of a[i, k] * b[k, j]        modulo 2^32
 /// s = s - offset[j]                                            unless null
+/// s = s + summand[j]                                           unless null
 /// c[i, j] = s, and no more                                     if output.stored is I32
 /// x = f32(s) * scale
 /// x = x * column_scale[j]                                      unless null
@@ -89,6 +90,8 @@ pub struct ByteBlock {
     pub b_panel_stride: i64,
     /// What is taken from each column, or null.
     pub offset: *const i32,
+    /// What is added to each column then, or null.
+    pub summand: *const i32,
     /// A factor for all sums.
     pub scale: FloatSlot,
     /// A factor for each column, or null.
@@ -125,6 +128,7 @@ impl Default for ByteBlock {
             depth: 0,
             b_panel_stride: 0,
             offset: std::ptr::null(),
+            summand: std::ptr::null(),
             scale: FloatSlot(1.0),
             column_scale: std::ptr::null(),
             column_bias: std::ptr::null(),

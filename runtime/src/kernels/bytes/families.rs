@@ -2,6 +2,7 @@
 
 use super::block::ByteBlock;
 use super::finish::{self, FinishFunction};
+use super::window::{self, ByteWindow, WindowFunction};
 use super::{lanes, tile};
 
 /// Computes the sums of a strip: of so many rows from one on, at most the tallest of the family, and so many columns from
@@ -19,6 +20,7 @@ pub(crate) struct Family {
     pub(super) tallest: usize,
     pub(super) sum: SumFunction,
     pub(super) finish: FinishFunction,
+    pub(super) window: WindowFunction,
 }
 
 /// The functions that this machine runs of a level.
@@ -35,7 +37,7 @@ macro_rules! level {
         mod $family {
             use super::*;
 
-            pub(super) const FAMILY: Family = Family { tallest: $tallest, sum, finish };
+            pub(super) const FAMILY: Family = Family { tallest: $tallest, sum, finish, window };
 
             const TILES: [&[$kind::TileFunction]; $tallest] = [$(&[$(tile::<$rows, $panels>),*]),*];
 
@@ -45,6 +47,12 @@ macro_rules! level {
             unsafe fn finish(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *const i32) {
                 // SAFETY: the caller keeps the contract of `FinishFunction`.
                 unsafe { finish::finish::<$sums>(block, rows, columns, sums) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn window(window: &ByteWindow, pixels: [usize; 2], channels: [usize; 2], sums: *mut i32) {
+                // SAFETY: the caller keeps the contract of `WindowFunction`.
+                unsafe { window::sum::<$sums>(window, pixels, channels, sums) }
             }
         }
     };

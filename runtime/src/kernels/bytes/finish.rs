@@ -6,6 +6,7 @@ use super::lanes::Sums;
 use crate::kernels::gemm::Activation;
 use crate::kernels::gemm::curve::{self, Curve};
 use crate::kernels::lanes::{Lanes, WIDTH};
+use std::ops::Range;
 
 /// Does what the block says with sums, whose rows are [`STRIP`] apart, and stores them: of so many rows from one on, and so
 /// many columns from one on.
@@ -33,16 +34,16 @@ pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], column
     // SAFETY: the caller vouches for the strip and the arrays.
     unsafe {
         match block.activation {
-            RELU => with::<S>(strip, curve::Relu),
-            CLIP => with::<S>(strip, curve::Clip(p0, p1)),
-            LEAKY_RELU => with::<S>(strip, curve::LeakyRelu(p0)),
-            HARD_SWISH => with::<S>(strip, curve::HardSwish),
-            SIGMOID => with::<S>(strip, curve::Sigmoid),
-            TANH => with::<S>(strip, curve::Tanh),
-            SILU => with::<S>(strip, curve::Silu),
-            GELU => with::<S>(strip, curve::Gelu),
-            GELU_TANH => with::<S>(strip, curve::GeluTanh),
-            _ => with::<S>(strip, curve::Identity),
+            RELU => with::<S, true>(strip, curve::Relu),
+            CLIP => with::<S, true>(strip, curve::Clip(p0, p1)),
+            LEAKY_RELU => with::<S, false>(strip, curve::LeakyRelu(p0)),
+            HARD_SWISH => with::<S, true>(strip, curve::HardSwish),
+            SIGMOID => with::<S, false>(strip, curve::Sigmoid),
+            TANH => with::<S, false>(strip, curve::Tanh),
+            SILU => with::<S, false>(strip, curve::Silu),
+            GELU => with::<S, false>(strip, curve::Gelu),
+            GELU_TANH => with::<S, false>(strip, curve::GeluTanh),
+            _ => with::<S, true>(strip, curve::Identity),
         }
     }
 }
@@ -159,10 +160,13 @@ struct Strip<'a> {
     sums: *const i32,
 }
 
+/// Finishes a strip, panels or rows `TOGETHER` where there are registers for them: whether there is a step is asked once for
+/// four sums of 16 lanes, and of four panels the bytes are stored at once.
+///
 /// # Safety
 /// As for [`FinishFunction`].
 #[inline(always)]
-unsafe fn with<S: Sums>(strip: &Strip<'_>, activation: impl Curve) {
+unsafe fn with<S: Sums, const TOGETHER: bool>(strip: &Strip<'_>, activation: impl Curve) {
     // A copy: stores to C do not change it, so nothing of it is read again.
     let block = *strip.block;
     let steps = &Steps::<S> {
@@ -172,22 +176,32 @@ unsafe fn with<S: Sums>(strip: &Strip<'_>, activation: impl Curve) {
         output: Codes::new(&block.output),
         block,
     };
-    let width = strip.columns[1];
-    let together = if S::HAS_MANY_REGISTERS { width / WIDTH / TOGETHER * TOGETHER } else { 0 };
-    // SAFETY: the panels lie in the strip.
+    let (width, height) = (strip.columns[1], strip.rows[1]);
+    let (whole, mut panel) = (width / WIDTH, 0);
+    // SAFETY: the panels and rows lie in the strip.
     unsafe {
-        for panel in (0..together).step_by(TOGETHER) {
-            steps.panels::<TOGETHER>(strip, panel, WIDTH, activation);
+        if S::HAS_MANY_REGISTERS && TOGETHER {
+            while panel + 4 <= whole {
+                steps.rows::<4, 4>(strip, (panel, WIDTH), 0..height, activation);
+                panel += 4;
+            }
+            // Of fewer panels several rows at a time.
+            if panel + 2 <= whole {
+                steps.rows::<4, 2>(strip, (panel, WIDTH), 0..height / 2 * 2, activation);
+                steps.rows::<2, 2>(strip, (panel, WIDTH), height / 2 * 2..height, activation);
+                panel += 2;
+            }
+            if panel < whole {
+                steps.rows::<4, 1>(strip, (panel, WIDTH), 0..height / 4 * 4, activation);
+                steps.rows::<1, 1>(strip, (panel, WIDTH), height / 4 * 4..height, activation);
+                panel += 1;
+            }
         }
-        for panel in together..width.div_ceil(WIDTH) {
-            steps.panels::<1>(strip, panel, (width - panel * WIDTH).min(WIDTH), activation);
+        for panel in panel..width.div_ceil(WIDTH) {
+            steps.rows::<1, 1>(strip, (panel, (width - panel * WIDTH).min(WIDTH)), 0..height, activation);
         }
     }
 }
-
-/// Panels that take a step together where there are registers for them: whether there is such a step is asked once for
-/// all, and their bytes are stored at once.
-const TOGETHER: usize = 4;
 
 /// What the block says to do, with what is the same for all columns in registers.
 struct Steps<S: Sums> {
@@ -199,20 +213,21 @@ struct Steps<S: Sums> {
 }
 
 impl<S: Sums> Steps<S> {
-    /// All rows of some panels from one on, with so many lanes each.
+    /// Some rows of `PANELS` panels from one on, with so many lanes each, `COUNT` panels of rows that follow each other at a
+    /// time.
     ///
     /// # Safety
-    /// As for [`FinishFunction`], of these panels.
+    /// As for [`FinishFunction`], of these rows and panels; the rows are a multiple of those that are done at a time.
     #[inline(always)]
-    unsafe fn panels<const PANELS: usize>(
+    unsafe fn rows<const COUNT: usize, const PANELS: usize>(
         &self,
         strip: &Strip<'_>,
-        first: usize,
-        lanes: usize,
+        (first, lanes): (usize, usize),
+        rows: Range<usize>,
         activation: impl Curve,
     ) {
         let Steps { block, scale, snap, residual, output } = self;
-        let ([first_row, height], column) = (strip.rows, strip.columns[0] + first * WIDTH);
+        let (first_row, column) = (strip.rows[0], strip.columns[0] + first * WIDTH);
         let mask = S::Floats::mask(lanes);
         // SAFETY: the panels' columns in the mask are in the block, and so are those of its vectors.
         let [column_scale, column_bias] = unsafe {
@@ -221,65 +236,73 @@ impl<S: Sums> Steps<S> {
                 of_columns::<S, PANELS>(block.column_bias, column, mask),
             ]
         };
-        let mut offset = None;
-        if !block.offset.is_null() {
-            let mut vectors = [S::splat(0); PANELS];
-            for (panel, vector) in vectors.iter_mut().enumerate() {
-                // SAFETY: as above.
-                *vector = unsafe { S::load(block.offset.add(column + panel * WIDTH), lanes) };
-            }
-            offset = Some(vectors);
-        }
-        for row in 0..height {
-            let place = ((first_row + row) as i64 * block.c_row_stride) as isize + column as isize;
-            let mut sums = [S::splat(0); PANELS];
-            for (panel, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: as above.
+        let [offset, summand] = unsafe {
+            [
+                whole_of_columns::<S, PANELS>(block.offset, column, lanes),
+                whole_of_columns::<S, PANELS>(block.summand, column, lanes),
+            ]
+        };
+        for row in rows.step_by(COUNT / PANELS) {
+            // Where the panels at an index begin.
+            let place = |stride: i64, index: usize| {
+                let row = first_row + row + index / PANELS;
+                (row as i64 * stride) as isize + (column + index % PANELS * WIDTH) as isize
+            };
+            let mut sums = [S::splat(0); COUNT];
+            for (index, sum) in sums.iter_mut().enumerate() {
+                let at = (row + index / PANELS) * STRIP + (first + index % PANELS) * WIDTH;
                 // SAFETY: the sums of whole panels can be read.
-                *sum = unsafe { S::load(strip.sums.add(row * STRIP + (first + panel) * WIDTH), WIDTH) };
+                *sum = unsafe { S::load(strip.sums.add(at), WIDTH) };
             }
             if let Some(offset) = offset {
-                for (sum, offset) in sums.iter_mut().zip(offset) {
-                    *sum = sum.sub(offset);
+                for (index, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.sub(offset[index % PANELS]);
+                }
+            }
+            if let Some(summand) = summand {
+                for (index, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.add(summand[index % PANELS]);
                 }
             }
             if output.is(Stored::I32) {
-                for (panel, sum) in sums.iter().enumerate() {
+                for (index, sum) in sums.iter().enumerate() {
                     // SAFETY: the panels' columns in the mask are in the block.
-                    unsafe { sum.store(block.c.cast::<i32>().offset(place).add(panel * WIDTH), lanes) };
+                    unsafe { sum.store(block.c.cast::<i32>().offset(place(block.c_row_stride, index)), lanes) };
                 }
                 continue;
             }
-            let mut x = [S::Floats::splat(0.0); PANELS];
+            let mut x = [S::Floats::splat(0.0); COUNT];
             for (x, sum) in x.iter_mut().zip(sums) {
                 *x = sum.to_floats();
             }
             multiply(&mut x, *scale);
             if let Some(factors) = column_scale {
-                for (x, factor) in x.iter_mut().zip(factors) {
-                    *x = x.mul(factor);
+                for (index, x) in x.iter_mut().enumerate() {
+                    *x = x.mul(factors[index % PANELS]);
                 }
             }
             if let Some(bias) = column_bias {
-                for (x, bias) in x.iter_mut().zip(bias) {
-                    *x = x.add(bias);
+                for (index, x) in x.iter_mut().enumerate() {
+                    *x = x.add(bias[index % PANELS]);
                 }
             }
             if !snap.is(Stored::F32) {
                 snap.snap(&mut x);
             }
             if !block.residual.is_null() {
-                let place = ((first_row + row) as i64 * block.residual_row_stride) as isize + column as isize;
-                let mut added = [S::Floats::splat(0.0); PANELS];
+                let mut added = [S::Floats::splat(0.0); COUNT];
                 if residual.is(Stored::F32) {
-                    for (panel, added) in added.iter_mut().enumerate() {
-                        let from = block.residual.cast::<f32>().wrapping_offset(place + (panel * WIDTH) as isize);
+                    for (index, added) in added.iter_mut().enumerate() {
+                        let from =
+                            block.residual.cast::<f32>().wrapping_offset(place(block.residual_row_stride, index));
                         // SAFETY: the panels' columns in the mask are in the residual.
                         *added = unsafe { S::Floats::load_masked(from, mask) };
                     }
                 } else {
-                    let mut codes = [S::splat(0); PANELS];
-                    for (panel, codes) in codes.iter_mut().enumerate() {
-                        let from = block.residual.wrapping_offset(place + (panel * WIDTH) as isize);
+                    let mut codes = [S::splat(0); COUNT];
+                    for (index, codes) in codes.iter_mut().enumerate() {
+                        let from = block.residual.wrapping_offset(place(block.residual_row_stride, index));
                         // SAFETY: as above.
                         *codes = unsafe { S::load_bytes(from, lanes, residual.is(Stored::I8)) };
                     }
@@ -295,11 +318,20 @@ impl<S: Sums> Steps<S> {
             // SAFETY: the panels' columns in the mask are in the block.
             unsafe {
                 if output.is(Stored::F32) {
-                    for (panel, x) in x.iter().enumerate() {
-                        x.store_masked(block.c.cast::<f32>().offset(place).add(panel * WIDTH), mask);
+                    for (index, x) in x.iter().enumerate() {
+                        x.store_masked(block.c.cast::<f32>().offset(place(block.c_row_stride, index)), mask);
                     }
+                } else if COUNT == PANELS {
+                    S::store_codes(
+                        output.codes(x),
+                        block.c.offset(place(block.c_row_stride, 0)),
+                        lanes,
+                        output.is(Stored::I8),
+                    );
                 } else {
-                    S::store_codes(output.codes(x), block.c.offset(place), lanes, output.is(Stored::I8));
+                    for (index, codes) in output.codes(x).iter().enumerate() {
+                        codes.store_bytes(block.c.offset(place(block.c_row_stride, index)), lanes);
+                    }
                 }
             }
         }
@@ -323,6 +355,27 @@ unsafe fn of_columns<S: Sums, const PANELS: usize>(
     for (panel, columns) in columns.iter_mut().enumerate() {
         // SAFETY: the caller vouches for the columns.
         *columns = unsafe { S::Floats::load_masked(vector.add(column + panel * WIDTH), mask) };
+    }
+    Some(columns)
+}
+
+/// The same of integers.
+///
+/// # Safety
+/// So many columns can be read, of each panel.
+#[inline(always)]
+unsafe fn whole_of_columns<S: Sums, const PANELS: usize>(
+    vector: *const i32,
+    column: usize,
+    lanes: usize,
+) -> Option<[S; PANELS]> {
+    if vector.is_null() {
+        return None;
+    }
+    let mut columns = [S::splat(0); PANELS];
+    for (panel, columns) in columns.iter_mut().enumerate() {
+        // SAFETY: the caller vouches for the columns.
+        *columns = unsafe { S::load(vector.add(column + panel * WIDTH), lanes) };
     }
     Some(columns)
 }

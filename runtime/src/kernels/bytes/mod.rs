@@ -16,15 +16,18 @@ mod sums;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod widened;
+mod window;
 
 pub use block::{ByteBlock, ByteItem, Quantisation, Stored};
 pub use pack::{pack, packed_len};
 pub use sums::{add_signed, add_unsigned};
+pub use window::ByteWindow;
 
 use super::lanes::WIDTH;
 use super::level::per_level;
 use families::Tiles;
 use std::mem::MaybeUninit;
+use window::convolve;
 
 /// Depths that lie side by side in a panel.
 pub const DEPTHS: usize = 4;
@@ -36,6 +39,12 @@ per_level! {
     /// The block, and the arrays it points at with the strides and sizes it gives, can be read and C written; nothing
     /// C covers is read through another pointer.
     pub(crate) mod gemm_bytes = run::<families>(block: *const ByteBlock);
+    /// [`ByteWindow`] says what it computes.
+    ///
+    /// # Safety
+    /// The window, and the arrays it points at with the strides and sizes it gives, can be read and C written; nothing
+    /// C covers is read through another pointer.
+    pub(crate) mod depthwise_bytes = convolve::<families>(window: *const ByteWindow);
 }
 
 /// Columns of the sums that are kept for the epilogue: with those of the tallest tile they fit in L1.

@@ -13,6 +13,7 @@ struct Case {
     items: usize,
     padding: usize,
     offset: bool,
+    summand: bool,
     scale: f32,
     column_scale: bool,
     bias: bool,
@@ -31,9 +32,15 @@ fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1usize..=30, 1usize..=70, depths, 0usize..5);
     let stored = || prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8)];
     let output = prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8), Just(Stored::I32)];
-    let finish = (any::<bool>(), 0.001f32..0.01, any::<[bool; 3]>(), stored());
+    let finish = (any::<[bool; 2]>(), 0.001f32..0.01, any::<[bool; 3]>(), stored());
     (sizes, finish, proptest::option::of(stored()), output, any::<u64>()).prop_map(
-        |((rows, columns, (depth, items), padding), (offset, scale, flags, snap), residual, output, seed)| {
+        |(
+            (rows, columns, (depth, items), padding),
+            ([offset, summand], scale, flags, snap),
+            residual,
+            output,
+            seed,
+        )| {
             let [column_scale, bias, relu] = flags;
             Case {
                 rows,
@@ -42,6 +49,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 items,
                 padding,
                 offset,
+                summand,
                 scale,
                 column_scale,
                 bias,
@@ -93,6 +101,7 @@ fn check(case: &Case) {
         .collect();
     let mut float = |scale: f32| (next() % 1000) as f32 * scale;
     let offset: Vec<i32> = (0..columns).map(|_| float(1.) as i32 - 500).collect();
+    let summand: Vec<i32> = (0..columns).map(|_| float(1.) as i32 - 300).collect();
     let column_scale: Vec<f32> = (0..columns).map(|_| float(0.001) + 0.1).collect();
     let bias: Vec<f32> = (0..columns).map(|_| float(0.01) - 5.).collect();
     let residual_floats: Vec<f32> = (0..rows * columns).map(|_| float(0.02) - 10.).collect();
@@ -117,6 +126,9 @@ fn check(case: &Case) {
         }
         if case.offset {
             sum -= offset[j];
+        }
+        if case.summand {
+            sum += summand[j];
         }
         let mut x = sum as f32 * case.scale;
         x = if case.column_scale { x * column_scale[j] } else { x };
@@ -149,6 +161,7 @@ fn check(case: &Case) {
         depth: depth as u64,
         b_panel_stride: (depth.next_multiple_of(DEPTHS) * WIDTH) as i64,
         offset: if case.offset { offset.as_ptr() } else { std::ptr::null() },
+        summand: if case.summand { summand.as_ptr() } else { std::ptr::null() },
         scale: FloatSlot(case.scale),
         column_scale: pointer(&column_scale, case.column_scale),
         column_bias: pointer(&bias, case.bias),
@@ -203,6 +216,7 @@ fn every_tile() {
                 items: 2,
                 padding: 1,
                 offset: true,
+                summand: rows % 2 == 0,
                 scale: 0.005,
                 column_scale: true,
                 bias: true,
@@ -252,8 +266,65 @@ fn extremes() {
     }
 }
 
+/// Depthwise convolutions of every width of tile, to sums and to bytes.
+#[test]
+fn windows() {
+    for [pixels, channels, taps, step] in
+        [[1, 1, 1, 1], [7, 16, 9, 1], [13, 48, 9, 2], [29, 70, 25, 1], [14, 300, 3, 1], [5, 33, 9, 3], [40, 32, 2, 1]]
+    {
+        let mut next = numbers((pixels * channels) as u64);
+        let mut bytes = |length: usize| -> Vec<u8> { (0..length).map(|_| (next() >> 7) as u8).collect() };
+        let image = bytes(((pixels - 1) * step + taps) * channels);
+        let padded = channels.next_multiple_of(WIDTH);
+        let weights: Vec<i8> = bytes(taps * padded).into_iter().map(|x| x as i8).collect();
+        let scales: Vec<f32> = (0..channels).map(|channel| 0.001 + channel as f32 * 1e-5).collect();
+        let sum = |pixel: usize, channel: usize| -> i32 {
+            let product = |tap: usize| {
+                i32::from(image[(pixel * step + tap) * channels + channel]) * i32::from(weights[tap * padded + channel])
+            };
+            (0..taps).map(product).sum()
+        };
+        let places = || (0..pixels).flat_map(|pixel| (0..channels).map(move |channel| (pixel, channel)));
+        let sums: Vec<i32> = places().map(|(pixel, channel)| sum(pixel, channel)).collect();
+        let codes: Vec<u8> = places()
+            .zip(&sums)
+            .map(|((_, channel), sum)| quantised(*sum as f32 * scales[channel], Stored::U8) as u8)
+            .collect();
+        let pointers: Vec<*const u8> = (0..taps).map(|tap| image[tap * channels..].as_ptr()).collect();
+        let window = |c: *mut u8, output: Quantisation| ByteWindow {
+            block: ByteBlock {
+                c,
+                c_row_stride: channels as i64,
+                rows: pixels as u64,
+                columns: channels as u64,
+                column_scale: scales.as_ptr(),
+                output,
+                ..ByteBlock::default()
+            },
+            taps: pointers.as_ptr(),
+            tap_count: taps as u64,
+            input_stride: (step * channels) as i64,
+            weights: weights.as_ptr(),
+            weight_stride: padded as i64,
+        };
+        for level in Level::available() {
+            let kernel = KernelTable::for_level(level).depthwise_bytes;
+            let as_sums = Quantisation { stored: Stored::I32 as u64, ..Quantisation::default() };
+            let (mut found, mut bytes) = (vec![77i32; sums.len()], vec![77u8; sums.len()]);
+            // SAFETY: all arrays have the sizes the windows state.
+            unsafe {
+                kernel(&window(found.as_mut_ptr().cast(), as_sums));
+                kernel(&window(bytes.as_mut_ptr(), quantisation(Stored::U8)));
+            }
+            assert!(found == sums, "{level}: {pixels} {channels} {taps} {step}");
+            assert!(bytes == codes, "{level}: {pixels} {channels} {taps} {step}");
+        }
+    }
+}
+
 #[test]
 fn every_field_has_eight_bytes() {
+    assert_eq!(size_of::<ByteWindow>(), size_of::<ByteBlock>() + 5 * 8);
     assert_eq!(size_of::<Quantisation>(), 4 * 8);
-    assert_eq!(size_of::<ByteBlock>(), (18 + 12) * 8);
+    assert_eq!(size_of::<ByteBlock>(), (19 + 12) * 8);
 }

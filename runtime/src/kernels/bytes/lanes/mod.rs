@@ -22,6 +22,8 @@ pub(crate) trait Sums: Copy {
     /// The nearest integer, ties to even, of floats below `2^31`.
     fn nearest(floats: Self::Floats) -> Self;
     fn add(self, b: Self) -> Self;
+    /// The sums plus the products of unsigned and signed bytes.
+    fn add_products(self, unsigned: Self, signed: Self) -> Self;
     /// # Safety
     /// `lanes` elements can be read.
     unsafe fn load(from: *const i32, lanes: usize) -> Self;
@@ -143,6 +145,10 @@ impl Sums for Portable {
     #[inline(always)]
     fn add(self, b: Self) -> Self {
         Portable(std::array::from_fn(|lane| self.0[lane].wrapping_add(b.0[lane])))
+    }
+    #[inline(always)]
+    fn add_products(self, unsigned: Self, signed: Self) -> Self {
+        Portable(std::array::from_fn(|lane| self.0[lane].wrapping_add(unsigned.0[lane] * signed.0[lane])))
     }
     #[inline(always)]
     unsafe fn load(from: *const i32, lanes: usize) -> Self {

@@ -57,6 +57,15 @@ impl Sums for Avx2 {
         unsafe { Avx2(_mm256_add_epi32(self.0, b.0), _mm256_add_epi32(self.1, b.1)) }
     }
     #[inline(always)]
+    fn add_products(self, unsigned: Self, signed: Self) -> Self {
+        // Of every lane the lower half counts: the upper one of an unsigned byte is zero.
+        unsafe {
+            let low = _mm256_madd_epi16(unsigned.0, signed.0);
+            let high = _mm256_madd_epi16(unsigned.1, signed.1);
+            self.add(Avx2(low, high))
+        }
+    }
+    #[inline(always)]
     unsafe fn load(from: *const i32, lanes: usize) -> Self {
         let (low, high) = Self::mask(lanes);
         unsafe { Avx2(_mm256_maskload_epi32(from, low), _mm256_maskload_epi32(from.wrapping_add(8), high)) }
@@ -148,7 +157,7 @@ impl Pairs for PairsOfAvx2 {
 
 /// What both AVX-512 types do alike.
 macro_rules! avx512 {
-    ($name:ident) => {
+    ($name:ident, $add_products:expr) => {
         // SAFETY, for every block here: as above.
         #[allow(clippy::undocumented_unsafe_blocks)]
         impl Sums for $name {
@@ -180,6 +189,11 @@ macro_rules! avx512 {
             #[inline(always)]
             fn add(self, b: Self) -> Self {
                 $name(unsafe { _mm512_add_epi32(self.0, b.0) })
+            }
+            #[inline(always)]
+            fn add_products(self, unsigned: Self, signed: Self) -> Self {
+                // Of every lane the lower half counts: the upper one of an unsigned byte is zero.
+                $name(unsafe { $add_products(self.0, unsigned.0, signed.0) })
             }
             #[inline(always)]
             unsafe fn load(from: *const i32, lanes: usize) -> Self {
@@ -238,7 +252,17 @@ fn mask(lanes: usize) -> __mmask16 {
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(__m512i);
 
-avx512!(Avx512);
+avx512!(Avx512, add_pairs);
+
+/// The sums plus the products of pairs of 16-bit numbers.
+///
+/// # Safety
+/// The CPU has AVX-512 BW.
+#[inline(always)]
+unsafe fn add_pairs(sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: the caller vouches for the CPU.
+    unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(a, b)) }
+}
 
 /// Sums of eight columns for CPUs of [`Level::Avx512`](crate::kernels::Level::Avx512).
 #[derive(Clone, Copy)]
@@ -281,7 +305,7 @@ impl Pairs for PairsOfAvx512 {
 #[derive(Clone, Copy)]
 pub(crate) struct Vnni(__m512i);
 
-avx512!(Vnni);
+avx512!(Vnni, _mm512_dpwssd_epi32);
 
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Fours for Vnni {

@@ -4,6 +4,8 @@
 //! input, which then is in the first-level cache. What the kernel does not do to its sums in registers, a job does while
 //! they are there too.
 
+mod bytes;
+
 use super::{
     argument::ArgumentBlock,
     chunks::{Chunks, even},
@@ -50,11 +52,26 @@ pub fn emit(emitter: &mut Emitter<'_>, depthwise: &Depthwise) -> (Size, &'static
     let Some(weight_stride) = depthwise.weight_stride(emitter.kernel).filter(|_| reads_channels(emitter, depthwise))
     else {
         // Channels that are not contiguous: term by term.
-        return (nest::emit(emitter, &depthwise.nest()).0, "depthwise");
+        return (nest::emit(emitter, &depthwise.nest(&emitter.kernel.accesses)).0, "depthwise");
     };
     let tap_count: Size = depthwise.taps.iter().map(|tap| emitter.extent(*tap)).product();
     let cut = Cut::new(emitter, depthwise, &tap_count);
-    let plan = Convolution::new(emitter, depthwise, &weight_stride, (&cut.columns, &cut.channels));
+    let sizes = (&cut.columns, &cut.channels);
+    if depthwise.sum(&emitter.kernel.accesses) == ElementType::I32 {
+        let plan = bytes::Convolution::new(emitter, depthwise, &weight_stride, sizes);
+        let segment = |emitter: &mut Emitter<'_>, columns, channels| plan.segment(emitter, columns, channels);
+        return (segments(emitter, depthwise, &cut, &segment), "depthwise i8");
+    }
+    let plan = Convolution::new(emitter, depthwise, &weight_stride, sizes);
+    let segment = |emitter: &mut Emitter<'_>, columns, channels| plan.segment(emitter, columns, channels);
+    (segments(emitter, depthwise, &cut, &segment), "depthwise")
+}
+
+/// Emits the segments of a row that a tile has of the pixels and channels given.
+type Segment<'s> = &'s dyn Fn(&mut Emitter<'_>, (Value, Value), (Value, Value));
+
+/// Emits all segments, in tiles; says how many tiles there are.
+fn segments(emitter: &mut Emitter<'_>, depthwise: &Depthwise, cut: &Cut, segment: Segment<'_>) -> Size {
     let chunks = cut.chunks(emitter, depthwise);
     emitter.each((emitter.lo, emitter.hi, 1), |emitter, tile| {
         let ranges = chunks.ranges(emitter, tile);
@@ -67,7 +84,7 @@ pub fn emit(emitter: &mut Emitter<'_>, depthwise: &Depthwise) -> (Size, &'static
         }
         let [channels, .., columns] = ranges[outer.len()..] else { return };
         match row {
-            None => plan.segment(emitter, columns, channels),
+            None => segment(emitter, columns, channels),
             Some(row) => {
                 let (low, high) = ranges[outer.len() + 1];
                 emitter.loop_over(
@@ -76,7 +93,7 @@ pub fn emit(emitter: &mut Emitter<'_>, depthwise: &Depthwise) -> (Size, &'static
                     &[],
                     |_| {},
                     |emitter, _| {
-                        plan.segment(emitter, columns, channels);
+                        segment(emitter, columns, channels);
                         Vec::new()
                     },
                 );
@@ -84,7 +101,7 @@ pub fn emit(emitter: &mut Emitter<'_>, depthwise: &Depthwise) -> (Size, &'static
         }
         outer.iter().for_each(|variable| emitter.unbind(*variable));
     });
-    (chunks.grid(), "depthwise")
+    chunks.grid()
 }
 
 /// The sizes of a tile.
@@ -258,6 +275,6 @@ impl<'d> Convolution<'d> {
 
 /// Whether the kernel can read the image as it lies: channels contiguous, pixels at one distance.
 fn reads_channels(emitter: &Emitter<'_>, depthwise: &Depthwise) -> bool {
-    let a = depthwise.a;
-    emitter.is_plain(a) && emitter.is_contiguous(a, depthwise.channels) && emitter.has_stride(a, depthwise.columns)
+    let tile = TileVariables { rows: depthwise.columns, columns: depthwise.channels };
+    epilogue::is_plain_of_any_type(emitter, depthwise.a, tile)
 }
