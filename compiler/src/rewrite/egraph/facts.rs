@@ -290,6 +290,7 @@ fn operation(graph: &Graph, tag: Tag, children: &[Id]) -> Facts {
             facts.range = of_binary(function, read(0), read(1), is_square);
             facts.literal = uniform(0).zip(uniform(1)).and_then(|(a, b)| fold(function, a, b));
         }
+        Tag::Cast => facts.literal = uniform(0).and_then(|literal| converted(literal, facts.element())),
         Tag::Select => facts.range = read(1).or(read(2)),
         Tag::Concat => {
             facts.range = (0..children.len() - 1).map(read).reduce(Range::or).unwrap_or(Range::ANY);
@@ -383,6 +384,16 @@ pub fn fold(function: Binary, a: Literal, b: Literal) -> Option<Literal> {
         f64::from(arithmetic(function, a.to_f64() as f32, b.to_f64() as f32)?)
     };
     Some(Literal::from_f64(element, value))
+}
+
+/// An integer in another type, if that holds it.
+fn converted(literal: Literal, to: ElementType) -> Option<Literal> {
+    let value = literal.to_f64();
+    let is_held = match to.integer_range() {
+        Some((low, high)) => value >= low as f64 && value <= high as f64,
+        None => Range::of(value).is_within(EXACT),
+    };
+    (literal.element.is_integer() && to != ElementType::Bool && is_held).then(|| Literal::from_f64(to, value))
 }
 
 fn arithmetic<T>(function: Binary, a: T, b: T) -> Option<T>

@@ -99,11 +99,8 @@ fn quantised_again(m: &mut Match) -> Option<Id> {
     if m.node("q").outputs[0].element != m.facts("x").element() {
         return None;
     }
-    let path: &[(&str, usize)] = match m.pattern {
-        0 => &[("q", 0), ("r", 0), ("s", 0), ("t", 0)],
-        _ => &[("q", 0), ("r", 0), ("t", 0)],
-    };
-    let read = m.through(path, "x")?;
+    let path = ["q", "a", "r", "s", "b", "t"].into_iter().filter(|name| m.has(name)).map(|name| (name, 0));
+    let read = m.through(&path.collect::<Vec<_>>(), "x")?;
     Some(m.view("q", read))
 }
 
@@ -112,9 +109,17 @@ fn factor_is_nearly_one(m: &Match) -> bool {
     // What rounding the product adds is far less than what is left of a half.
     const MARGIN: f64 = 0.49;
     let Some((low, high)) = m.facts("x").element().integer_range() else { return false };
-    let largest = low.abs().max(high) as f64;
+    let largest = if m.has("z") { high - low } else { low.abs().max(high) } as f64;
     let factor = if m.has("c") { m.literal("c").map_or(f64::NAN, |c| c.to_f64()) } else { 1. };
     largest <= 65536. && largest * (factor - 1.).abs() <= MARGIN
+}
+
+/// Whether an integer of the type of `x` is taken away and the same is added.
+fn zero_comes_back(m: &Match) -> bool {
+    let Some((low, high)) = m.facts("x").element().integer_range() else { return false };
+    let number = |name: &str| m.literal(name).map(|literal| literal.to_f64());
+    let is_integer = |zero: f64| zero.fract() == 0. && zero >= low as f64 && zero <= high as f64;
+    number("z").is_some_and(|zero| is_integer(zero) && number("y") == Some(zero))
 }
 
 pub const RULES: &[Rule] = &[
@@ -179,25 +184,56 @@ fn @f(%x: f32[a, m]) -> f32[a, n] {
     Rule {
         name: "quantise-of-dequantised",
         class: Class::Bit,
-        law: "integer(round(float(x) c)) = x for integers x and a c next to 1",
+        law: "integer(round((float(x) - z) c) + z) = x for integers x and z, if there is one, and a c next to 1",
         source: "a rounding error of less than a half goes away when rounded to an integer",
         find: Find::Patterns(
-            &["(cast ?q (round ?r (mul ?s (cast ?t ?x) ?c)))", "(cast ?q (round ?r (cast ?t ?x)))"],
+            &[
+                "(cast ?q (round ?r (mul ?s (cast ?t ?x) ?c)))",
+                "(cast ?q (round ?r (cast ?t ?x)))",
+                "(cast ?q (add ?a (round ?r (mul ?s (sub ?b (cast ?t ?x) ?z) ?c)) ?y))",
+                "(cast ?q (add ?a (round ?r (sub ?b (cast ?t ?x) ?z)) ?y))",
+            ],
             quantised_again,
         ),
-        guard: &[Conjunct {
-            text: "the number is so near to 1 that no integer of the type of x moves by a half",
-            holds: |m| m.node("q").outputs[0].element != m.facts("x").element() || factor_is_nearly_one(m),
-            counterexample: "fn @f(%x: i16[a]) -> i16[a] {
+        guard: &[
+            Conjunct {
+                text: "the number is so near to 1 that no integer of the type of x moves by a half",
+                holds: |m| m.node("q").outputs[0].element != m.facts("x").element() || factor_is_nearly_one(m),
+                counterexample: "fn @f(%x: i16[a]) -> i16[a] {
   %t = map cast(f32, $0) * 1.5 : %x[a] -> [a]
   %r = map cast(i16, round($0)) : %t[a] -> [a]
   return %r
 }",
-        }],
-        examples: &["fn @f(%x: u8[a, b]) -> u8[b, a] {
+            },
+            Conjunct {
+                text: "what is added is what was taken away, an integer of the type of x",
+                holds: |m| {
+                    let is_of_other_type = m.node("q").outputs[0].element != m.facts("x").element();
+                    !m.has("z") || is_of_other_type || zero_comes_back(m)
+                },
+                counterexample: "fn @f(%x: u8[a]) -> u8[a] {
+  %t = map cast(f32, $0) - 3.0 : %x[a] -> [a]
+  %r = map cast(u8, round($0) + 5.0) : %t[a] -> [a]
+  return %r
+}",
+            },
+        ],
+        examples: &[
+            "fn @f(%x: u8[a, b]) -> u8[b, a] {
   %t = map cast(f32, $0) * 0.9999999 : %x[a, b] -> [a, b]
   %r = map cast(u8, round($0)) : %t[a, b] -> [b, a]
   return %r
-}"],
+}",
+            "fn @f(%x: u8[a, b]) -> u8[b, a] {
+  %t = map (cast(f32, $0) - 12.0) * 0.9999999 : %x[a, b] -> [a, b]
+  %r = map cast(u8, round($0) + 12.0) : %t[a, b] -> [b, a]
+  return %r
+}",
+            "fn @f(%x: i8[a]) -> i8[a] {
+  %t = map cast(f32, $0) - -7.0 : %x[a] -> [a]
+  %r = map cast(i8, round($0) + -7.0) : %t[a] -> [a]
+  return %r
+}",
+        ],
     },
 ];

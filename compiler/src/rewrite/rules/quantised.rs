@@ -94,6 +94,19 @@ fn sums(m: &mut Match, slot: usize, weight: &str, accumulator: ElementType) -> O
     in_output_frame(&d, &Read { value: sum, map: IndexMap::of_variables(axes) })
 }
 
+/// A read of integers times a number, which are multiplied over the axes of the integers: what they are read along would make
+/// an array of them.
+fn times(m: &mut Match, read: Read, number: Id) -> Read {
+    let element = m.graph[read.value].data.element();
+    let variable = |size: &Size| Variable::over(&Axis::new("", size.clone()));
+    let variables: Vec<Variable> = m.graph[read.value].data.shape().iter().map(variable).collect();
+    let output = (0..variables.len() as u32).collect();
+    let frame = nameless(Op::View, variables.into(), element, output);
+    let whole = build::whole(&frame, read.value);
+    let value = build::binary(m.graph, &frame, Binary::Multiply, whole, Read::number(number));
+    Read { value, map: read.map }
+}
+
 fn cast_to(element: ElementType) -> ScalarExpr {
     ScalarExpr::cast(element, ScalarExpr::Operand(0))
 }
@@ -147,8 +160,13 @@ fn zero_point_out(m: &mut Match) -> Option<Id> {
     let w = m.read("d", 1, "w");
     let product = product(m, accumulator, [x, w]);
     let frame = output_frame(&d);
-    let taken = build::binary(m.graph, &frame, Binary::Multiply, zero, sums);
-    let (product, taken) = (build::whole(&frame, product), build::whole(&frame, taken));
+    let product = build::whole(&frame, product);
+    let taken = if m.facts("z").shape().is_empty() {
+        times(m, sums, zero.value)
+    } else {
+        let taken = build::binary(m.graph, &frame, Binary::Multiply, zero, sums);
+        build::whole(&frame, taken)
+    };
     Some(build::binary(m.graph, &frame, Binary::Subtract, product, taken))
 }
 
@@ -249,8 +267,8 @@ fn shifted(m: &mut Match) -> Option<Id> {
     let w = m.read("d", 1, "w");
     let product = product(m, ElementType::I32, [Read { value: moved, map }, w]);
     let frame = output_frame(&d);
-    let taken = build::binary(m.graph, &frame, Binary::Multiply, sums, Read::number(half));
-    let (product, taken) = (build::whole(&frame, product), build::whole(&frame, taken));
+    let taken = times(m, sums, half);
+    let product = build::whole(&frame, product);
     Some(build::binary(m.graph, &frame, Binary::Subtract, product, taken))
 }
 
