@@ -3,6 +3,7 @@
 mod broken;
 mod external;
 mod models;
+mod quantised;
 
 use proptest::prelude::*;
 use prost::Message;

@@ -76,23 +76,9 @@ pub fn gemm(call: &mut Call) -> Imported {
     let (transposed_a, transposed_b) = (call.attributes.flag("transA", false)?, call.attributes.flag("transB", false)?);
     call.attributes.ignore(&["broadcast"]);
     let (a, b) = (call.value(0)?, call.value(1)?);
-    let (left, right) = (call.shape_of(a), call.shape_of(b));
-    if left.len() != 2 || right.len() != 2 {
-        return Err(call.error(format!("two matrices are needed, not {}", shapes_text(&[left, right]))));
-    }
-    let (rows, inner) = if transposed_a { (&left[1], &left[0]) } else { (&left[0], &left[1]) };
-    let (inner_b, columns) = if transposed_b { (&right[1], &right[0]) } else { (&right[0], &right[1]) };
-    if inner.as_constant().zip(inner_b.as_constant()).is_some_and(|(a, b)| a != b) {
-        return Err(call.error(format!("the shapes do not multiply: {}", shapes_text(&[left, right]))));
-    }
     same_type(call, a, b)?;
     let element = call.element_of(a);
-    let (mut draft, output) = Draft::over(&[rows.clone(), columns.clone()]);
-    let contracted = draft.variable(inner);
-    let (row, column) = (output[0], output[1]);
-    draft.read_at(a, &if transposed_a { [contracted, row] } else { [row, contracted] });
-    draft.read_at(b, &if transposed_b { [column, contracted] } else { [contracted, column] });
-    let product = call.emit(draft, Op::Dot { accumulator: element.accumulator() }, element, &output);
+    let product = of_matrices(call, [(a, transposed_a), (b, transposed_b)], element.accumulator(), element)?;
     let scaled = |x, factor| if factor == 1. { x } else { mul(x, attribute(element, factor)) };
     if !call.has(2) || beta == 0. {
         call.ignore_operand(2);
@@ -107,6 +93,33 @@ pub fn gemm(call: &mut Call) -> Imported {
         add(scaled(leaves[0].clone(), alpha), scaled(cast(element, bias_element, leaves[1].clone()), beta))
     })?;
     Ok(vec![sum.into()])
+}
+
+/// The product of two matrices, each transposed or not.
+///
+/// # Errors
+/// Operands that are no matrices, or do not multiply.
+pub fn of_matrices(
+    call: &mut Call,
+    [(a, transposed_a), (b, transposed_b)]: [(Value, bool); 2],
+    accumulator: ElementType,
+    element: ElementType,
+) -> Result<Value, ImportError> {
+    let (left, right) = (call.shape_of(a), call.shape_of(b));
+    if left.len() != 2 || right.len() != 2 {
+        return Err(call.error(format!("two matrices are needed, not {}", shapes_text(&[left, right]))));
+    }
+    let (rows, inner) = if transposed_a { (&left[1], &left[0]) } else { (&left[0], &left[1]) };
+    let (inner_b, columns) = if transposed_b { (&right[1], &right[0]) } else { (&right[0], &right[1]) };
+    if inner.as_constant().zip(inner_b.as_constant()).is_some_and(|(a, b)| a != b) {
+        return Err(call.error(format!("the shapes do not multiply: {}", shapes_text(&[left, right]))));
+    }
+    let (mut draft, output) = Draft::over(&[rows.clone(), columns.clone()]);
+    let contracted = draft.variable(inner);
+    let (row, column) = (output[0], output[1]);
+    draft.read_at(a, &if transposed_a { [contracted, row] } else { [row, contracted] });
+    draft.read_at(b, &if transposed_b { [column, contracted] } else { [contracted, column] });
+    Ok(call.emit(draft, Op::Dot { accumulator }, element, &output))
 }
 
 /// `Einsum`: one contraction over all operands.

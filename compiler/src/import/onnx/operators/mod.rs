@@ -20,6 +20,7 @@ pub mod control;
 pub mod convolution;
 pub mod create;
 pub mod elementwise;
+mod extensions;
 pub mod gather;
 pub mod learning;
 pub mod linear_algebra;
@@ -265,20 +266,23 @@ pub fn find(node: &NodeProto, importer: &Importer) -> Result<(i64, Import), Impo
     if opset == 0 && !importer.domains.contains_key(&*node.domain) {
         return Err(refused("the model does not import a version of its domain".into()));
     }
-    if node.domain == "com.microsoft" {
-        let reason = "it is an extension of ONNX Runtime; export the model without that runtime's own optimisations";
-        return Err(refused(reason.into()));
-    }
     let table = match &*node.domain {
         "" | "ai.onnx" => OPERATORS,
         "ai.onnx.ml" => learning::OPERATORS,
         "ai.onnx.preview" => attention::PREVIEW_OPERATORS,
         "ai.onnx.preview.training" => training::OPERATORS,
+        "com.microsoft" => extensions::OPERATORS,
         _ => return Err(refused("the model does not define it as a function, and its domain is not known".into())),
     };
     let found = table.binary_search_by(|operator| operator.name.cmp(&node.op_type));
     let operator = found.map(|position| &table[position]);
-    let operator = operator.map_err(|_| refused("there is no circuit for it".into()))?;
+    let unknown = match &*node.domain {
+        "com.microsoft" => {
+            "it is an extension of ONNX Runtime; export the model without that runtime's own optimisations"
+        }
+        _ => "there is no circuit for it",
+    };
+    let operator = operator.map_err(|_| refused(unknown.into()))?;
     let version = operator.versions.iter().rev().find(|version| **version <= opset);
     let version = version.ok_or_else(|| refused(format!("it first appeared in opset {}", operator.versions[0])))?;
     Ok((*version, operator.import))
@@ -291,6 +295,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted() {
         assert!(OPERATORS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        assert!(extensions::OPERATORS.windows(2).all(|pair| pair[0].name < pair[1].name));
         assert!(OPERATORS.iter().all(|operator| operator.versions.windows(2).all(|pair| pair[0] < pair[1])));
     }
 }

@@ -53,13 +53,49 @@ impl Granularity {
     }
 }
 
-/// A map over data, scale and, if it is given, zero point. The expression sees them as operands 0, 1 and 2.
+/// By how much unsigned bytes exceed the signed ones that stand for the same numbers.
+const HALF: i64 = 128;
+
+/// Signed bytes out of the unsigned ones that exceed them by [`HALF`].
+///
+/// CPUs multiply unsigned bytes by signed weights. So what becomes signed bytes becomes unsigned ones first, with a zero point
+/// that is larger by as much, and what reads the signed ones reads those instead.
+fn lowered() -> ScalarExpr {
+    let (narrow, wide) = (ElementType::I8, ElementType::I32);
+    cast(narrow, wide, sub(cast(wide, ElementType::U8, operand(0)), number(wide, HALF as f64)))
+}
+
+/// The unsigned bytes that signed ones were made of.
+fn raised(call: &Call, value: Value) -> Option<Value> {
+    let function = &call.importer.builder().function;
+    let node = &function.graph[value.node];
+    let is_whole = || node.maps[0].as_variables().is_some_and(|read| read == node.outputs[0].variables[..]);
+    let is_lowered = matches!(&node.op, Op::Map(expression) if *expression == lowered()) && is_whole();
+    is_lowered.then(|| function.operands(value.node)[0])
+}
+
+/// The zero point of unsigned bytes in the place of signed ones: of an operand that is a number, or left out.
+fn raised_zero(call: &Call, slot: usize) -> Option<i64> {
+    let zero = if call.has(slot) { call.item(slot).literal()?.to_f64() as i64 } else { 0 };
+    Some(zero + HALF)
+}
+
+/// A zero point.
+enum Zero {
+    /// Operand 2 of the operator, if it is given.
+    Operand,
+    /// One of unsigned bytes.
+    Byte(i64),
+}
+
+/// A map over data, scale and, if it is given, zero point. The expression sees data and scale as operands 0 and 1.
 fn scaled(
     call: &mut Call,
     granularity: &Granularity,
+    (x, zero): (Value, Zero),
     build: impl FnOnce(Option<ScalarExpr>) -> ScalarExpr,
-) -> Imported {
-    let (x, scale) = (call.value(0)?, call.value(1)?);
+) -> Result<Value, ImportError> {
+    let scale = call.value(1)?;
     let sizes = call.shape_of(x);
     let (mut draft, variables) = Draft::over(&sizes);
     draft.read_at(x, &variables);
@@ -67,18 +103,21 @@ fn scaled(
     draft.read(scale, exprs);
     let mut elements = vec![call.element_of(x), call.element_of(scale)];
     // A constant zero point of zero is none.
-    let zero = call.item(2).tensor().is_some_and(|tensor| tensor.bytes().iter().all(|byte| *byte == 0));
-    let mut zero_point = None;
-    if call.has(2) && !zero {
-        let value = call.value(2)?;
-        let exprs = granularity.exprs(call, &call.shape_of(value), &sizes)?;
-        draft.read(value, exprs);
-        elements.push(call.element_of(value));
-        zero_point = Some(operand(2));
-    }
+    let is_zero = call.item(2).tensor().is_some_and(|tensor| tensor.bytes().iter().all(|byte| *byte == 0));
+    let zero_point = match zero {
+        Zero::Byte(zero) => (zero != 0).then(|| number(ElementType::U8, zero as f64)),
+        Zero::Operand if call.has(2) && !is_zero => {
+            let value = call.value(2)?;
+            let exprs = granularity.exprs(call, &call.shape_of(value), &sizes)?;
+            draft.read(value, exprs);
+            elements.push(call.element_of(value));
+            Some(operand(2))
+        }
+        Zero::Operand => None,
+    };
     let expression = build(zero_point);
     let element = expression.element(&elements).map_err(|reason| call.error(reason))?;
-    Ok(vec![call.emit(draft, Op::Map(expression), element, &variables).into()])
+    Ok(call.emit(draft, Op::Map(expression), element, &variables))
 }
 
 fn type_attribute(call: &Call, name: &str) -> Result<Option<ElementType>, ImportError> {
@@ -113,10 +152,17 @@ pub fn quantise(call: &mut Call) -> Imported {
     }
     let (from, scale) = (call.element(0)?, call.element(1)?);
     let float = type_attribute(call, "precision")?.unwrap_or(scale);
-    scaled(call, &granularity, |zero_point| {
-        let quotient = div(cast(float, from, operand(0)), cast(float, scale, operand(1)));
-        quantised(to, float, quotient, zero_point)
-    })
+    let x = call.value(0)?;
+    let quotient = div(cast(float, from, operand(0)), cast(float, scale, operand(1)));
+    if to == ElementType::I8
+        && let Some(zero) = raised_zero(call, 2)
+    {
+        let to = ElementType::U8;
+        let codes = scaled(call, &granularity, (x, Zero::Byte(zero)), |zero| quantised(to, float, quotient, zero))?;
+        return Ok(vec![call.map(&[codes], lowered())?.into()]);
+    }
+    let codes = scaled(call, &granularity, (x, Zero::Operand), |zero| quantised(to, float, quotient, zero))?;
+    Ok(vec![codes.into()])
 }
 
 /// `DequantizeLinear`.
@@ -124,14 +170,20 @@ pub fn dequantise(call: &mut Call) -> Imported {
     let granularity = Granularity::of(call)?;
     let (from, scale) = (call.element(0)?, call.element(1)?);
     let to = type_attribute(call, "output_dtype")?.unwrap_or(scale);
-    scaled(call, &granularity, |zero_point| {
+    let x = call.value(0)?;
+    let (x, zero, from) = match (raised(call, x), raised_zero(call, 2)) {
+        (Some(codes), Some(zero)) => (codes, Zero::Byte(zero), ElementType::U8),
+        _ => (x, Zero::Operand, from),
+    };
+    let numbers = scaled(call, &granularity, (x, zero), |zero_point| {
         let x = cast(scale, from, operand(0));
         let moved = match zero_point {
             None => x,
             Some(zero_point) => sub(x, cast(scale, from, zero_point)),
         };
         cast(to, scale, mul(moved, operand(1)))
-    })
+    })?;
+    Ok(vec![numbers.into()])
 }
 
 /// `DynamicQuantizeLinear`: to u8 over the range of the data, which is made to include zero.
@@ -154,9 +206,15 @@ pub fn quantise_dynamically(call: &mut Call) -> Imported {
 }
 
 /// An operand in i32 with its zero point taken off; a vector of zero points lies along `axis`.
-fn centred(call: &mut Call, slot: usize, zero_slot: usize, axis: Axis) -> Result<Value, ImportError> {
+///
+/// # Errors
+/// Operands that are missing, or a zero point that does not lie along the axis.
+pub fn centred(call: &mut Call, slot: usize, zero_slot: usize, axis: Axis) -> Result<Value, ImportError> {
     let value = call.value(slot)?;
     let (from, wide) = (call.element_of(value), ElementType::I32);
+    if let (Some(codes), Some(zero)) = (raised(call, value), raised_zero(call, zero_slot)) {
+        return call.map(&[codes], sub(cast(wide, ElementType::U8, operand(0)), number(wide, zero as f64)));
+    }
     let zero = call.item(zero_slot).tensor().is_some_and(|tensor| tensor.bytes().iter().all(|byte| *byte == 0));
     if !call.has(zero_slot) || zero {
         return call.map(&[value], cast(wide, from, operand(0)));
@@ -172,9 +230,58 @@ fn centred(call: &mut Call, slot: usize, zero_slot: usize, axis: Axis) -> Result
     Ok(call.emit(draft, Op::Map(difference), wide, &variables))
 }
 
+/// The numbers that the codes of an operand stand for; the operands of its scale and of its zero point, which may be left out,
+/// broadcast.
+///
+/// # Errors
+/// Operands that are missing, or do not broadcast.
+pub fn numbers(call: &mut Call, slot: usize, [scale, zero]: [usize; 2]) -> Result<Value, ImportError> {
+    let (value, scale) = (call.value(slot)?, call.value(scale)?);
+    let float = call.element_of(scale);
+    let (values, from, zero) = match (raised(call, value), raised_zero(call, zero)) {
+        (Some(codes), Some(zero)) => (vec![codes, scale], ElementType::U8, number(ElementType::U8, zero as f64)),
+        _ => {
+            let from = call.element_of(value);
+            let zero_point = call.optional(zero)?;
+            let zero = if zero_point.is_some() { operand(2) } else { number(from, 0.) };
+            ([value, scale].into_iter().chain(zero_point).collect(), from, zero)
+        }
+    };
+    let centred = sub(cast(float, from, operand(0)), cast(float, from, zero));
+    call.map(&values, mul(centred, operand(1)))
+}
+
+/// The codes of numbers, of the type of the zero point, or of `element` where that is left out; its operand and that of the
+/// scale broadcast.
+///
+/// # Errors
+/// As for [`numbers`].
+pub fn codes(
+    call: &mut Call,
+    value: Value,
+    [scale, zero]: [usize; 2],
+    element: ElementType,
+) -> Result<Value, ImportError> {
+    let scale = call.value(scale)?;
+    let float = call.element_of(scale);
+    let to = if call.has(zero) { call.element(zero)? } else { element };
+    let quotient = div(operand(0), operand(1));
+    if to == ElementType::I8
+        && let Some(zero) = raised_zero(call, zero)
+    {
+        let to = ElementType::U8;
+        let codes = quantised(to, float, quotient, Some(number(to, zero as f64)));
+        let codes = call.map(&[value, scale], codes)?;
+        return call.map(&[codes], lowered());
+    }
+    let zero_point = call.optional(zero)?;
+    let codes = quantised(to, float, quotient, zero_point.map(|_| operand(2)));
+    call.map(&[value, scale].into_iter().chain(zero_point).collect::<Vec<_>>(), codes)
+}
+
 /// Along which axis of the data a vector of scales or zero points lies.
 #[derive(Clone, Copy)]
-enum Axis {
+pub enum Axis {
     /// The last but one: the rows of a matrix.
     Rows,
     /// The last: the columns of a matrix.
@@ -230,14 +337,19 @@ pub fn convolution_integer(call: &mut Call) -> Imported {
 
 /// The sums of a quantised product in the scale of the result: `round(sum * a_scale * b_scale / y_scale) + y_zero`.
 /// The scales are operands `scales`, each with the axis along which a vector of them lies.
-fn requantised(call: &mut Call, sums: Value, scales: [(usize, Axis); 3], zero_slot: usize) -> Imported {
+///
+/// # Errors
+/// Operands that are missing, or do not lie along the axes.
+pub fn requantised(call: &mut Call, sums: Value, scales: [(usize, Axis); 3], zero_slot: usize) -> Imported {
     let float = ElementType::F32;
     let to = call.element(zero_slot)?;
+    let raised = raised_zero(call, zero_slot).filter(|_| to == ElementType::I8);
     let sizes = call.shape_of(sums);
     let (mut draft, variables) = Draft::over(&sizes);
     draft.read_at(sums, &variables);
     let mut elements = vec![call.element_of(sums)];
-    for (slot, axis) in scales.into_iter().chain([(zero_slot, scales[2].1)]) {
+    let zero = raised.is_none().then_some((zero_slot, scales[2].1));
+    for (slot, axis) in scales.into_iter().chain(zero) {
         let value = call.value(slot)?;
         let exprs = axis.exprs(call, slot, &call.shape_of(value), &sizes, &variables)?;
         draft.read(value, exprs);
@@ -245,9 +357,14 @@ fn requantised(call: &mut Call, sums: Value, scales: [(usize, Axis); 3], zero_sl
     }
     let factor = |slot: usize| cast(float, elements[slot], operand(slot as u32));
     let scale = div(mul(factor(1), factor(2)), factor(3));
-    let expression = quantised(to, float, mul(factor(0), scale), Some(operand(4)));
+    let (to, zero) = match raised {
+        Some(zero) => (ElementType::U8, number(ElementType::U8, zero as f64)),
+        None => (to, operand(4)),
+    };
+    let expression = quantised(to, float, mul(factor(0), scale), Some(zero));
     let element = expression.element(&elements).map_err(|reason| call.error(reason))?;
-    Ok(vec![call.emit(draft, Op::Map(expression), element, &variables).into()])
+    let codes = call.emit(draft, Op::Map(expression), element, &variables);
+    Ok(vec![if raised.is_some() { call.map(&[codes], lowered())? } else { codes }.into()])
 }
 
 /// `QLinearMatMul`.
