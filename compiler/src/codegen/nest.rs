@@ -30,6 +30,12 @@ const LONG_CHUNK: i64 = 128;
 /// again in every tile.
 const REPEATED_CHUNK: i64 = 64;
 
+/// Positions of a vector.
+const SHORTEST: i64 = 4;
+
+/// Positions of a variable that is worth a loop of vectors.
+const LONG: i64 = 16;
+
 /// A nest that is compiled, with what is known of it.
 struct Plan<'n> {
     nest: &'n Nest,
@@ -53,7 +59,8 @@ pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
         return (transposed.emit(emitter), "map");
     }
     let mut sequential: Vec<u32> = nest.space.iter().copied().filter(|v| !nest.parallel.contains(v)).collect();
-    let parallel: Vec<u32> = nest.space.iter().copied().filter(|v| nest.parallel.contains(v)).collect();
+    let parallel = nest.space.iter().copied().filter(|v| nest.parallel.contains(v)).collect();
+    let parallel = in_order(emitter, nest, parallel);
     let inner_is_parallel = !parallel.is_empty();
     let inner = parallel.last().copied().or_else(|| sequential.pop());
     let body = Typed::new(emitter, &nest.body, &[], inner);
@@ -87,6 +94,30 @@ pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
         (false, _) => "reduce",
     };
     (tiling.grid(), kind)
+}
+
+/// Parallel variables in the order of loops. Where a map has an innermost one with fewer positions than a vector, as the
+/// channels of photographs, another takes its place along which all that is read lies side by side.
+fn in_order(emitter: &Emitter<'_>, nest: &Nest, mut parallel: Vec<u32>) -> Vec<u32> {
+    let has = |variable: u32, positions: std::ops::Range<i64>| {
+        emitter.extent(variable).as_constant().is_some_and(|extent| positions.contains(&extent))
+    };
+    if !nest.folds.is_empty() || !parallel.last().is_some_and(|last| has(*last, 0..SHORTEST)) {
+        return parallel;
+    }
+    let fits = |variable: &u32| {
+        let body = Typed::new(emitter, &nest.body, &[], Some(*variable));
+        let is_beside = |access| !emitter.mentions(access, *variable) || emitter.is_contiguous(access, *variable);
+        has(*variable, LONG..i64::MAX)
+            && body.has_lanes(emitter, *variable)
+            && body.accesses().all(is_beside)
+            && nest.stores.iter().all(|store| store.combine.is_none() && emitter.has_stride(store.access, *variable))
+    };
+    if let Some(place) = parallel.iter().rposition(fits) {
+        let variable = parallel.remove(place);
+        parallel.push(variable);
+    }
+    parallel
 }
 
 fn sequential_loops(emitter: &mut Emitter<'_>, plan: &Plan<'_>, left: &[u32], range: (Value, Value)) {
