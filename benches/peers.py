@@ -7,7 +7,7 @@
 Inputs are random and the same for all: floats from a normal distribution, integers from 0 to 99, axes without a size 1.
 Every measurement is a process of its own, pinned to as many processors as it has threads. Each round runs every program
 once; a time is the median over rounds of the medians over runs, a ratio the median over rounds of Strang's time by that of
-the better peer.
+the better peer. A peer that does not run a model has no time.
 """
 
 import argparse, json, os, statistics, subprocess, sys, tempfile, time
@@ -82,8 +82,17 @@ def pinned(command, threads):
     processors = sorted(os.sched_getaffinity(0))[:threads]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, processors))
     if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def peer(name, model, folder, threads):
+    command = [sys.executable, __file__, model, "--one", f"{name},{folder},{threads}"]
+    try:
+        return pinned(command, threads)["median_ms"]
+    except RuntimeError as error:
+        print(f"{name} does not run {model}: {str(error).splitlines()[-1]}", file=sys.stderr)
+        return float("inf")
 
 
 def main():
@@ -107,14 +116,12 @@ def main():
                 rounds = []
                 for _ in range(options.rounds):
                     times = {"strang": strang(options.program, model, folder, threads)}
-                    for name in PEERS:
-                        command = [sys.executable, __file__, model, "--one", f"{name},{folder},{threads}"]
-                        times[name] = pinned(command, threads)["median_ms"]
+                    times |= {name: peer(name, model, folder, threads) for name in PEERS}
                     rounds.append(times)
                 cells = [statistics.median(times[name] for times in rounds) for name in ["strang", *PEERS]]
                 ratio = statistics.median(times["strang"] / min(times[name] for name in PEERS) for times in rounds)
                 name = os.path.basename(model).removesuffix(".onnx")
-                print(f"| {name} | {threads} | " + " | ".join(f"{cell:.3f}" for cell in cells) + f" | {ratio:.2f} |", flush=True)
+                print(f"| {name} | {threads} | " + " | ".join("-" if cell == float("inf") else f"{cell:.3f}" for cell in cells) + f" | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@
 //! visited, every expression evaluated, nothing precomputed.
 
 mod attention;
+mod table;
+
+pub use table::table;
 
 use super::kernel::{
     Access, Block, Body, Fold, Gemm, Instruction, Kernel, LoopVariable, Nest, RightOperand, RowOperation, Rows, Store,

@@ -117,8 +117,9 @@ fn convolutions() {
     }
 }
 
-/// What becomes of sums of bytes: nothing, bytes at once, bytes after a residual, floats after what the kernel does not do.
-const BYTE_FINISHES: usize = 4;
+/// What becomes of sums of bytes: nothing, bytes at once, bytes after a residual, floats after what the kernel does not do, and
+/// a function of bytes, which is a table.
+const BYTE_FINISHES: usize = 5;
 
 /// A convolution of bytes, which is one of floats but for the types of image, weights, residual and result, and the finish.
 fn of_bytes(shape: [i64; 4], window: [i64; 2], kind: usize, symbolic: bool) -> (Kernel, Vec<Vec<u8>>, Bindings) {
@@ -144,12 +145,19 @@ fn of_bytes(shape: [i64; 4], window: [i64; 2], kind: usize, symbolic: bool) -> (
             let added = block.push(Instruction::Binary(Binary::Add, scaled, number));
             code(&mut block, added)
         }
-        _ => block.push(Instruction::Unary(Unary::Sin, scaled)),
+        3 => block.push(Instruction::Unary(Unary::Sin, scaled)),
+        _ => {
+            let before = code(&mut block, scaled);
+            let number = block.push(Instruction::Cast(ElementType::F32, before));
+            let gate = block.push(Instruction::Unary(Unary::Sigmoid, number));
+            let gated = block.push(Instruction::Binary(Binary::Multiply, number, gate));
+            code(&mut block, gated)
+        }
     };
     let Body::Depthwise(depthwise) = &mut kernel.body else { panic!("it is a depthwise convolution") };
     depthwise.finish = block;
     depthwise.stores[0].value = value;
-    let result = [ElementType::I32, ElementType::U8, ElementType::U8, ElementType::F32][kind];
+    let result = [ElementType::I32, ElementType::U8, ElementType::U8, ElementType::F32, ElementType::U8][kind];
     for (access, element) in
         [(0, ElementType::U8), (1, ElementType::I8), (2, ElementType::I32), (4, ElementType::U8), (5, result)]
     {

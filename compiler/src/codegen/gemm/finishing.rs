@@ -1,7 +1,7 @@
 //! What the kernels of bytes do to their sums: told to them in a [`ByteBlock`], and where they do not know all of it, done by
 //! generated code on a block in scratch memory.
 
-use super::requantise::{Codes, Requantisation, recognise};
+use super::requantise::{Codes, Reach, Requantisation, recognise};
 use crate::{
     codegen::{
         emit::{Emitter, PLAIN},
@@ -31,17 +31,22 @@ pub struct Finishing<'k> {
 impl<'k> Finishing<'k> {
     /// Divides a finish between the kernel and generated code.
     pub fn new(emitter: &Emitter<'_>, block: &'k Block, stores: &'k [Store], tile: TileVariables) -> Self {
-        let whole = recognise(emitter, block, stores, tile, true);
-        let direct = match (&whole, stores) {
-            (Some(told), &[store]) => (store.value == told.result
+        let is_stored = |told: &Requantisation, store: Store| {
+            store.value == told.result
                 && store.combine.is_none()
                 && emitter.kernel.accesses[store.access as usize].element == told.element
-                && is_plain_of_any_type(emitter, store.access, tile))
-            .then_some(store),
-            _ => None,
+                && is_plain_of_any_type(emitter, store.access, tile)
         };
+        let whole = [Reach::Bytes, Reach::Table].into_iter().find_map(|reach| {
+            let told = recognise(emitter, block, stores, tile, reach)?;
+            let &[store] = stores else { return None };
+            is_stored(&told, store).then_some((told, store))
+        });
         // Bytes lie in scratch memory as generated code has them in registers, so the kernel stops before them.
-        let part = if direct.is_some() { whole } else { recognise(emitter, block, stores, tile, false) };
+        let (part, direct) = match whole {
+            Some((told, store)) => (Some(told), Some(store)),
+            None => (recognise(emitter, block, stores, tile, Reach::Numbers), None),
+        };
         let given = part.as_ref().map(|part| part.result);
         let told = part.unwrap_or_else(|| Requantisation::none(0));
         Finishing { block, stores, tile, told, given, direct }
@@ -74,6 +79,16 @@ impl<'k> Finishing<'k> {
             let value = emitter.size(&size);
             field(emitter, block, offset, value);
         }
+        let table = self.told.table.map(|table| {
+            let place = emitter.reserve(&number(table.len() as i64));
+            for (index, entries) in table.as_chunks().0.iter().enumerate() {
+                let entries = emitter.int(i64::from_le_bytes(*entries));
+                field(emitter, place, 8 * index, entries);
+            }
+            place
+        });
+        let table = table.unwrap_or_else(|| emitter.int(0));
+        field(emitter, block, offset_of!(ByteBlock, table), table);
         let [first, second] = self.told.parameters;
         let parameters = offset_of!(ByteBlock, activation_parameters);
         for (offset, value) in

@@ -7,7 +7,10 @@ use crate::codegen::{
     emit::Emitter,
     epilogue::{Chain, Repertoire, TileVariables, is_plain_of_any_type, single},
 };
-use crate::plan::kernel::{Block, Instruction, Store};
+use crate::plan::{
+    evaluate::table,
+    kernel::{Block, Instruction, Store},
+};
 use strang_ir::{
     ElementType,
     scalar::{Binary, Unary},
@@ -60,6 +63,8 @@ pub struct Requantisation {
     pub parameters: [f32; 2],
     /// How results are stored.
     pub output: Codes,
+    /// What is stored in the place of each byte.
+    pub table: Option<[u8; 256]>,
     /// The value of the finish that the tile computes.
     pub result: u32,
     /// Its type.
@@ -80,6 +85,7 @@ impl Requantisation {
             activation: Activation::None,
             parameters: [0.; 2],
             output: Codes::SUMS,
+            table: None,
             result: sum,
             element: ElementType::I32,
         }
@@ -102,17 +108,28 @@ enum Stage {
     Done,
 }
 
-/// Follows the chain from the sum, up to bytes if the tile may store `bytes`. `None` when the finish does not read the sum.
+/// How far the chain may be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Not to bytes.
+    Numbers,
+    /// To bytes.
+    Bytes,
+    /// To bytes that all that is stored depends on alone, and by a table to what is stored.
+    Table,
+}
+
+/// Follows the chain from the sum. `None` when the finish does not read the sum.
 pub fn recognise(
     emitter: &Emitter<'_>,
     finish: &Block,
     stores: &[Store],
     tile: TileVariables,
-    bytes: bool,
+    reach: Reach,
 ) -> Option<Requantisation> {
     let sum = finish.instructions.iter().position(|instruction| matches!(instruction, Instruction::Folded(_)))?;
     let chain = Chain { emitter, finish, stores, tile, repertoire: Repertoire::All };
-    let follower = Follower { chain, bytes };
+    let follower = Follower { chain, reach };
     let mut found = Requantisation::none(sum as u32);
     let mut stage = Stage::Sum;
     while let Some(next) = follower.step(&mut found, stage) {
@@ -123,11 +140,15 @@ pub fn recognise(
 
 struct Follower<'c, 'f> {
     chain: Chain<'c, 'f>,
-    /// Whether the tile may store bytes.
-    bytes: bool,
+    reach: Reach,
 }
 
 impl Follower<'_, '_> {
+    /// The types of the values of the finish.
+    fn elements(&self) -> Vec<ElementType> {
+        self.chain.finish.elements(&self.chain.emitter.kernel.accesses, &[ElementType::I32])
+    }
+
     fn instruction(&self, value: u32) -> &Instruction {
         &self.chain.finish.instructions[value as usize]
     }
@@ -191,6 +212,14 @@ impl Follower<'_, '_> {
         if (Stage::Float..Stage::Done).contains(&stage)
             && let Some((codes, whole)) = self.quantised(value)
         {
+            if self.reach == Reach::Table
+                && let &[store] = self.chain.stores
+                && let Some(table) = table(self.chain.finish, &self.elements(), whole, store.value)
+            {
+                (found.output, found.result, found.table) = (codes, store.value, Some(table));
+                found.element = self.elements()[store.value as usize];
+                return Some(Stage::Done);
+            }
             if stage < Stage::Snapped
                 && let Some((zero, step, result)) = self.dequantised(whole, codes.zero)
             {
@@ -198,7 +227,7 @@ impl Follower<'_, '_> {
                 found.result = result;
                 return Some(Stage::Snapped);
             }
-            if !self.bytes {
+            if self.reach != Reach::Bytes {
                 return None;
             }
             (found.output, found.result) = (codes, whole);

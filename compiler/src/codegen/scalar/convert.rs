@@ -5,7 +5,7 @@ use crate::codegen::emit::Emitter;
 use cranelift_codegen::ir::{
     InstBuilder, Value,
     condcodes::{FloatCC, IntCC},
-    types::{F32, F32X4, F64, I8, I32, I64},
+    types::{F32, F32X4, F64, I8, I32, I32X4, I64},
 };
 use strang_ir::ElementType;
 
@@ -90,6 +90,7 @@ impl Emitter<'_> {
         match to {
             ElementType::U32 | ElementType::U64 => self.builder.ins().fcvt_to_uint_sat(kind, value),
             ElementType::I32 | ElementType::I64 => self.builder.ins().fcvt_to_sint_sat(kind, value),
+            _ if lanes == Lanes::Four => self.clamped_to_integers(to, value),
             _ => {
                 let whole = self.builder.ins().fcvt_to_sint_sat(kind, value);
                 let (low, high) = to.integer_range().unwrap_or((0, 0));
@@ -100,6 +101,29 @@ impl Emitter<'_> {
                 self.select(above, high, whole, lanes)
             }
         }
+    }
+
+    /// Vectors of f32 to integers of 8 or 16 bits, 0 for NaN. Where floats are in range before they are converted, x86 converts
+    /// them by one instruction.
+    fn clamped_to_integers(&mut self, to: ElementType, mut value: Value) -> Value {
+        let lanes = Lanes::Four;
+        let (low, high) = to.integer_range().unwrap_or((0, 0));
+        if low < 0 {
+            let ordered = self.builder.ins().fcmp(FloatCC::Ordered, value, value);
+            let zero = self.float(ElementType::F32, 0., lanes);
+            value = self.select(ordered, value, zero, lanes);
+        }
+        let (low, high) =
+            (self.float(ElementType::F32, low as f64, lanes), self.float(ElementType::F32, high as f64, lanes));
+        // In this order both are one instruction, and NaN becomes the least.
+        let is_above = self.builder.ins().fcmp(FloatCC::LessThan, low, value);
+        let value = self.select(is_above, value, low, lanes);
+        let is_below = self.builder.ins().fcmp(FloatCC::LessThan, value, high);
+        let value = self.select(is_below, value, high, lanes);
+        if self.target.isa.name() == "x64" {
+            return self.builder.ins().x86_cvtt2dq(I32X4, value);
+        }
+        self.builder.ins().fcvt_to_sint_sat(I32X4, value)
     }
 
     fn float_to_float(&mut self, from: ElementType, to: ElementType, value: Value) -> Value {

@@ -62,6 +62,7 @@ pub enum Stored {
 /// x = x + (residual[i, j] - zero) * step                       unless null
 /// x = activation(x)
 /// c[i, j] = output.stored is F32 ? x : q(x)
+/// c[i, j] = table[c[i, j]], the byte being unsigned            unless null, or c is F32
 /// ```
 ///
 /// where `q` rounds `x * scale` to the nearest integer, ties to even, adds the zero and saturates, NaN giving 0; `a[i, k]` is
@@ -112,6 +113,8 @@ pub struct ByteBlock {
     pub activation_parameters: [FloatSlot; 2],
     /// How C is stored.
     pub output: Quantisation,
+    /// What is stored in the place of each byte: 256 of them, or null. Only bytes are looked up.
+    pub table: *const u8,
 }
 
 impl Default for ByteBlock {
@@ -139,6 +142,7 @@ impl Default for ByteBlock {
             activation: Activation::None as u64,
             activation_parameters: Default::default(),
             output: Quantisation::default(),
+            table: std::ptr::null(),
         }
     }
 }

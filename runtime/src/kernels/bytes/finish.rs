@@ -3,6 +3,7 @@
 use super::STRIP;
 use super::block::{ByteBlock, Quantisation, Stored};
 use super::lanes::Sums;
+use super::table;
 use crate::kernels::gemm::Activation;
 use crate::kernels::gemm::curve::{self, Curve};
 use crate::kernels::lanes::{Lanes, WIDTH};
@@ -31,7 +32,8 @@ pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], column
     const GELU: u64 = Activation::Gelu as u64;
     const GELU_TANH: u64 = Activation::GeluTanh as u64;
     let [p0, p1] = block.activation_parameters.map(|parameter| parameter.0);
-    // SAFETY: the caller vouches for the strip and the arrays.
+    let is_of_bytes = block.output.stored == Stored::U8 as u64 || block.output.stored == Stored::I8 as u64;
+    // SAFETY: the caller vouches for the strip and the arrays; what is looked up was stored before.
     unsafe {
         match block.activation {
             RELU => with::<S, true>(strip, curve::Relu),
@@ -44,6 +46,12 @@ pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], column
             GELU => with::<S, false>(strip, curve::Gelu),
             GELU_TANH => with::<S, false>(strip, curve::GeluTanh),
             _ => with::<S, true>(strip, curve::Identity),
+        }
+        if is_of_bytes && !block.table.is_null() {
+            for row in rows[0]..rows[0] + rows[1] {
+                let place = (row as i64 * block.c_row_stride) as isize + columns[0] as isize;
+                table::look_up(block.table, block.c.offset(place), columns[1]);
+            }
         }
     }
 }

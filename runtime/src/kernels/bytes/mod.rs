@@ -13,6 +13,7 @@ mod finish;
 mod lanes;
 mod pack;
 mod sums;
+mod table;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod widened;

@@ -20,6 +20,7 @@ struct Case {
     snap: Stored,
     residual: Option<Stored>,
     relu: bool,
+    table: bool,
     output: Stored,
     seed: u64,
 }
@@ -32,7 +33,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1usize..=30, 1usize..=70, depths, 0usize..5);
     let stored = || prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8)];
     let output = prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8), Just(Stored::I32)];
-    let finish = (any::<[bool; 2]>(), 0.001f32..0.01, any::<[bool; 3]>(), stored());
+    let finish = (any::<[bool; 2]>(), 0.001f32..0.01, any::<[bool; 4]>(), stored());
     (sizes, finish, proptest::option::of(stored()), output, any::<u64>()).prop_map(
         |(
             (rows, columns, (depth, items), padding),
@@ -41,7 +42,7 @@ fn cases() -> impl Strategy<Value = Case> {
             output,
             seed,
         )| {
-            let [column_scale, bias, relu] = flags;
+            let [column_scale, bias, relu, table] = flags;
             Case {
                 rows,
                 columns,
@@ -56,6 +57,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 snap,
                 residual,
                 relu,
+                table,
                 output,
                 seed,
             }
@@ -114,6 +116,7 @@ fn check(case: &Case) {
         }
     };
 
+    let table: Vec<u8> = (0..256).map(|place| (place * 89 + 7) as u8).collect();
     let size = if matches!(case.output, Stored::U8 | Stored::I8) { 1 } else { 4 };
     let c_row_stride = columns + case.padding;
     let mut expected = vec![0xa5u8; rows * c_row_stride * size];
@@ -143,7 +146,10 @@ fn check(case: &Case) {
         match case.output {
             Stored::I32 => expected[at..at + 4].copy_from_slice(&sum.to_ne_bytes()),
             Stored::F32 => expected[at..at + 4].copy_from_slice(&x.to_ne_bytes()),
-            stored => expected[at] = quantised(x, stored) as i32 as u8,
+            stored => {
+                let code = quantised(x, stored) as i32 as u8;
+                expected[at] = if case.table { table[usize::from(code)] } else { code };
+            }
         }
     }
 
@@ -179,6 +185,7 @@ fn check(case: &Case) {
         } else {
             quantisation(case.output)
         },
+        table: if case.table { table.as_ptr() } else { std::ptr::null() },
         ..ByteBlock::default()
     };
     for level in Level::available() {
@@ -223,6 +230,7 @@ fn every_tile() {
                 snap: [Stored::F32, Stored::U8][columns % 2],
                 residual: [None, Some(Stored::I8), Some(Stored::F32)][rows % 3],
                 relu: true,
+                table: columns % 3 == 0,
                 output: [Stored::U8, Stored::I32, Stored::F32, Stored::I8][(rows + columns) % 4],
                 seed: (rows * 1000 + columns) as u64,
             });
@@ -275,12 +283,12 @@ fn windows() {
         let mut next = numbers((pixels * channels) as u64);
         let mut bytes = |length: usize| -> Vec<u8> { (0..length).map(|_| (next() >> 7) as u8).collect() };
         let image = bytes(((pixels - 1) * step + taps) * channels);
-        let padded = channels.next_multiple_of(WIDTH);
-        let weights: Vec<i8> = bytes(taps * padded).into_iter().map(|x| x as i8).collect();
+        let weights: Vec<i8> = bytes(taps * channels).into_iter().map(|x| x as i8).collect();
         let scales: Vec<f32> = (0..channels).map(|channel| 0.001 + channel as f32 * 1e-5).collect();
         let sum = |pixel: usize, channel: usize| -> i32 {
             let product = |tap: usize| {
-                i32::from(image[(pixel * step + tap) * channels + channel]) * i32::from(weights[tap * padded + channel])
+                i32::from(image[(pixel * step + tap) * channels + channel])
+                    * i32::from(weights[tap * channels + channel])
             };
             (0..taps).map(product).sum()
         };
@@ -305,7 +313,7 @@ fn windows() {
             tap_count: taps as u64,
             input_stride: (step * channels) as i64,
             weights: weights.as_ptr(),
-            weight_stride: padded as i64,
+            weight_stride: channels as i64,
         };
         for level in Level::available() {
             let kernel = KernelTable::for_level(level).depthwise_bytes;
@@ -326,5 +334,5 @@ fn windows() {
 fn every_field_has_eight_bytes() {
     assert_eq!(size_of::<ByteWindow>(), size_of::<ByteBlock>() + 5 * 8);
     assert_eq!(size_of::<Quantisation>(), 4 * 8);
-    assert_eq!(size_of::<ByteBlock>(), (19 + 12) * 8);
+    assert_eq!(size_of::<ByteBlock>(), (20 + 12) * 8);
 }

@@ -28,7 +28,7 @@ pub struct ByteWindow {
     pub tap_count: u64,
     /// Distance of the input pixels that neighbouring output pixels read.
     pub input_stride: i64,
-    /// The weights of the first tap, by channel, padded to a multiple of 16.
+    /// The weights of the first tap, by channel.
     pub weights: *const i8,
     /// Distance of the weights of two taps.
     pub weight_stride: i64,
@@ -146,22 +146,15 @@ unsafe fn tile<S: Sums, const PIXELS: usize, const PANELS: usize>(
     let stride = window.input_stride as isize;
     let mut sums = [[S::splat(0); PANELS]; PIXELS];
     for tap in 0..window.tap_count as usize {
-        // SAFETY: every tap has a weight for each channel and those after them to a whole panel, and its pixels have the
-        // channels of the tile.
+        // SAFETY: every tap has a weight for each channel, and its pixels have the channels of the tile.
         unsafe {
             let input = (*window.taps.add(tap)).offset(pixel as isize * stride).add(channel);
             let weights = window.weights.offset(tap as isize * window.weight_stride as isize).add(channel);
             for panel in 0..PANELS {
-                let weight = S::load_bytes(weights.add(panel * WIDTH).cast(), WIDTH, true);
+                let weight = load::<S>(weights.add(panel * WIDTH).cast(), lanes, true);
                 for (index, sums) in sums.iter_mut().enumerate() {
                     let from = input.offset(index as isize * stride).add(panel * WIDTH);
-                    // Of whole panels the compiler knows that they are.
-                    let x = if lanes == WIDTH {
-                        S::load_bytes(from, WIDTH, false)
-                    } else {
-                        S::load_bytes(from, lanes, false)
-                    };
-                    sums[panel] = sums[panel].add_products(x, weight);
+                    sums[panel] = sums[panel].add_products(load::<S>(from, lanes, false), weight);
                 }
             }
         }
@@ -172,4 +165,14 @@ unsafe fn tile<S: Sums, const PIXELS: usize, const PANELS: usize>(
             unsafe { sum.store(to.add(index * STRIP + panel * WIDTH), WIDTH) };
         }
     }
+}
+
+/// Bytes of a panel; of whole panels the compiler knows that they are.
+///
+/// # Safety
+/// So many bytes can be read.
+#[inline(always)]
+unsafe fn load<S: Sums>(from: *const u8, lanes: usize, signed: bool) -> S {
+    // SAFETY: the caller vouches for the bytes.
+    unsafe { if lanes == WIDTH { S::load_bytes(from, WIDTH, signed) } else { S::load_bytes(from, lanes, signed) } }
 }

@@ -74,9 +74,14 @@ fn raised(call: &Call, value: Value) -> Option<Value> {
     is_lowered.then(|| function.operands(value.node)[0])
 }
 
-/// The zero point of unsigned bytes in the place of signed ones: of an operand that is a number, or left out.
+/// The zero point of unsigned bytes in the place of signed ones: of an operand that is a signed byte, or left out.
 fn raised_zero(call: &Call, slot: usize) -> Option<i64> {
-    let zero = if call.has(slot) { call.item(slot).literal()?.to_f64() as i64 } else { 0 };
+    let zero = if call.has(slot) {
+        let literal = call.item(slot).literal().filter(|literal| literal.element == ElementType::I8)?;
+        literal.to_f64() as i64
+    } else {
+        0
+    };
     Some(zero + HALF)
 }
 
