@@ -8,6 +8,8 @@ mod bands;
 mod depthwise;
 #[path = "codegen/direct.rs"]
 mod direct;
+#[path = "codegen/extremes.rs"]
+mod extremes;
 #[path = "codegen/gemm.rs"]
 mod gemm;
 #[path = "codegen/harness.rs"]

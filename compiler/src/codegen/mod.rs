@@ -35,6 +35,7 @@ pub mod compile;
 pub mod depthwise;
 pub mod emit;
 pub mod epilogue;
+mod extremes;
 pub mod fold;
 mod gemm;
 mod interior;

@@ -8,6 +8,7 @@ use super::{
     block::{Typed, Width},
     check,
     emit::Emitter,
+    extremes::{self, Extremes},
     fold,
     interior::Interior,
     reduce::RowFold,
@@ -31,7 +32,7 @@ const LONG_CHUNK: i64 = 128;
 const REPEATED_CHUNK: i64 = 64;
 
 /// Positions of a vector.
-const SHORTEST: i64 = 4;
+const LANES: i64 = 4;
 
 /// Positions of a variable that is worth a loop of vectors.
 const LONG: i64 = 16;
@@ -102,7 +103,7 @@ fn in_order(emitter: &Emitter<'_>, nest: &Nest, mut parallel: Vec<u32>) -> Vec<u
     let has = |variable: u32, positions: std::ops::Range<i64>| {
         emitter.extent(variable).as_constant().is_some_and(|extent| positions.contains(&extent))
     };
-    if !nest.folds.is_empty() || !parallel.last().is_some_and(|last| has(*last, 0..SHORTEST)) {
+    if !nest.folds.is_empty() || !parallel.last().is_some_and(|last| has(*last, 0..LANES)) {
         return parallel;
     }
     let fits = |variable: &u32| {
@@ -209,7 +210,8 @@ fn fold_vectors(
     (low, high): (Value, Value),
     whole: Option<i64>,
 ) {
-    let copies = if plan.nest.folds.len() == 1 { 4 } else { 2 };
+    let extremes = Extremes::new(emitter, plan.nest, inner);
+    let copies = if plan.nest.folds.len() == 1 { extremes::POSITIONS / 4 } else { 2 };
     let mut from = low;
     for copies in [copies, 1] {
         let step = 4 * copies;
@@ -225,7 +227,10 @@ fn fold_vectors(
             &[],
             |_| {},
             |emitter, _| {
-                fold_lanes(emitter, plan, inner, rows, copies as u32);
+                match &extremes {
+                    Some(extremes) if step == extremes::POSITIONS => extremes.emit(emitter, inner, rows[0]),
+                    _ => fold_lanes(emitter, plan, inner, rows, copies as u32),
+                }
                 Vec::new()
             },
         );
