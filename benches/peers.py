@@ -10,7 +10,7 @@ once; a time is the median over rounds of the medians over runs, a ratio the med
 the better peer. A peer that does not run a model has no time.
 """
 
-import argparse, json, os, statistics, subprocess, sys, tempfile, time
+import argparse, json, math, os, statistics, subprocess, sys, tempfile, time
 
 import numpy
 
@@ -92,7 +92,7 @@ def peer(name, model, folder, threads):
         return pinned(command, threads)["median_ms"]
     except RuntimeError as error:
         print(f"{name} does not run {model}: {str(error).splitlines()[-1]}", file=sys.stderr)
-        return float("inf")
+        return math.inf
 
 
 def main():
@@ -118,11 +118,17 @@ def main():
                     times = {"strang": strang(options.program, model, folder, threads)}
                     times |= {name: peer(name, model, folder, threads) for name in PEERS}
                     rounds.append(times)
-                cells = [statistics.median(times[name] for times in rounds) for name in ["strang", *PEERS]]
+                medians = [statistics.median(times[name] for times in rounds) for name in ["strang", *PEERS]]
+                cells = [f"{median:.3f}" if math.isfinite(median) else "-" for median in medians]
                 ratio = statistics.median(times["strang"] / min(times[name] for name in PEERS) for times in rounds)
+                # Without any peer there is no ratio.
+                cells.append(f"{ratio:.2f}" if ratio > 0 else "-")
                 name = os.path.basename(model).removesuffix(".onnx")
-                print(f"| {name} | {threads} | " + " | ".join("-" if cell == float("inf") else f"{cell:.3f}" for cell in cells) + f" | {ratio:.2f} |", flush=True)
+                print(f"| {name} | {threads} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RuntimeError as error:
+        sys.exit(str(error))

@@ -8,7 +8,7 @@ FORM is qdq (bytes between QuantizeLinear and DequantizeLinear, unsigned activat
 scale of its own in qdq and signed. Ranges come from four random inputs: the numbers mean nothing, their cost does.
 """
 
-import os, sys
+import os, sys, tempfile
 
 import numpy
 import onnxruntime
@@ -41,8 +41,13 @@ def main():
     if len(sys.argv) != 4 or sys.argv[1] not in ("qdq", "signed", "linear", "dynamic"):
         sys.exit(__doc__)
     form, source, target = sys.argv[1:]
-    prepared = target + ".prepared"
-    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = os.path.join(folder, "prepared.onnx")
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        write(form, prepared, target)
+
+
+def write(form, prepared, target):
     if form == "dynamic":
         quantize_dynamic(prepared, target, weight_type=QuantType.QInt8)
     else:
@@ -55,7 +60,6 @@ def main():
             activation_type=QuantType.QInt8 if form == "signed" else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-    os.remove(prepared)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,8 @@ pub fn recognise(
 ) -> Option<Requantisation> {
     let sum = finish.instructions.iter().position(|instruction| matches!(instruction, Instruction::Folded(_)))?;
     let chain = Chain { emitter, finish, stores, tile, repertoire: Repertoire::All };
-    let follower = Follower { chain, reach };
+    let elements = finish.elements(&emitter.kernel.accesses, &[ElementType::I32]);
+    let follower = Follower { chain, elements, reach };
     let mut found = Requantisation::none(sum as u32);
     let mut stage = Stage::Sum;
     while let Some(next) = follower.step(&mut found, stage) {
@@ -140,15 +141,12 @@ pub fn recognise(
 
 struct Follower<'c, 'f> {
     chain: Chain<'c, 'f>,
+    /// The types of the values of the finish.
+    elements: Vec<ElementType>,
     reach: Reach,
 }
 
 impl Follower<'_, '_> {
-    /// The types of the values of the finish.
-    fn elements(&self) -> Vec<ElementType> {
-        self.chain.finish.elements(&self.chain.emitter.kernel.accesses, &[ElementType::I32])
-    }
-
     fn instruction(&self, value: u32) -> &Instruction {
         &self.chain.finish.instructions[value as usize]
     }
@@ -214,10 +212,10 @@ impl Follower<'_, '_> {
         {
             if self.reach == Reach::Table
                 && let &[store] = self.chain.stores
-                && let Some(table) = table(self.chain.finish, &self.elements(), whole, store.value)
+                && let Some(table) = table(self.chain.finish, &self.elements, whole, store.value)
             {
                 (found.output, found.result, found.table) = (codes, store.value, Some(table));
-                found.element = self.elements()[store.value as usize];
+                found.element = self.elements[store.value as usize];
                 return Some(Stage::Done);
             }
             if stage < Stage::Snapped

@@ -94,14 +94,18 @@ fn sums(m: &mut Match, slot: usize, weight: &str, accumulator: ElementType) -> O
     in_output_frame(&d, &Read { value: sum, map: IndexMap::of_variables(axes) })
 }
 
+/// The frame of what is computed over the axes of a value.
+fn frame_of(m: &Match, value: Id, element: ElementType) -> Node {
+    let variable = |size: &Size| Variable::over(&Axis::new("", size.clone()));
+    let variables: Vec<Variable> = m.graph[value].data.shape().iter().map(variable).collect();
+    let output = (0..variables.len() as u32).collect();
+    nameless(Op::View, variables.into(), element, output)
+}
+
 /// A read of integers times a number, which are multiplied over the axes of the integers: what they are read along would make
 /// an array of them.
 fn times(m: &mut Match, read: Read, number: Id) -> Read {
-    let element = m.graph[read.value].data.element();
-    let variable = |size: &Size| Variable::over(&Axis::new("", size.clone()));
-    let variables: Vec<Variable> = m.graph[read.value].data.shape().iter().map(variable).collect();
-    let output = (0..variables.len() as u32).collect();
-    let frame = nameless(Op::View, variables.into(), element, output);
+    let frame = frame_of(m, read.value, m.graph[read.value].data.element());
     let whole = build::whole(&frame, read.value);
     let value = build::binary(m.graph, &frame, Binary::Multiply, whole, Read::number(number));
     Read { value, map: read.map }
@@ -116,10 +120,7 @@ fn converted(m: &mut Match, name: &str, element: ElementType) -> Id {
     if let Some(number) = m.literal(name).filter(|_| m.facts(name).shape().is_empty()) {
         return build::number(m.graph, Literal::from_f64(element, number.to_f64()));
     }
-    let variable = |size: &Size| Variable::over(&Axis::new("", size.clone()));
-    let variables: Vec<Variable> = m.facts(name).shape().iter().map(variable).collect();
-    let output = (0..variables.len() as u32).collect();
-    let frame = nameless(Op::View, variables.into(), element, output);
+    let frame = frame_of(m, m.id(name), element);
     let value = build::whole(&frame, m.id(name));
     build::map(m.graph, &frame, cast_to(element), element, vec![value])
 }
@@ -252,10 +253,7 @@ fn shifted(m: &mut Match) -> Option<Id> {
         return None;
     }
     let sums = sums(m, 1, "w", ElementType::I32)?;
-    let variable = |size: &Size| Variable::over(&Axis::new("", size.clone()));
-    let variables: Vec<Variable> = m.facts("x").shape().iter().map(variable).collect();
-    let output = (0..variables.len() as u32).collect();
-    let frame = nameless(Op::View, variables.into(), ElementType::U8, output);
+    let frame = frame_of(m, m.id("x"), ElementType::U8);
     let half = build::number(m.graph, Literal::from_f64(ElementType::I32, HALF));
     let wide = converted(m, "x", ElementType::I32);
     let wide = build::whole(&frame, wide);

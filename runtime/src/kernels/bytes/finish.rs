@@ -3,7 +3,6 @@
 use super::STRIP;
 use super::block::{ByteBlock, Quantisation, Stored};
 use super::lanes::Sums;
-use super::table;
 use crate::kernels::gemm::Activation;
 use crate::kernels::gemm::curve::{self, Curve};
 use crate::kernels::lanes::{Lanes, WIDTH};
@@ -50,7 +49,7 @@ pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], column
         if is_of_bytes && !block.table.is_null() {
             for row in rows[0]..rows[0] + rows[1] {
                 let place = (row as i64 * block.c_row_stride) as isize + columns[0] as isize;
-                table::look_up(block.table, block.c.offset(place), columns[1]);
+                S::look_up(block.table, block.c.offset(place), columns[1]);
             }
         }
     }

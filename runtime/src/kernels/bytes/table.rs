@@ -1,15 +1,10 @@
 //! Bytes in the place of others: any function of one byte.
 
-/// Replaces bytes by their entries of a table.
+/// Replaces bytes by their entries of a table, on any CPU.
 ///
 /// # Safety
 /// The table has 256 entries, and so many bytes can be read and written.
-pub(super) unsafe fn look_up(table: *const u8, bytes: *mut u8, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512bw") {
-        // SAFETY: the CPU has the instructions; the rest is the caller's.
-        return unsafe { permuted(table, bytes, count) };
-    }
+pub(super) unsafe fn one_by_one(table: *const u8, bytes: *mut u8, count: usize) {
     // SAFETY: the caller vouches for table and bytes.
     unsafe {
         let table = &*table.cast::<[u8; 256]>();
@@ -19,10 +14,24 @@ pub(super) unsafe fn look_up(table: *const u8, bytes: *mut u8, count: usize) {
     }
 }
 
-/// 64 at a time: each half of the table is two registers.
+/// [`one_by_one`], but 64 at a time where the CPU can: each half of the table is two registers.
 ///
 /// # Safety
-/// As for [`look_up`]; the CPU has AVX-512 F, BW and VBMI.
+/// As for [`one_by_one`]; the CPU has AVX-512 F and BW.
+#[cfg(target_arch = "x86_64")]
+pub(super) unsafe fn together(table: *const u8, bytes: *mut u8, count: usize) {
+    // SAFETY: the CPU has the instructions; the rest is the caller's.
+    unsafe {
+        if is_x86_feature_detected!("avx512vbmi") {
+            permuted(table, bytes, count);
+        } else {
+            one_by_one(table, bytes, count);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`together`]; the CPU has VBMI.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 unsafe fn permuted(table: *const u8, bytes: *mut u8, count: usize) {

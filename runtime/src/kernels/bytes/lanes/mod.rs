@@ -5,6 +5,7 @@ mod x86;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512, PairsOfAvx2, PairsOfAvx512, Vnni};
 
+use super::table;
 use crate::kernels::lanes::{self, Lanes, WIDTH};
 
 /// 16 sums. Implementations for x86 levels may only be used in code compiled for that level.
@@ -47,6 +48,14 @@ pub(crate) trait Sums: Copy {
             // SAFETY: the caller vouches for the bytes.
             unsafe { codes.store_bytes(to.add(index * WIDTH), lanes) };
         }
+    }
+    /// Replaces bytes by their entries of a table.
+    /// # Safety
+    /// The table has 256 entries, and so many bytes can be read and written.
+    #[inline(always)]
+    unsafe fn look_up(table: *const u8, bytes: *mut u8, count: usize) {
+        // SAFETY: the caller vouches for table and bytes.
+        unsafe { table::one_by_one(table, bytes, count) }
     }
 }
 

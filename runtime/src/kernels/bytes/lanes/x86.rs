@@ -1,6 +1,7 @@
 //! The sums of AVX2, AVX-512 and AVX-512 VNNI.
 
 use super::{Fours, Pairs, Sums};
+use crate::kernels::bytes::table;
 use crate::kernels::lanes::{self, avx2::store_half};
 use core::arch::x86_64::*;
 
@@ -238,6 +239,10 @@ macro_rules! avx512 {
                 for (index, codes) in codes.iter().enumerate() {
                     unsafe { codes.store_bytes(to.add(index * 16), lanes) };
                 }
+            }
+            #[inline(always)]
+            unsafe fn look_up(table: *const u8, bytes: *mut u8, count: usize) {
+                unsafe { table::together(table, bytes, count) }
             }
         }
     };
