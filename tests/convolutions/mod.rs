@@ -2,6 +2,8 @@
 //! side; and wide images that only a depthwise convolution reads, computed in bands. All are compiled and compared with the
 //! interpreter.
 
+mod transposed;
+
 use super::{run_on, with_weights};
 use strang::{
     Compiler, ElementType,

@@ -2,7 +2,7 @@
 
 use super::{
     PlanError,
-    build::{KernelBuilder, MustStore, frame_positions},
+    build::{KernelBuilder, MustStore},
     group::{Group, row_variable},
     kernel::{Attention, Block, Body, Instruction, Kernel, PlanStep},
     lower::{Planner, finish, order_for_readers},
@@ -61,13 +61,13 @@ impl Planner<'_> {
         let product = score.push(Instruction::Folded(0));
         kernel.locals.insert(scores.into(), product);
         for member in group.prologue.iter().filter(|member| **member != scores && **member != softmax) {
-            let positions = frame_positions(&group.frames[member]);
+            let positions = kernel.positions(&group.frames[member]);
             match kernel.node_value(scope, &mut score, *member, &positions) {
                 Ok(value) => kernel.locals.insert((*member).into(), value),
                 Err(must_store) => return Ok(Err(must_store)),
             };
         }
-        let softmax_positions = frame_positions(&group.frames[&softmax]);
+        let softmax_positions = kernel.positions(&group.frames[&softmax]);
         let score_value = match kernel.operand(scope, &mut score, softmax, 0, &softmax_positions) {
             Ok(value) => value,
             Err(must_store) => return Ok(Err(must_store)),

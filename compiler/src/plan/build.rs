@@ -3,6 +3,7 @@
 use super::{
     kernel::{Access, Block, Guard, Instruction, LoopVariable, Store},
     layout::{COUNTER, Layout},
+    residues::{self, Residues},
     scope::Scope,
     trace::{Trace, through_map, through_views, variable_positions},
 };
@@ -26,6 +27,8 @@ pub struct KernelBuilder {
     pub accesses: Vec<Access>,
     /// Values of nodes of the kernel that the current block has computed.
     pub locals: FxHashMap<Value, u32>,
+    /// The positions that it computes, of variables of which it does not run over all.
+    pub residues: Residues,
 }
 
 /// A read that no kernel can do as it stands; the value must be stored first.
@@ -38,6 +41,12 @@ impl KernelBuilder {
     /// A kernel with loop variables of these sizes.
     pub fn new(sizes: impl IntoIterator<Item = Size>) -> Self {
         KernelBuilder { variables: sizes.into_iter().map(LoopVariable::Loop).collect(), ..Default::default() }
+    }
+
+    /// The positions of a node's variables where variable `j` of the node is variable `frame[j]`.
+    pub fn positions(&self, frame: &[u32]) -> Vec<IndexExpr> {
+        let position = |variable: &u32| residues::position(&self.residues, *variable, IndexExpr::variable(*variable));
+        frame.iter().map(position).collect()
     }
 
     /// The number of positions of a variable (1 for a counter, which does not loop; counters are never bounded by it).
@@ -435,9 +444,4 @@ pub fn reads_data(expr: &IndexExpr) -> bool {
         }
         Atom::Variable(_) => false,
     })
-}
-
-/// The positions of a node's variables in a kernel where variable `j` of the node is variable `frame[j]`.
-pub fn frame_positions(frame: &[u32]) -> Vec<IndexExpr> {
-    frame.iter().map(|variable| IndexExpr::variable(*variable)).collect()
 }

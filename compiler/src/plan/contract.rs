@@ -3,19 +3,20 @@
 
 use super::{
     PlanError,
-    build::{KernelBuilder, MustStore, frame_positions},
+    build::{KernelBuilder, MustStore},
     group::{Group, Product, matrix_product},
     kernel::{Block, Body, Depthwise, Gemm, Instruction, Kernel, LoopVariable, RightOperand},
     layout::Halo,
     lower::{Planner, estimate, finish, order_for_readers, padding_halo, wanted_halos},
     nest::label,
+    residues::{self, Residues},
     scope::Scope,
     trace::{Trace, through_map, through_views},
     windows::coordinates,
 };
 use crate::plan::kernel::PlanStep;
 use petgraph::stable_graph::NodeIndex;
-use strang_ir::{ElementType, IndexExpr, Op, Size, Value};
+use strang_ir::{Atom, ElementType, IndexExpr, Op, Size, Value};
 
 /// Rows that are worth a tile, where there is a choice: the images of a network are 7 positions wide in the end.
 const FEWEST_ROWS: i64 = 7;
@@ -83,46 +84,69 @@ impl Planner<'_> {
         group: &Group,
         steps: &mut Vec<PlanStep>,
     ) -> Result<Result<Kernel, MustStore>, PlanError> {
-        let root = group.root;
         let nodes: Vec<NodeIndex> = group.nodes().collect();
         self.bind_parameters(scope, &nodes)?;
+        let mut kernels = Vec::new();
+        for residues in residues::kernels(&scope.function.graph[group.root]) {
+            match self.lower_product(scope, group, residues, steps)? {
+                Some(Ok(kernel)) => kernels.push(kernel),
+                Some(Err(must_store)) => return Ok(Err(must_store)),
+                None => return Ok(self.lower_fold(scope, group)),
+            }
+        }
+        let last = kernels.pop().expect("a product has a kernel at least");
+        steps.extend(kernels.into_iter().map(|kernel| PlanStep::Kernel(Box::new(kernel))));
+        Ok(Ok(last))
+    }
+
+    /// The kernel of some residues of a product; `None` for one that is computed term by term.
+    fn lower_product(
+        &mut self,
+        scope: &mut Scope,
+        group: &Group,
+        residues: Residues,
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<Option<Result<Kernel, MustStore>>, PlanError> {
+        let root = group.root;
         let mut roles = roles(scope, root);
         let depthwise = roles.columns.is_empty() && roles.shared.len() == 1 && !roles.rows.is_empty();
         if roles.columns.is_empty() && !depthwise && roles.rows.is_empty() {
-            return Ok(self.lower_fold(scope, group));
+            return Ok(None);
         }
         let node = &scope.function.graph[root];
-        let sizes = node.variables.iter().map(|v| v.size().clone()).chain(group.extra.iter().cloned());
-        let mut kernel = KernelBuilder::new(sizes);
+        let sizes = (0..node.variables.len() as u32).map(|variable| residues::size(&residues, node, variable));
+        let mut kernel = KernelBuilder::new(sizes.chain(group.extra.iter().cloned()));
+        kernel.residues = residues;
         let frame = group.frames[&root].clone();
         let inner = if depthwise { roles.shared[0] } else { *roles.contracted.last().expect("a product contracts") };
         let left = self.product_operand(scope, &mut kernel, root, roles.left, &frame, inner, steps)?;
         let a = match left {
             Ok(a) => a,
-            Err(must_store) => return Ok(Err(must_store)),
+            Err(must_store) => return Ok(Some(Err(must_store))),
         };
         let product = matrix_product(scope.function, root);
         let is_of_bytes = product == Some(Product::Bytes);
         if is_of_bytes && !kernel.accesses[a as usize].address.coefficient(inner).is(1) {
             // Their kernel reads depths that lie side by side; what does not vary along them never does.
-            if scope.copies.contains_key(&(root, roles.left)) {
-                return Ok(self.lower_fold(scope, group));
+            let read = (root, roles.left, kernel.residues.clone());
+            if scope.copies.contains_key(&read) {
+                return Ok(None);
             }
-            self.copy_read(scope, root, roles.left, inner, steps)?;
-            return self.lower_contraction(scope, group, steps);
+            self.copy_read(scope, read, inner, steps)?;
+            return self.lower_product(scope, group, kernel.residues, steps);
         }
         let right_inner = if depthwise { roles.shared[0] } else { roles.columns.last().copied().unwrap_or(inner) };
         let right = self.product_operand(scope, &mut kernel, root, roles.right, &frame, right_inner, steps)?;
         let b = match right {
             Ok(b) => b,
-            Err(must_store) => return Ok(Err(must_store)),
+            Err(must_store) => return Ok(Some(Err(must_store))),
         };
         let is_weight = self.is_weight_access(&kernel, b);
         // The kernels of bytes and of bf16 read packed weights, and that of bf16 has no form for channels alone.
         let left = if is_of_bytes { ElementType::U8 } else { ElementType::F32 };
         let is_narrow = is_of_bytes || product == Some(Product::Halves);
         if is_narrow && ((depthwise && !is_of_bytes) || !is_weight || kernel.accesses[a as usize].element != left) {
-            return Ok(self.lower_fold(scope, group));
+            return Ok(None);
         }
         // Columns that are one axis of the weights lie side by side in the result too.
         let address = kernel.accesses[b as usize].address.clone();
@@ -133,7 +157,7 @@ impl Planner<'_> {
         kernel.locals.insert(root.into(), result);
         let stores = match self.epilogue(scope, group, &mut kernel, &mut block, &[root], &order) {
             Ok(stores) => stores,
-            Err(must_store) => return Ok(Err(must_store)),
+            Err(must_store) => return Ok(Some(Err(must_store))),
         };
         let output = &scope.function.graph[root].outputs[0].variables;
         roles.rows = order.iter().map(|axis| output[*axis]).filter(|v| roles.rows.contains(v)).collect();
@@ -153,11 +177,11 @@ impl Planner<'_> {
                 finish: block,
                 stores,
             };
-            return Ok(Ok(finish(kernel, Body::Depthwise(body), &label)));
+            return Ok(Some(Ok(finish(kernel, Body::Depthwise(body), &label))));
         }
         if depthwise || (roles.columns.is_empty() && !is_weight) {
             // A product with a vector, or channels that are not contiguous: term by term.
-            return Ok(self.lower_fold(scope, group));
+            return Ok(None);
         }
         if is_weight
             && let [.., outer, inner] = roles.contracted[..]
@@ -191,12 +215,12 @@ impl Planner<'_> {
         let right = match is_weight.then(|| self.pack_right(&mut kernel, b, &batch, &taps, depth, columns)).flatten() {
             Some(packed) => packed,
             None if kernel.accesses[b as usize].element != ElementType::F32 => {
-                return Ok(self.lower_fold(scope, group));
+                return Ok(None);
             }
             None => RightOperand::Strided(b),
         };
         let body = Gemm { batch, rows, columns, taps, depth, a, b: right, finish: block, stores };
-        Ok(Ok(finish(kernel, Body::Gemm(body), &label)))
+        Ok(Some(Ok(finish(kernel, Body::Gemm(body), &label))))
     }
 
     /// The access to an operand of a product: affine and without a guard, after a copy where it cannot be otherwise.
@@ -214,7 +238,7 @@ impl Planner<'_> {
     ) -> Result<Result<u32, MustStore>, PlanError> {
         let sizes: Vec<Size> = (0..kernel.variables.len() as u32).map(|v| kernel.size_of(v)).collect();
         let size_of = |v: u32| sizes.get(v as usize).cloned().unwrap_or_else(|| Size::symbol("iterations"));
-        if let Some((layout, coordinates)) = scope.copies.get(&(root, slot)) {
+        if let Some((layout, coordinates)) = scope.copies.get(&(root, slot, kernel.residues.clone())) {
             let here = |variable: u32| IndexExpr::variable(frame[variable as usize]);
             let position = coordinates.iter().map(|expression| expression.substitute(&here, &|slot| slot, &size_of));
             return Ok(Ok(kernel.access(layout, &position.collect::<Vec<_>>(), None)));
@@ -222,10 +246,10 @@ impl Planner<'_> {
         let function = scope.function;
         let map = &function.graph[root].maps[slot];
         let operand = function.operands(root)[slot];
-        let trace = through_map(function, map, operand, &frame_positions(frame), None, &size_of);
+        let trace = through_map(function, map, operand, &kernel.positions(frame), None, &size_of);
         let trace = through_views(function, trace, &|value| scope.is_virtual(value), &size_of);
         if scope.is_virtual(trace.value) || scope.literal(trace.value).is_some() {
-            self.copy_read(scope, root, slot, inner, steps)?;
+            self.copy_read(scope, (root, slot, kernel.residues.clone()), inner, steps)?;
             return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
         }
         if !scope.arrays.contains_key(&trace.value) {
@@ -233,7 +257,7 @@ impl Planner<'_> {
         }
         if trace.guard.is_some() {
             let Some(halos) = padding_halo(function, &trace, &size_of) else {
-                self.copy_read(scope, root, slot, inner, steps)?;
+                self.copy_read(scope, (root, slot, kernel.residues.clone()), inner, steps)?;
                 return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
             };
             if !covers(scope.halos.get(&trace.value), &halos) {
@@ -243,12 +267,12 @@ impl Planner<'_> {
         let layout = scope.arrays[&trace.value].clone();
         let address = super::trace::recombined(&layout.address(&trace.position), &size_of);
         let affine = address.terms().iter().all(|(atom, _)| match atom {
-            strang_ir::Atom::Variable(_) => true,
+            Atom::Variable(_) => true,
             other => mentions_only_counters(&IndexExpr::atom(other.clone())),
         });
         let scattered = trace.position.iter().any(super::build::reads_data);
         if !affine || scattered {
-            self.copy_read(scope, root, slot, inner, steps)?;
+            self.copy_read(scope, (root, slot, kernel.residues.clone()), inner, steps)?;
             return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
         }
         Ok(Ok(kernel.access(&layout, &trace.position, None)))
@@ -278,23 +302,23 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Copies what an operand reads into an array over its coordinates.
+    /// Copies what an operand reads in a kernel of some residues into an array over its coordinates.
     fn copy_read(
         &mut self,
         scope: &mut Scope,
-        root: NodeIndex,
-        slot: usize,
+        read: (NodeIndex, usize, Residues),
         inner: u32,
         steps: &mut Vec<PlanStep>,
     ) -> Result<(), PlanError> {
-        let coordinates = coordinates(&scope.function.graph[root], slot, inner);
+        let (root, slot, residues) = &read;
+        let coordinates = coordinates(&residues::part(&scope.function.graph[*root], residues), *slot, inner);
         let shape: Vec<Size> = coordinates.iter().map(|coordinate| coordinate.size.clone()).collect();
         let order: Vec<usize> = (0..shape.len()).collect();
-        let element = scope.function.element_of(scope.function.operands(root)[slot]);
+        let element = scope.function.element_of(scope.function.operands(*root)[*slot]);
         let layout = self.array(element, &shape, &order, &[]);
-        self.copy_operand(scope, root, slot, &coordinates, &layout, steps)?;
+        self.copy_operand(scope, &read, &coordinates, &layout, steps)?;
         let positions = coordinates.into_iter().map(|coordinate| coordinate.expression).collect();
-        scope.copies.insert((root, slot), (layout, positions));
+        scope.copies.insert(read, (layout, positions));
         Ok(())
     }
 

@@ -2,15 +2,16 @@
 
 use super::{
     PlanError,
-    build::{KernelBuilder, MustStore, frame_positions},
+    build::{KernelBuilder, MustStore},
     error::layer_of,
     group::{Group, Groups, Kind, group},
     kernel::{Block, Body, Kernel, Nest, Plan, PlanStep},
     layout::{self, Halo, Layout},
     pack::Packed,
     padding::with_spare,
+    residues::{self, Residues},
     scope::Scope,
-    trace::{Trace, operand_trace, through_views},
+    trace::{Trace, operand_trace, through_map, through_views},
     windows::Coordinate,
 };
 use petgraph::stable_graph::NodeIndex;
@@ -189,7 +190,7 @@ impl<'a> Planner<'a> {
         let shape = scope.function.shape_of(value);
         for _ in 0..64 {
             let mut kernel = KernelBuilder::new(shape.iter().cloned());
-            let position = frame_positions(&(0..shape.len() as u32).collect::<Vec<_>>());
+            let position: Vec<IndexExpr> = (0..shape.len() as u32).map(IndexExpr::variable).collect();
             let mut block = Block::default();
             let trace = Trace { value, position: position.clone(), guard: None };
             match kernel.read(scope, &mut block, trace) {
@@ -212,32 +213,36 @@ impl<'a> Planner<'a> {
         Err(unsupported(scope, value.node, "it cannot be copied"))
     }
 
-    /// Copies what a node reads through operand `slot`, at every position of its coordinates, to an array over these.
+    /// Copies what a node reads through operand `slot` in a kernel of some residues, at every position of its coordinates, to
+    /// an array over these.
     ///
     /// # Errors
     /// A value that nothing computes.
     pub fn copy_operand(
         &mut self,
         scope: &mut Scope,
-        node: NodeIndex,
-        slot: usize,
+        (node, slot, residues): &(NodeIndex, usize, Residues),
         coordinates: &[Coordinate],
         layout: &Layout,
         steps: &mut Vec<PlanStep>,
     ) -> Result<(), PlanError> {
         for _ in 0..64 {
-            let reader = &scope.function.graph[node];
+            let reader = &scope.function.graph[*node];
             let mut kernel = KernelBuilder::new(coordinates.iter().map(|coordinate| coordinate.size.clone()));
-            let mut positions = vec![IndexExpr::default(); reader.variables.len()];
-            for (position, coordinate) in coordinates.iter().enumerate() {
-                positions[coordinate.variable as usize] = IndexExpr::variable(position as u32);
-            }
+            let number = |variable: u32| {
+                let place = coordinates.iter().position(|coordinate| coordinate.variable == variable);
+                place.map_or_else(IndexExpr::default, |place| IndexExpr::variable(place as u32))
+            };
+            let variables = 0..reader.variables.len() as u32;
+            let positions: Vec<IndexExpr> =
+                variables.map(|variable| residues::position(residues, variable, number(variable))).collect();
             let mut block = Block::default();
-            match kernel.operand(scope, &mut block, node, slot, &positions) {
+            match kernel.operand(scope, &mut block, *node, *slot, &positions) {
                 Ok(read) => {
                     let space: Vec<u32> = (0..coordinates.len() as u32).collect();
-                    let stores = vec![kernel.store(layout, &frame_positions(&space), read)];
-                    let label = format!("operand of {}", layer_of(&scope.function.graph[node]));
+                    let position: Vec<IndexExpr> = space.iter().copied().map(IndexExpr::variable).collect();
+                    let stores = vec![kernel.store(layout, &position, read)];
+                    let label = format!("operand of {}", layer_of(&scope.function.graph[*node]));
                     let kernel = finish_map(kernel, space, block, stores, &label);
                     steps.push(PlanStep::Kernel(Box::new(kernel)));
                     return Ok(());
@@ -245,7 +250,7 @@ impl<'a> Planner<'a> {
                 Err(MustStore(value)) => self.store_value(scope, value, steps)?,
             }
         }
-        Err(unsupported(scope, node, "its operand cannot be copied"))
+        Err(unsupported(scope, *node, "its operand cannot be copied"))
     }
 
     /// Where a value of a group is written: what something else decided, a part of a concatenation, or a new array with
@@ -426,13 +431,17 @@ fn collect_halos(scope: &Scope, value: Value, halos: &mut [Halo]) {
     for (reader, slot) in product_readers(scope, value) {
         let node = &scope.function.graph[reader];
         let operand = scope.function.operands(reader)[slot as usize];
-        let start = operand_trace(scope.function, node, slot as usize, operand);
-        let below = |other: Value| other != value && scope.is_virtual(other);
-        let trace = through_views(scope.function, start, &below, &|v| node.size_of(v));
-        if trace.value != value {
-            continue;
-        }
-        if let Some(found) = padding_halo(scope.function, &trace, &|v| node.size_of(v)) {
+        for residues in residues::kernels(node) {
+            let size = |variable: u32| residues::size(&residues, node, variable);
+            let position = |variable: u32| residues::position(&residues, variable, IndexExpr::variable(variable));
+            let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(position).collect();
+            let start = through_map(scope.function, &node.maps[slot as usize], operand, &positions, None, &size);
+            let below = |other: Value| other != value && scope.is_virtual(other);
+            let trace = through_views(scope.function, start, &below, &size);
+            if trace.value != value {
+                continue;
+            }
+            let found = padding_halo(scope.function, &trace, &size).unwrap_or_default();
             for (halo, found) in halos.iter_mut().zip(found) {
                 if halo.is_none() {
                     halo.byte = found.byte;

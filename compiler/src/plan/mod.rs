@@ -33,6 +33,7 @@ mod nest;
 pub(crate) mod pack;
 mod padding;
 mod print;
+mod residues;
 mod scope;
 mod sweep;
 pub(crate) mod trace;

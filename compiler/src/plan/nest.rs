@@ -3,7 +3,7 @@
 
 use super::{
     PlanError,
-    build::{KernelBuilder, MustStore, frame_positions, reads_data},
+    build::{KernelBuilder, MustStore, reads_data},
     error::layer_of,
     group::{Group, Kind, UPDATES, scattered_variables},
     kernel::{Block, Body, Fold, Instruction, Kernel, Nest, PlanStep, RowOperation, Rows, Store},
@@ -36,7 +36,8 @@ impl Planner<'_> {
         let mut kernel = group_kernel(scope, group);
         let mut block = Block::default();
         let root = group.root;
-        let value = kernel.node_value(scope, &mut block, root, &frame_positions(&group.frames[&root]))?;
+        let positions = kernel.positions(&group.frames[&root]);
+        let value = kernel.node_value(scope, &mut block, root, &positions)?;
         kernel.locals.insert(root.into(), value);
         let order = wanted_by_bytes(scope, group).unwrap_or_else(|| self.output_order(scope, &kernel, root));
         let stores = self.epilogue(scope, group, &mut kernel, &mut block, &[root], &order)?;
@@ -52,7 +53,7 @@ impl Planner<'_> {
         let node = &scope.function.graph[root];
         let mut body = Block::default();
         evaluate(scope, group, &group.prologue, &mut kernel, &mut body)?;
-        let positions = frame_positions(&group.frames[&root]);
+        let positions = kernel.positions(&group.frames[&root]);
         let slots = scope.function.operands(root).len();
         let mut operands = Vec::with_capacity(slots);
         for slot in 0..slots {
@@ -126,7 +127,7 @@ impl Planner<'_> {
         let node = &scope.function.graph[root];
         let mut prologue = Block::default();
         evaluate(scope, group, &group.prologue, &mut kernel, &mut prologue)?;
-        let positions = frame_positions(&group.frames[&root]);
+        let positions = kernel.positions(&group.frames[&root]);
         let element = node.outputs[0].element;
         let operand = kernel.operand(scope, &mut prologue, root, 0, &positions)?;
         let value = cast(&mut prologue, operand, element, ElementType::F32);
@@ -251,7 +252,7 @@ impl Planner<'_> {
         let order: Vec<usize> = (0..node.outputs[0].variables.len()).collect();
         let operands = scope.function.operands(root);
         let mut kernel = group_kernel(scope, group);
-        let positions = frame_positions(&group.frames[&root]);
+        let positions = kernel.positions(&group.frames[&root]);
         let mut block = Block::default();
         let update = evaluate(scope, group, &group.prologue, &mut kernel, &mut block)
             .and_then(|()| kernel.operand(scope, &mut block, root, UPDATES, &positions));
@@ -337,13 +338,14 @@ impl Planner<'_> {
             let own_order = if own_order.len() == axes.len() { own_order } else { (0..axes.len()).collect() };
             let layout = self.place(scope, value, &own_order);
             let local = kernel.locals[&value];
-            stores.push(kernel.store(&layout, &frame_positions(&axes), local));
+            let positions = kernel.positions(&axes);
+            stores.push(kernel.store(&layout, &positions, local));
             // Results are written to all of their places while the value is at hand.
             if kind_writes_anywhere(&group.kind)
                 && let Some(layouts) = scope.destinations.get(&value)
             {
                 for other in layouts.iter().filter(|other| **other != layout) {
-                    stores.push(kernel.store(other, &frame_positions(&axes), local));
+                    stores.push(kernel.store(other, &positions, local));
                 }
                 scope.delivered.insert(value);
             }
@@ -389,7 +391,8 @@ fn evaluate(
     block: &mut Block,
 ) -> Result<(), MustStore> {
     for member in members {
-        let value = kernel.node_value(scope, block, *member, &frame_positions(&group.frames[member]))?;
+        let positions = kernel.positions(&group.frames[member]);
+        let value = kernel.node_value(scope, block, *member, &positions)?;
         kernel.locals.insert((*member).into(), value);
     }
     Ok(())

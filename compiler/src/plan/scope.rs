@@ -3,6 +3,7 @@
 use super::{
     group::Groups,
     layout::{Halo, Layout},
+    residues::Residues,
 };
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -26,8 +27,9 @@ pub struct Scope<'a> {
     pub delivered: FxHashSet<Value>,
     /// Values that something outside of their group reads.
     pub needed: FxHashSet<Value>,
-    /// Copies of what a node reads through an operand slot, with the positions that the node's variables read.
-    pub copies: FxHashMap<(NodeIndex, usize), (Layout, Vec<IndexExpr>)>,
+    /// Copies of what a node reads through an operand slot in kernels of some residues, with the positions that the variables
+    /// of the kernel read.
+    pub copies: FxHashMap<(NodeIndex, usize, Residues), (Layout, Vec<IndexExpr>)>,
     /// The number of enclosing repeats.
     pub depth: u32,
 }

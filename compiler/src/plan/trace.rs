@@ -71,7 +71,10 @@ fn leave_out_implied(conditions: &mut Vec<Condition>, variable_size: &dyn Fn(u32
 
 /// Whether a range holds wherever others do, its expression being a sum of multiples of theirs.
 fn follows(condition: &Condition, others: &[Condition], variable_size: &dyn Fn(u32) -> Size) -> bool {
-    let Condition::Range { expression, low, high } = condition else { return false };
+    let (expression, low, high) = match condition {
+        Condition::Range { expression, low, high } => (expression, low, high),
+        Condition::Divisible { expression, divisor } => return is_multiple(expression, divisor),
+    };
     let mut rest = expression.clone();
     let (mut least, mut largest) = (Size::ZERO, Size::ZERO);
     for other in others {
@@ -94,6 +97,13 @@ fn follows(condition: &Condition, others: &[Condition], variable_size: &dyn Fn(u
     let Some((first, last)) = rest.bounds(variable_size) else { return false };
     let is_at_least = |a: Size, b: &Size| (a - b).lower_bound(1).is_some_and(|difference| difference >= 0);
     is_at_least(least + first, low) && is_at_least(high - &Size::ONE, &(largest + last))
+}
+
+/// Whether a number divides an expression wherever its variables are.
+fn is_multiple(expression: &IndexExpr, divisor: &Size) -> bool {
+    let Some(divisor) = divisor.as_constant().filter(|divisor| *divisor != 0) else { return false };
+    let divides = |size: &Size| size.as_constant().is_some_and(|number| number % divisor == 0);
+    divides(expression.offset()) && expression.terms().iter().all(|(_, factor)| divides(factor))
 }
 
 /// Follows a read through views that are not arrays of their own.

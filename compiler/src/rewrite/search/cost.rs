@@ -8,7 +8,7 @@ use crate::rewrite::egraph::{Graph, Tag, Term};
 use egg::Id;
 use rustc_hash::FxHashSet;
 use strang_ir::{
-    ElementType, IndexExpr, Node, Op, ScalarExpr, Size,
+    Condition, ElementType, IndexExpr, Node, Op, ScalarExpr, Size,
     op::Norm,
     scalar::{Binary, Unary},
 };
@@ -97,7 +97,7 @@ pub fn cost<'a>(
         // Read through, almost always.
         return 1e-3 * target.start;
     }
-    let positions = product(node.variables.iter().map(|variable| variable.size()));
+    let positions = product(node.variables.iter().map(|variable| variable.size())) / skipped(&node);
     let mut traffic = 0.;
     let mut fused = false;
     let mut counted: FxHashSet<Id> = FxHashSet::default();
@@ -200,6 +200,16 @@ fn is_read_in_place<'a>(
         None => graph[value].nodes.iter().any(is_kernel),
     };
     distinct && variables.len() == node.variables.len() && computed && !graph[value].data.constant
+}
+
+/// How many times more positions a product has than are multiplied: where it reads an operand at every `s`-th position, each
+/// residue has a kernel of its own.
+fn skipped(node: &Node) -> f64 {
+    let divisors = node.maps.iter().flat_map(|map| &map.conditions).filter_map(|condition| match condition {
+        Condition::Divisible { divisor, .. } => Some(estimate(divisor).max(1.)),
+        Condition::Range { .. } => None,
+    });
+    if matches!(node.op, Op::Dot { .. }) { divisors.product() } else { 1. }
 }
 
 /// The work at one position, in elementary functions.

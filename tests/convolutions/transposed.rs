@@ -1,0 +1,118 @@
+//! Transposed convolutions, which have a kernel for each residue of the positions of their results, and convolutions whose taps lie
+//! in the padding: compiled and compared with the interpreter, for strides, kernels, dilations and paddings of many kinds.
+
+use crate::{run_on, with_weights};
+use strang::{
+    Compiler, ElementType,
+    ir::interpret::{Arithmetic, interpret},
+    random::{self, Random},
+    runtime::Bindings,
+};
+
+/// A transposed convolution with a bias and a skip connection.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    strides: [i64; 2],
+    taps: [i64; 2],
+    dilation: i64,
+    padding: i64,
+    /// Positions more than the taps reach.
+    extra: i64,
+    channels: [i64; 2],
+}
+
+const PLAIN: Case = Case { strides: [2, 2], taps: [4, 4], dilation: 1, padding: 1, extra: 0, channels: [16, 24] };
+
+const CASES: &[Case] = &[
+    PLAIN,
+    Case { taps: [2, 2], padding: 0, ..PLAIN },
+    Case { taps: [3, 3], extra: 1, ..PLAIN },
+    Case { taps: [3, 3], ..PLAIN },
+    Case { strides: [1, 3], taps: [3, 5], padding: 2, ..PLAIN },
+    Case { strides: [4, 1], taps: [8, 3], ..PLAIN },
+    Case { taps: [3, 3], dilation: 3, padding: 2, ..PLAIN },
+    // Taps that share a divisor with the stride, and residues that no tap reaches: one kernel.
+    Case { taps: [3, 3], dilation: 2, ..PLAIN },
+    Case { strides: [3, 3], taps: [2, 2], padding: 0, ..PLAIN },
+    Case { channels: [16, 1], ..PLAIN },
+    Case { channels: [3, 5], ..PLAIN },
+];
+
+impl Case {
+    fn extent(&self, axis: usize, inputs: i64) -> i64 {
+        (inputs - 1) * self.strides[axis] + self.dilation * (self.taps[axis] - 1) + 1 - 2 * self.padding + self.extra
+    }
+
+    /// How many kernels it has.
+    fn kernels(&self) -> i64 {
+        let alone = |axis: &usize| {
+            let (stride, taps) = (self.strides[*axis], self.taps[*axis]);
+            let coprime = self.dilation == 1 || stride % self.dilation != 0 && self.dilation % stride != 0;
+            stride == 1 || coprime && taps >= stride
+        };
+        if [0, 1].iter().all(alone) { self.strides.iter().product() } else { 1 }
+    }
+
+    fn text(&self, [height, width]: [i64; 2]) -> String {
+        let Case { dilation, padding, .. } = self;
+        let [p, q] = [self.extent(0, height), self.extent(1, width)];
+        let position = |result: &str, tap: &str, axis: usize| {
+            let reach = format!("{result} - {dilation}*{tap} + {padding}");
+            let stride = self.strides[axis];
+            if stride == 1 { reach } else { format!("({reach}) // {stride}") }
+        };
+        let conditions: Vec<String> = [("p", "e"), ("q", "f")]
+            .iter()
+            .zip(self.strides)
+            .filter(|(_, stride)| *stride > 1)
+            .map(|((result, tap), stride)| format!("({result} - {dilation}*{tap} + {padding}) % {stride} == 0"))
+            .collect();
+        let conditions =
+            if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
+        format!(
+            "ncd 0.1 \"transposed\"
+axis b   axis d = {}   axis c = {}   axis h = {height}   axis w = {width}   axis p = {p}   axis q = {q}   axis e = {}   axis f = {}
+param @k: f32[d, c, e, f]   param @bias: f32[c]
+fn @f(%x: f32[b, d, h, w], %skip: f32[b, c, p, q]) -> f32[b, c, p, q] {{
+  %y = dot order=(e, f, d) : %x[b, {{d}}, {}, {}]{conditions} else 0, @k[{{d}}, c, {{e}}, {{f}}] -> [b, c, p, q]
+  %r = map relu($0 + $1) + $2 : %y[b, c, p, q], @bias[c], %skip[b, c, p, q] -> [b, c, p, q]
+  return %r
+}}
+",
+            self.channels[0],
+            self.channels[1],
+            self.taps[0],
+            self.taps[1],
+            position("p", "{e}", 0),
+            position("q", "{f}", 1),
+        )
+    }
+}
+
+#[test]
+fn transposed_convolutions_have_a_kernel_for_every_residue() {
+    for case in CASES {
+        for sizes in [[5, 6], [8, 3], [3, 4]] {
+            let text = case.text(sizes);
+            let module = with_weights(&text, 7);
+            let plan = Compiler::new().plan(module.clone()).unwrap().plan.to_string();
+            let kernels = plan.matches(": gemm").count() as i64;
+            assert_eq!(kernels, case.kernels(), "{case:?}: {plan}");
+            let compiled = Compiler::new().compile(module.clone()).unwrap();
+            for batch in [1, 2] {
+                let shape =
+                    |[channels, height, width]: [i64; 3]| [batch, channels, height, width].map(|size| size as usize);
+                let results = [case.channels[1], case.extent(0, sizes[0]), case.extent(1, sizes[1])];
+                let inputs = [shape([case.channels[0], sizes[0], sizes[1]]), shape(results)]
+                    .map(|shape| random::tensor(&mut Random::new(9), ElementType::F32, &shape).unwrap());
+                let expected = interpret(&module, &inputs, Arithmetic::Wide).unwrap()[0].to_f64();
+                let bindings = Bindings::from([("b".into(), batch)]);
+                let [one, two] =
+                    [1, 2].map(|threads| run_on(threads, &compiled.executable, &bindings, &inputs).swap_remove(0));
+                assert!(one.bytes() == two.bytes(), "the bits depend on the number of threads");
+                let error = expected.iter().zip(one.to_f64()).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+                assert!(error < 1e-4, "{case:?} {sizes:?} {batch}: {error:.1e}\n{text}{plan}");
+            }
+        }
+    }
+}
