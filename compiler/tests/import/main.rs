@@ -3,6 +3,7 @@
 mod broken;
 mod external;
 mod models;
+mod products;
 mod quantised;
 
 use proptest::prelude::*;

@@ -49,7 +49,7 @@ fn ints(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto { name: name.into(), ints: values.to_vec(), kind: kind::INTS, ..Default::default() }
 }
 
-fn text(name: &str, value: &'static str) -> AttributeProto {
+pub fn text(name: &str, value: &'static str) -> AttributeProto {
     AttributeProto { name: name.into(), s: value.into(), kind: kind::STRING, ..Default::default() }
 }
 

@@ -1,4 +1,4 @@
-//! Matrix products: `MatMul`, `Gemm` and `Einsum`, each one contraction.
+//! Matrix products: `MatMul` and `Gemm`, each one contraction.
 
 use super::{
     elementwise::combine,
@@ -11,7 +11,7 @@ use crate::import::onnx::{
     values::Item,
 };
 use strang_ir::{IndexExpr, Op, Value};
-use strang_runtime::{ElementType, Size};
+use strang_runtime::ElementType;
 
 /// `MatMul`.
 pub fn matmul(call: &mut Call) -> Imported {
@@ -62,7 +62,11 @@ pub fn product(
     Ok(call.emit(draft, Op::Dot { accumulator }, element, &output))
 }
 
-fn same_type(call: &Call, a: Value, b: Value) -> Result<(), ImportError> {
+/// Refuses operands of two types.
+///
+/// # Errors
+/// Two types.
+pub fn same_type(call: &Call, a: Value, b: Value) -> Result<(), ImportError> {
     let (left, right) = (call.element_of(a), call.element_of(b));
     if left == right {
         return Ok(());
@@ -120,127 +124,4 @@ pub fn of_matrices(
     draft.read_at(a, &if transposed_a { [contracted, row] } else { [row, contracted] });
     draft.read_at(b, &if transposed_b { [column, contracted] } else { [contracted, column] });
     Ok(call.emit(draft, Op::Dot { accumulator }, element, &output))
-}
-
-/// `Einsum`: one contraction over all operands.
-pub fn einsum(call: &mut Call) -> Imported {
-    let equation: String = call.attributes.string_or("equation", "")?.chars().filter(|c| !c.is_whitespace()).collect();
-    let (inputs, output) = match equation.split_once("->") {
-        Some((inputs, output)) => (inputs, Some(output)),
-        None => (equation.as_str(), None),
-    };
-    let terms: Vec<&str> = inputs.split(',').collect();
-    if terms.len() != call.operands.len() {
-        let reason = format!("it has {} terms for {} inputs", terms.len(), call.operands.len());
-        return Err(call.attributes.error("equation", reason));
-    }
-    let mut values = Vec::new();
-    for slot in 0..terms.len() {
-        values.push(call.value(slot)?);
-    }
-    // Axes under an ellipsis are called by their distance from its end, so that they broadcast like shapes do.
-    let mut labels: Vec<Vec<Label>> = Vec::new();
-    for (term, value) in terms.iter().zip(&values) {
-        let rank = call.shape_of(*value).len();
-        labels.push(term_labels(call, term, Some(rank), 0)?);
-    }
-    let hidden = labels.iter().flatten().filter_map(|label| match label {
-        Label::Hidden(distance) => Some(*distance),
-        Label::Letter(_) => None,
-    });
-    let hidden = hidden.max().map_or(0, |distance| distance + 1);
-    let kept = match output {
-        Some(output) => term_labels(call, output, None, hidden)?,
-        None => {
-            let mut letters: Vec<Label> = labels.iter().flatten().copied().collect();
-            letters.retain(|label| matches!(label, Label::Letter(_)));
-            let mut once: Vec<Label> = letters.clone();
-            once.retain(|label| letters.iter().filter(|other| *other == label).count() == 1);
-            once.sort_unstable();
-            (0..hidden).rev().map(Label::Hidden).chain(once).collect()
-        }
-    };
-    let mut sizes: Vec<(Label, Size)> = Vec::new();
-    for (term, value) in labels.iter().zip(&values) {
-        for (label, size) in term.iter().zip(call.shape_of(*value)) {
-            match sizes.iter_mut().find(|(other, _)| other == label) {
-                None => sizes.push((*label, size)),
-                Some((_, known)) => match (known.as_constant(), size.as_constant()) {
-                    (Some(1), _) | (None, Some(2..)) => *known = size,
-                    (Some(a), Some(b)) if a != b && b != 1 => {
-                        let reason = format!("one letter stands for the sizes {a} and {b}");
-                        return Err(call.attributes.error("equation", reason));
-                    }
-                    _ => {}
-                },
-            }
-        }
-    }
-    let mut draft = Draft::default();
-    let mut variables: Vec<(Label, u32, Size)> = Vec::new();
-    let contracted = sizes.iter().map(|(label, _)| *label).filter(|label| !kept.contains(label));
-    for label in kept.iter().copied().chain(contracted) {
-        let Some((_, size)) = sizes.iter().find(|(other, _)| *other == label) else {
-            return Err(call.attributes.error("equation", "the output has a letter that no input has"));
-        };
-        if variables.iter().any(|(other, ..)| *other == label) {
-            return Err(call.attributes.error("equation", "the output has a letter twice"));
-        }
-        variables.push((label, draft.variable(size), size.clone()));
-    }
-    for (term, value) in labels.iter().zip(&values) {
-        let shape = call.shape_of(*value);
-        let place = |(label, size): (&Label, &Size)| {
-            let found = variables.iter().find(|(other, ..)| other == label);
-            match found {
-                Some((_, variable, full)) if !size.is(1) || full.is(1) => IndexExpr::variable(*variable),
-                _ => IndexExpr::constant(0),
-            }
-        };
-        draft.read(*value, term.iter().zip(&shape).map(place).collect());
-    }
-    let element = call.element_of(values[0]);
-    for value in &values[1..] {
-        same_type(call, values[0], *value)?;
-    }
-    let output: Vec<u32> = variables[..kept.len()].iter().map(|(_, variable, _)| *variable).collect();
-    let op = match values.len() == 1 && variables.len() == kept.len() {
-        true => Op::View,
-        false => Op::Dot { accumulator: element.accumulator() },
-    };
-    Ok(vec![call.emit(draft, op, element, &output).into()])
-}
-
-/// What stands for an axis in an equation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Label {
-    /// An axis under the ellipsis, by its distance from the ellipsis' end.
-    Hidden(usize),
-    /// A letter.
-    Letter(char),
-}
-
-/// The labels of a term; `rank` is that of an input, `hidden` the axes that an ellipsis of the output stands for.
-fn term_labels(call: &Call, term: &str, rank: Option<usize>, hidden: usize) -> Result<Vec<Label>, ImportError> {
-    let error = |reason: String| call.attributes.error("equation", reason);
-    let letters = term.replace("...", "");
-    if let Some(bad) = letters.chars().find(|c| !c.is_ascii_alphabetic()) {
-        return Err(error(format!("`{bad}` is not a letter")));
-    }
-    let count = letters.chars().count();
-    let hidden = match (term.find("..."), rank) {
-        (None, Some(rank)) if rank != count => {
-            return Err(error(format!("the term `{term}` is for {count} axes, the input has {rank}")));
-        }
-        (None, _) => 0,
-        (Some(_), Some(rank)) => {
-            rank.checked_sub(count).ok_or_else(|| error(format!("the term `{term}` is for more than {rank} axes")))?
-        }
-        (Some(_), None) => hidden,
-    };
-    let Some((before, after)) = term.split_once("...") else {
-        return Ok(letters.chars().map(Label::Letter).collect());
-    };
-    let middle = (0..hidden).rev().map(Label::Hidden);
-    Ok(before.chars().map(Label::Letter).chain(middle).chain(after.chars().map(Label::Letter)).collect())
 }

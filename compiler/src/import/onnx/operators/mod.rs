@@ -19,6 +19,7 @@ pub mod attention;
 pub mod control;
 pub mod convolution;
 pub mod create;
+mod einsum;
 pub mod elementwise;
 mod extensions;
 pub mod gather;
@@ -114,7 +115,7 @@ pub const OPERATORS: &[Operator] = &[
     Operator { name: "Div", versions: &[1, 6, 7, 13, 14], import: elementwise::binary },
     Operator { name: "Dropout", versions: &[1, 6, 7, 10, 12, 13, 22], import: elementwise::dropout },
     Operator { name: "DynamicQuantizeLinear", versions: &[11], import: quantise::quantise_dynamically },
-    Operator { name: "Einsum", versions: &[12, 28], import: matmul::einsum },
+    Operator { name: "Einsum", versions: &[12, 28], import: einsum::einsum },
     Operator { name: "Elu", versions: &[1, 6, 22], import: elementwise::activation },
     Operator { name: "Equal", versions: &[1, 7, 11, 13, 19], import: elementwise::binary },
     Operator { name: "Erf", versions: &[9, 13], import: elementwise::unary },
