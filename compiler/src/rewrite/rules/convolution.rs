@@ -1,4 +1,5 @@
-//! Convolutions: branches in parallel become one, and so does a product with its own input added.
+//! Convolutions: branches in parallel become one, and so does a product with its own input added; taps that read nothing but
+//! padding go away.
 
 use super::parts::{combined, instead, is_float, moved, positions, whole_axes, with_operands};
 use crate::rewrite::{
@@ -10,7 +11,7 @@ use crate::rewrite::{
     rule::{Class, Conjunct, Find, Match, Rule},
 };
 use egg::Id;
-use strang_ir::{Condition, IndexExpr, IndexMap, Literal, Node, Op, Size, scalar::Binary};
+use strang_ir::{Axis, Condition, IndexExpr, IndexMap, Literal, Node, Op, Size, scalar::Binary};
 
 /// The most positions of a kernel among which the smaller convolution is looked for.
 const MOST_TAPS: i64 = 64;
@@ -187,6 +188,79 @@ fn with_input(m: &mut Match) -> Option<Id> {
     Some(m.view("s", read))
 }
 
+/// The positions of a tap of `d` at which its first operand is read inside for some result; `None` where they are all, or not known.
+fn inside(d: &Node, shape: &[Size], tap: u32) -> Option<(i64, i64)> {
+    let count = d.size_of(tap).as_constant().filter(|count| (2..=MOST_TAPS).contains(count))?;
+    let size = |variable: u32| d.size_of(variable);
+    let is_inside = |number: i64| {
+        let at = |variable: u32| match variable == tap {
+            true => IndexExpr::constant(number),
+            false => IndexExpr::variable(variable),
+        };
+        let positions: Vec<IndexExpr> = (0..d.variables.len() as u32).map(at).collect();
+        let read = compose(&d.maps[0], &positions, &size);
+        let may_be = |(expression, extent): (&IndexExpr, &Size)| {
+            let reach = expression.bounds(&size).map(|(least, most)| (least.as_constant(), most.as_constant()));
+            match (reach, extent.as_constant()) {
+                (Some((Some(least), Some(most))), Some(extent)) => most >= 0 && least < extent,
+                _ => true,
+            }
+        };
+        read.exprs.iter().zip(shape).all(may_be)
+    };
+    let mut numbers = (0..count).filter(|number| is_inside(*number));
+    let first = numbers.next()?;
+    let end = numbers.next_back().unwrap_or(first) + 1;
+    (end - first < count).then_some((first, end))
+}
+
+/// A product without the taps at its ends that read nothing but padding.
+fn without_padding(m: &mut Match) -> Option<Id> {
+    let d = m.node("d");
+    let shape = m.facts("x").shape().to_vec();
+    let (tap, (first, end)) = d.contracted().into_iter().find_map(|tap| Some((tap, inside(&d, &shape, tap)?)))?;
+    let mut node = (*d).clone();
+    node.variables[tap as usize].axis = Axis::new("tap", Size::from(end - first));
+    let at = |variable: u32| match IndexExpr::variable(variable) {
+        position if variable == tap => position.plus_size(&Size::from(first)),
+        position => position,
+    };
+    let positions: Vec<IndexExpr> = (0..d.variables.len() as u32).map(at).collect();
+    let size = |variable: u32| node.size_of(variable);
+    let [x, w] = [("x", 0), ("w", 1)]
+        .map(|(name, slot)| Read { value: m.id(name), map: compose(&d.maps[slot], &positions, &size) });
+    Some(build::add(m.graph, &node, vec![x, w]))
+}
+
+const TAPS_OUTSIDE: Rule = Rule {
+    name: "taps-outside",
+    class: Class::Bit,
+    law: "taps that read zeros of the padding alone add nothing",
+    source: "convolutions whose dilation is larger than the image (atrous pyramids; Chen et al., 2017)",
+    find: Find::Patterns(&["(dot ?d ?x ?w)"], without_padding),
+    guard: &[Conjunct {
+        text: "outside of x zeros are read",
+        holds: |m| m.node("d").maps[0].fill.is_none_or(|fill| fill.is(0.)),
+        counterexample: "axis h = 5   axis e = 3   param @k: f32[c, b, e]
+fn @f(%x: f32[b, h]) -> f32[c, h] {
+  %r = dot order=(e, b) : %x[{b}, h + 6*{e} - 6] else 1.0, @k[c, {b}, {e}] -> [c, h]
+  return %r
+}",
+    }],
+    examples: &[
+        "axis h = 5   axis e = 3   param @k: f32[c, b, e]
+fn @f(%x: f32[b, h]) -> f32[c, h] {
+  %r = dot order=(e, b) : %x[{b}, h + 6*{e} - 6] else 0.0, @k[c, {b}, {e}] -> [c, h]
+  return %r
+}",
+        "axis h = 5   axis e = 4   param @k: f32[c, b, e]
+fn @f(%x: f32[b, h]) -> f32[c, h] {
+  %r = dot order=(e, b) : %x[{b}, h + 4*{e} - 8] else 0.0, @k[c, {b}, {e}] -> [c, h]
+  return %r
+}",
+    ],
+};
+
 const INPUT_ADDED: Rule = Rule {
     name: "product-with-input-added",
     class: Class::Real,
@@ -229,6 +303,7 @@ fn @f(%x: f32[b, a]) -> f32[b, a] {
 
 pub const RULES: &[Rule] = &[
     INPUT_ADDED,
+    TAPS_OUTSIDE,
     Rule {
         name: "parallel-convolutions",
         class: Class::Real,
