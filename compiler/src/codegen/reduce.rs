@@ -40,7 +40,11 @@ impl<'n> RowFold<'n> {
             _ => false,
         };
         let is_short = emitter.extent(variable).as_constant().is_some_and(|extent| extent < LANES);
+        // What lies apart along the row is folded along another variable, where elements lie side by side.
+        let in_order = |fold: &Fold| lane_sum(emitter.kernel, nest, fold);
+        let is_row = body.accesses().any(|access| emitter.is_contiguous(access, variable));
         let vector = !is_short
+            && (is_row || nest.folds.iter().any(in_order))
             && body.has_lanes(emitter, variable)
             && nest.folds.iter().all(|fold| match fold {
                 Fold::Monoid { value, .. } => in_lanes(fold) && has_lanes(accumulator(body.elements[*value as usize])),

@@ -114,6 +114,11 @@ impl Planner<'_> {
             return Ok(None);
         }
         let node = &scope.function.graph[root];
+        // Channels that are read by a table, as those of a resized axis are, lie nowhere side by side.
+        let is_table = |(atom, _): &(Atom, Size)| matches!(atom, Atom::Table(..));
+        if depthwise && node.maps[roles.left].exprs.iter().flat_map(IndexExpr::terms).any(is_table) {
+            return Ok(None);
+        }
         let sizes = (0..node.variables.len() as u32).map(|variable| residues::size(&residues, node, variable));
         let mut kernel = KernelBuilder::new(sizes.chain(group.extra.iter().cloned()));
         kernel.residues = residues;

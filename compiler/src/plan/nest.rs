@@ -14,7 +14,7 @@ use super::{
 };
 use petgraph::stable_graph::NodeIndex;
 use strang_ir::{
-    ElementType, IndexExpr, Literal, Op, Size, Value,
+    Atom, ElementType, IndexExpr, Literal, Op, Size, Value,
     op::{self, Norm},
     scalar::Binary,
 };
@@ -360,7 +360,7 @@ impl Planner<'_> {
         let moving: Vec<u32> = output.iter().copied().filter(|v| !kernel.size_of(*v).is(1)).collect();
         let extent = |position: usize| -> usize {
             let address = &kernel.accesses[position].address;
-            moving.iter().filter(|v| !address.coefficient(**v).is(0)).count()
+            moving.iter().filter(|v| !step(address, **v).is(0)).count()
         };
         let main = (0..kernel.accesses.len())
             .filter(|position| kernel.accesses[*position].checked.is_empty())
@@ -369,7 +369,11 @@ impl Planner<'_> {
             return order_for_readers(scope, root.into());
         };
         let address = &kernel.accesses[main].address;
-        let strides: Vec<Size> = output.iter().map(|v| address.coefficient(*v)).collect();
+        let is_tabled = address.terms().iter().any(|(atom, _)| matches!(atom, Atom::Table(..)));
+        if is_tabled && let Some(order) = order_of_result(scope, root.into(), DEEPEST_RESULT) {
+            return order;
+        }
+        let strides: Vec<Size> = output.iter().map(|v| step(address, *v)).collect();
         let layout =
             super::layout::Layout { buffer: 0, element: ElementType::F32, offset: IndexExpr::default(), strides };
         layout.order()
@@ -379,6 +383,44 @@ impl Planner<'_> {
         let nodes: Vec<NodeIndex> = group.nodes().collect();
         // A parameter without data is named when the read of it fails.
         let _ = self.bind_parameters(scope, &nodes);
+    }
+}
+
+/// How many readers are followed to a result.
+const DEEPEST_RESULT: usize = 4;
+
+/// The order in which the axes of a value lie in the result of the function that is made of it, if its only reader, and theirs, read
+/// every axis at a position of one of their own. What is read through tables is brought in that order where it is small.
+fn order_of_result(scope: &Scope, value: Value, deepest: usize) -> Option<Vec<usize>> {
+    if let Some(layouts) = scope.destinations.get(&value) {
+        return layouts.first().map(super::layout::Layout::order);
+    }
+    let [(reader, slot)] = scope.function.readers(value)[..] else { return None };
+    let node = &scope.function.graph[reader];
+    if deepest == 0 || !matches!(node.op, Op::Dot { .. } | Op::Map(_) | Op::View) {
+        return None;
+    }
+    let outer = order_of_result(scope, reader.into(), deepest - 1)?;
+    let output = &node.outputs[0].variables;
+    let reads = |axis: usize, variable: u32| node.maps[slot as usize].exprs[axis].mentions(variable);
+    let rank = node.maps[slot as usize].exprs.len();
+    let order: Vec<usize> =
+        outer.iter().filter_map(|place| (0..rank).find(|axis| reads(*axis, output[*place]))).collect();
+    (order.len() == rank && (0..rank).all(|axis| order.contains(&axis))).then_some(order)
+}
+
+/// How far apart the elements are that an address tells apart by a variable: where it goes through a table or a quotient, those of
+/// two entries.
+fn step(address: &IndexExpr, variable: u32) -> Size {
+    let plain = address.coefficient(variable);
+    let mut through = address.terms().iter().filter_map(|(atom, factor)| match atom {
+        Atom::Table(_, inner) | Atom::FloorDiv(inner, _) if inner.mentions(variable) => Some(factor.clone()),
+        Atom::Remainder(inner, _) | Atom::Clamp(inner, ..) if inner.mentions(variable) => Some(Size::ZERO),
+        _ => None,
+    });
+    match (through.next(), through.next()) {
+        (Some(factor), None) if plain.is(0) => factor,
+        _ => plain,
     }
 }
 

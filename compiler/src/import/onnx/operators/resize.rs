@@ -8,7 +8,7 @@ use crate::import::onnx::{
     error::ImportError,
     values::Item,
 };
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 use strang_ir::{IndexExpr, Op, ScalarExpr, Value, scalar::Binary};
 use strang_runtime::{ElementType, Size, Tensor};
 
@@ -84,6 +84,12 @@ fn old_method(mode: Mode) -> Method {
     }
 }
 
+/// The order in which axes, each with its scale, are resized: what shrinks first, so that the others have less to do; then from
+/// the innermost, whose elements are read one by one, while those of the others are read in rows.
+fn cheapest_first((a, a_scale): (usize, f64), (b, b_scale): (usize, f64)) -> Ordering {
+    a_scale.min(1.).total_cmp(&b_scale.min(1.)).then(b.cmp(&a))
+}
+
 fn resized_by(call: &mut Call, scales: &[f64], method: Method) -> Imported {
     let value = call.value(0)?;
     let sizes = call.shape_of(value);
@@ -91,8 +97,10 @@ fn resized_by(call: &mut Call, scales: &[f64], method: Method) -> Imported {
         return Err(call.error(format!("{} scales are given for {} axes", scales.len(), sizes.len())));
     }
     let mut value = value;
-    for (axis, scale) in scales.iter().enumerate().filter(|(_, scale)| **scale != 1.) {
-        value = scaled(call, value, axis, *scale, &method)?;
+    let mut axes: Vec<usize> = (0..scales.len()).filter(|axis| scales[*axis] != 1.).collect();
+    axes.sort_by(|a, b| cheapest_first((*a, scales[*a]), (*b, scales[*b])));
+    for axis in axes {
+        value = scaled(call, value, axis, scales[axis], &method)?;
     }
     Ok(vec![value.into()])
 }
@@ -234,7 +242,9 @@ pub fn resize(call: &mut Call) -> Imported {
     if float != element {
         value = call.map(&[value], cast(float, element, operand(0)))?;
     }
-    for resizing in &resizings {
+    let mut in_order: Vec<&Resizing> = resizings.iter().collect();
+    in_order.sort_by(|a, b| cheapest_first((a.axis, a.scale), (b.axis, b.scale)));
+    for resizing in in_order {
         value = resized(call, value, resizing, &method)?;
     }
     if method.coordinates == "tf_crop_and_resize" {
