@@ -87,7 +87,7 @@ impl Planner<'_> {
         let nodes: Vec<NodeIndex> = group.nodes().collect();
         self.bind_parameters(scope, &nodes)?;
         let mut kernels = Vec::new();
-        for residues in residues::kernels(&scope.function.graph[group.root]) {
+        for residues in scope.kernels(group.root) {
             match self.lower_product(scope, group, residues, steps)? {
                 Some(Ok(kernel)) => kernels.push(kernel),
                 Some(Err(must_store)) => return Ok(Err(must_store)),
@@ -156,6 +156,9 @@ impl Planner<'_> {
         // Columns that are one axis of the weights lie side by side in the result too.
         let address = kernel.accesses[b as usize].address.clone();
         roles.columns.sort_by_key(|v| std::cmp::Reverse(estimate(&address.coefficient(*v))));
+        // One column is worth no tile where another variable has more, and would lie between those that are merged.
+        let has_more = roles.columns.iter().any(|v| !kernel.size_of(*v).is(1));
+        let single_columns: Vec<u32> = roles.columns.extract_if(.., |v| has_more && kernel.size_of(*v).is(1)).collect();
         let order = product_order(scope, group, &roles, is_weight);
         let mut block = Block::default();
         let result = block.push(Instruction::Folded(0));
@@ -202,6 +205,7 @@ impl Planner<'_> {
             }
         }
         let mut batch = roles.shared;
+        batch.extend(single_columns);
         let columns = match roles.columns.pop() {
             Some(columns) => columns,
             None => single(&mut kernel),

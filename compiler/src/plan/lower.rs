@@ -431,7 +431,7 @@ fn collect_halos(scope: &Scope, value: Value, halos: &mut [Halo]) {
     for (reader, slot) in product_readers(scope, value) {
         let node = &scope.function.graph[reader];
         let operand = scope.function.operands(reader)[slot as usize];
-        for residues in residues::kernels(node) {
+        for residues in scope.kernels(reader) {
             let size = |variable: u32| residues::size(&residues, node, variable);
             let position = |variable: u32| residues::position(&residues, variable, IndexExpr::variable(variable));
             let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(position).collect();

@@ -37,7 +37,7 @@ mod residues;
 mod scope;
 mod sweep;
 pub(crate) mod trace;
-mod windows;
+pub mod windows;
 
 pub use error::{PlanError, layer_of};
 pub use kernel::{Kernel, Plan};

@@ -5,6 +5,7 @@ use super::{
     build::KernelBuilder,
     kernel::{Access, LoopVariable, RightOperand},
     lower::Planner,
+    residues::Residue,
 };
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -16,12 +17,22 @@ use strang_runtime::{
     tensor::Element,
 };
 
+/// A variable that selects a matrix of a block of weights.
+#[derive(Debug)]
+struct Selector {
+    variable: u32,
+    size: usize,
+    stride: usize,
+    /// The position of the kernel's first.
+    first: usize,
+}
+
 /// Strides and extents of a strided block of weights, all known.
-pub struct Block {
-    /// Sizes and strides of the variables that select a matrix, outermost first.
-    pub outer: Vec<(u32, usize, usize)>,
+struct Block {
+    /// What selects a matrix, outermost first.
+    outer: Vec<Selector>,
     /// Elements from the start of the parameter.
-    pub start: usize,
+    start: usize,
 }
 
 /// Weights that were packed: where, and the elements of every matrix.
@@ -74,7 +85,8 @@ impl Planner<'_> {
         let constant = |size: Size| size.as_constant().and_then(|value| usize::try_from(value).ok());
         let sizes = [constant(kernel.size_of(depth))?, constant(kernel.size_of(columns))?];
         let strides = [constant(address.coefficient(depth))?, constant(address.coefficient(columns))?];
-        let key = format!("{source} {:?} {} {sizes:?} {strides:?}", block.outer, block.start);
+        let outer: Vec<(usize, usize)> = block.outer.iter().map(|selector| (selector.size, selector.stride)).collect();
+        let key = format!("{source} {outer:?} {} {sizes:?} {strides:?}", block.start);
         let packed = match self.packed.get(&key) {
             Some(known) => *known,
             None => {
@@ -191,14 +203,21 @@ impl Planner<'_> {
         let pointer = &kernel.pointers[access.pointer as usize];
         let Base::Weights(source) = self.plan.buffers[pointer.buffer as usize].base else { return None };
         let offset = usize::try_from(pointer.offset.as_constant()?).ok()? * 8 / access.element.bits() as usize;
-        let start = offset.checked_add_signed(isize::try_from(access.address.offset().as_constant()?).ok()?)?;
+        let mut start = offset.checked_add_signed(isize::try_from(access.address.offset().as_constant()?).ok()?)?;
         let mut outer = Vec::new();
         for variable in moving {
             let stride = access.address.coefficient(variable).as_constant()?;
             let LoopVariable::Loop(size) = &kernel.variables[variable as usize] else { return None };
             if stride != 0 {
-                let size = usize::try_from(size.as_constant()?).ok()?;
-                outer.push((variable, size, usize::try_from(stride).ok()?));
+                let stride = usize::try_from(stride).ok()?;
+                // A kernel that runs over a range of positions reads part of what all kernels share.
+                let is_range =
+                    |residue: &&Residue| residue.variable == variable && residue.stride == 1 && residue.count == *size;
+                let range = kernel.residues.iter().find(is_range);
+                let first = range.map_or(Some(0), |range| usize::try_from(range.start).ok())?;
+                let size = usize::try_from(range.map_or(size, |range| &range.whole).as_constant()?).ok()?;
+                start = start.checked_sub(first * stride)?;
+                outer.push(Selector { variable, size, stride, first });
             }
         }
         Some((source, Block { outer, start }))
@@ -208,13 +227,13 @@ impl Planner<'_> {
 impl Block {
     /// How many matrices there are.
     fn count(&self) -> usize {
-        self.outer.iter().map(|(_, size, _)| size).product()
+        self.outer.iter().map(|selector| selector.size).product()
     }
 
     /// Elements from the start of the block to matrix `position`, row-major over the outer variables.
-    pub fn offset(&self, mut position: usize) -> usize {
+    fn offset(&self, mut position: usize) -> usize {
         let mut offset = 0;
-        for (_, size, stride) in self.outer.iter().rev() {
+        for Selector { size, stride, .. } in self.outer.iter().rev() {
             offset += position % size * stride;
             position /= size;
         }
@@ -225,15 +244,17 @@ impl Block {
     fn access(&self, kernel: &mut KernelBuilder, buffer: u32, length: usize, element: ElementType) -> u32 {
         let mut stride = length as i64;
         let mut terms = Vec::new();
-        for (variable, size, _) in self.outer.iter().rev() {
+        let mut start = 0;
+        for Selector { variable, size, first, .. } in self.outer.iter().rev() {
             terms.push((Atom::Variable(*variable), Size::from(stride)));
+            start += *first as i64 * stride;
             stride = stride.saturating_mul(*size as i64);
         }
         kernel.pointers.push(Address { buffer, offset: Size::ZERO });
         kernel.accesses.push(Access {
             pointer: kernel.pointers.len() as u32 - 1,
             element,
-            address: IndexExpr::new(terms, Size::ZERO),
+            address: IndexExpr::new(terms, Size::from(start)),
             guard: None,
             checked: Vec::new(),
         });

@@ -3,11 +3,11 @@
 use super::{
     group::Groups,
     layout::{Halo, Layout},
-    residues::Residues,
+    residues::{self, Residues},
 };
 use petgraph::stable_graph::NodeIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
-use strang_ir::{Function, IndexExpr, Literal, Module, Op, Value};
+use strang_ir::{Function, IndexExpr, Literal, Module, Op, Size, Value};
 
 /// A function that is being planned.
 pub struct Scope<'a> {
@@ -35,6 +35,13 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// The kernels of a product, by the positions that they compute.
+    pub fn kernels(&self, product: NodeIndex) -> Vec<Residues> {
+        let operands = self.function.operands(product);
+        let shapes: Vec<Vec<Size>> = operands.into_iter().map(|operand| self.function.shape_of(operand)).collect();
+        residues::kernels(&self.function.graph[product], &shapes)
+    }
+
     /// Whether reads of a value go through it: it is a view or an index-only map that is not an array.
     pub fn is_virtual(&self, value: Value) -> bool {
         self.groups.virtuals.contains(&value.node) && !self.arrays.contains_key(&value)

@@ -84,7 +84,7 @@ fn window(node: &Node, map: &IndexMap, row: u32, tap: u32) -> Option<Coordinate>
 }
 
 /// Calls a function with an expression and with those inside of its atoms.
-fn visit_sums(expression: &IndexExpr, visit: &mut dyn FnMut(&IndexExpr)) {
+pub fn visit_sums(expression: &IndexExpr, visit: &mut dyn FnMut(&IndexExpr)) {
     visit(expression);
     for (atom, _) in expression.terms() {
         match atom {

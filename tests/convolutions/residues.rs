@@ -95,11 +95,13 @@ fn transposed_convolutions_have_a_kernel_for_every_residue() {
         for sizes in [[5, 6], [8, 3], [3, 4]] {
             let text = case.text(sizes);
             let module = with_weights(&text, 7);
-            let plan = Compiler::new().plan(module.clone()).unwrap().plan.to_string();
+            // With few channels, residues become channels; both ways are compared.
+            let compiler = || Compiler::new().without("residues-as-channels").without("neighbours-as-channels");
+            let plan = compiler().plan(module.clone()).unwrap().plan.to_string();
             let kernels = plan.matches(": gemm").count() as i64;
             assert_eq!(kernels, case.kernels(), "{case:?}: {plan}");
-            let compiled = Compiler::new().compile(module.clone()).unwrap();
-            for batch in [1, 2] {
+            let [apart, free] = [compiler(), Compiler::new()].map(|compiler| compiler.compile(module.clone()).unwrap());
+            for (batch, compiled) in [(1, &apart), (2, &apart), (1, &free), (2, &free)] {
                 let shape =
                     |[channels, height, width]: [i64; 3]| [batch, channels, height, width].map(|size| size as usize);
                 let results = [case.channels[1], case.extent(0, sizes[0]), case.extent(1, sizes[1])];
@@ -114,5 +116,46 @@ fn transposed_convolutions_have_a_kernel_for_every_residue() {
                 assert!(error < 1e-4, "{case:?} {sizes:?} {batch}: {error:.1e}\n{text}{plan}");
             }
         }
+    }
+}
+
+/// Dilated convolutions, most of whose taps lie in the padding: results that read the same taps have a kernel, and all kernels read
+/// one copy of the weights.
+#[test]
+fn results_near_a_border_have_kernels_without_padding() {
+    for (size, dilation, taps, stride, kernels) in [
+        (14, 12, 3, 1, 9),
+        (20, 14, 3, 1, 9),
+        (33, 18, 3, 1, 9),
+        (28, 24, 3, 2, 9),
+        (21, 10, 5, 1, 25),
+        (12, 5, 5, 1, 1),
+        (14, 2, 3, 1, 1),
+    ] {
+        let padding = dilation * (taps - 1) / 2;
+        let results = (size - 1) / stride + 1;
+        let text = format!(
+            "ncd 0.1 \"dilated\"
+axis b   axis d = 16   axis c = 32   axis h = {size}   axis w = {size}   axis p = {results}   axis q = {results}   axis e = {taps}
+param @k: f32[c, d, e, e]   param @bias: f32[c]
+fn @f(%x: f32[b, d, h, w]) -> f32[b, c, p, q] {{
+  %y = dot order=(e, e', d) : %x[b, {{d}}, {stride}*p + {dilation}*{{e}} - {padding}, {stride}*q + {dilation}*{{e'}} - {padding}] else 0, @k[c, {{d}}, {{e}}, {{e'}}] -> [b, c, p, q]
+  %r = map relu($0 + $1) : %y[b, c, p, q], @bias[c] -> [b, c, p, q]
+  return %r
+}}
+"
+        );
+        let module = with_weights(&text, 7);
+        let plan = Compiler::new().without("winograd-two-results").plan(module.clone()).unwrap().plan.to_string();
+        assert_eq!(plan.matches(": gemm").count(), kernels, "{size} {dilation}: {plan}");
+        assert_eq!(plan.matches("weights").count(), 2, "{size} {dilation}: {plan}");
+        let compiled = Compiler::new().compile(module.clone()).unwrap();
+        let input = random::tensor(&mut Random::new(9), ElementType::F32, &[2, 16, size, size]).unwrap();
+        let expected = interpret(&module, std::slice::from_ref(&input), Arithmetic::Wide).unwrap()[0].to_f64();
+        let (inputs, bindings) = ([input], Bindings::from([("b".into(), 2)]));
+        let [one, two] = [1, 2].map(|threads| run_on(threads, &compiled.executable, &bindings, &inputs).swap_remove(0));
+        assert!(one.bytes() == two.bytes(), "the bits depend on the number of threads");
+        let error = expected.iter().zip(one.to_f64()).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+        assert!(error < 1e-4, "{size} {dilation} {taps} {stride}: {error:.1e}\n{text}{plan}");
     }
 }
