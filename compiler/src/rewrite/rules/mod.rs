@@ -12,6 +12,7 @@ mod flattened;
 mod integers;
 mod linear;
 mod merging;
+mod neighbours;
 mod norm_products;
 mod normalisation;
 mod parts;
@@ -37,6 +38,7 @@ static ALL: LazyLock<Vec<(&'static str, &'static Rule)>> = LazyLock::new(|| {
         ("association", association::RULES),
         ("merging", merging::RULES),
         ("convolution", convolution::RULES),
+        ("neighbours", neighbours::RULES),
         ("winograd", winograd::RULES),
         ("chained", chained::RULES),
         ("pooling", pooling::RULES),

@@ -8,7 +8,7 @@ use crate::rewrite::{
     rule::Match,
 };
 use egg::Id;
-use strang_ir::{Axis, IndexMap, Node, Op, Output, Shared, Size, Variable, scalar::Binary};
+use strang_ir::{Axis, ElementType, IndexMap, Node, Op, Output, Shared, Size, Variable, scalar::Binary};
 
 /// The variable of the operand at every variable of a reader that reads it position by position; `None` for readers that
 /// read it otherwise.
@@ -178,4 +178,24 @@ pub fn is_product_of_integers(m: &Match, x: &str, w: &str) -> bool {
         terms.any(|term| matches!(term, Term::Apply(Tag::Binary(Binary::Multiply), _, c) if is_converted(c[1])))
     };
     [w, x].into_iter().all(|name| is_converted(m.id(name)) || is_scaled(m.id(name)))
+}
+
+/// A frame of variables, all of them its output.
+pub fn frame(variables: Shared<Vec<Variable>>, element: ElementType) -> Node {
+    let output = (0..variables.len() as u32).collect();
+    nameless(Op::View, variables, element, output)
+}
+
+/// Values over a frame, side by side along a new axis that stands at a place among theirs.
+pub fn stacked(graph: &mut Graph, over: &Node, values: &[Id], place: u32) -> Id {
+    let count = values.len() as i64;
+    let mut variables = over.variables.clone();
+    variables.insert(place as usize, Variable::over(&Axis::new("part", Size::from(count))));
+    let offsets = (0..=count).map(Size::from).collect();
+    let op = Op::Concat { along: place, offsets };
+    let own = (0..variables.len() as u32).filter(|variable| *variable != place);
+    let map = IndexMap::of_variables(own);
+    let node = Node { op, ..frame(variables, over.outputs[0].element) };
+    let reads = values.iter().map(|value| Read { value: *value, map: map.clone() }).collect();
+    build::add(graph, &node, reads)
 }

@@ -1,20 +1,15 @@
 //! Winograd's minimal filtering: convolutions along an axis with fewer products. Along two axes it is applied to each: what
 //! it makes of the first is a convolution along the second.
 
-use super::parts::{is_float, whole_axes};
+use super::parts::{frame, is_float, stacked, whole_axes};
 use crate::rewrite::{
-    egraph::{
-        Graph, Read, Term,
-        build::{self, nameless},
-    },
+    egraph::{Graph, Read, Term, build},
     rule::{Class, Find, Match, Rule},
     search::cost::estimate,
 };
 use egg::Id;
 use rustc_hash::FxHashSet;
-use strang_ir::{
-    Axis, ElementType, IndexExpr, IndexMap, Literal, Node, Op, Output, Shared, Size, Variable, scalar::Binary,
-};
+use strang_ir::{Axis, ElementType, IndexExpr, IndexMap, Literal, Node, Output, Size, Variable, scalar::Binary};
 
 /// The taps of a kernel.
 const TAPS: i64 = 3;
@@ -127,26 +122,6 @@ fn combination(graph: &mut Graph, frame: &Node, element: ElementType, factors: &
         sum = Some(build::whole(frame, value));
     }
     sum.map_or_else(|| build::number(graph, Literal::zero(element)), |sum| sum.value)
-}
-
-/// A frame of variables, all of them its output.
-fn frame(variables: Shared<Vec<Variable>>, element: ElementType) -> Node {
-    let output = (0..variables.len() as u32).collect();
-    nameless(Op::View, variables, element, output)
-}
-
-/// Values over a frame, side by side along a new axis that stands at a place among theirs.
-fn stacked(graph: &mut Graph, over: &Node, values: &[Id], place: u32) -> Id {
-    let count = values.len() as i64;
-    let mut variables = over.variables.clone();
-    variables.insert(place as usize, Variable::over(&Axis::new("part", Size::from(count))));
-    let offsets = (0..=count).map(Size::from).collect();
-    let op = Op::Concat { along: place, offsets };
-    let own = (0..variables.len() as u32).filter(|variable| *variable != place);
-    let map = IndexMap::of_variables(own);
-    let node = Node { op, ..frame(variables, over.outputs[0].element) };
-    let reads = values.iter().map(|value| Read { value: *value, map: map.clone() }).collect();
-    build::add(graph, &node, reads)
 }
 
 /// The product `d` of `x` and `w` with fewer multiplications, at a place where it filters along an axis.

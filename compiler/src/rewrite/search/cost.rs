@@ -120,7 +120,7 @@ pub fn cost<'a>(
         Op::Dot { .. } => target.functions / 4.,
         _ => target.functions,
     };
-    let arithmetic = positions * work(&node) / rate;
+    let arithmetic = positions * unused(graph, &node, values) * work(&node) / rate;
     if fused {
         return FUSED * arithmetic + traffic;
     }
@@ -200,6 +200,19 @@ fn is_read_in_place<'a>(
         None => graph[value].nodes.iter().any(is_kernel),
     };
     distinct && variables.len() == node.variables.len() && computed && !graph[value].data.constant
+}
+
+/// How many times more columns a product with weights computes than it has, where these do not fill a tile.
+fn unused(graph: &Graph, node: &Node, values: &[Id]) -> f64 {
+    const COLUMNS: f64 = 16.;
+    let ([x, w], [_, weight]) = (&node.maps[..], values) else { return 1. };
+    if !matches!(node.op, Op::Dot { .. }) || !graph[*weight].data.constant {
+        return 1.;
+    }
+    let columns = node.outputs[0].variables.iter().filter(|v| w.mentions(**v) && !x.mentions(**v));
+    let columns: Vec<f64> = columns.map(|v| estimate(&node.size_of(*v))).collect();
+    // Channels by themselves have no columns, nor has a product with a vector.
+    if columns.is_empty() { 1. } else { (COLUMNS / columns.iter().product::<f64>().max(1.)).max(1.) }
 }
 
 /// How many times more positions a product has than are multiplied: where it reads an operand at every `s`-th position, each
