@@ -33,7 +33,7 @@ mod nest;
 pub(crate) mod pack;
 mod padding;
 mod print;
-mod residues;
+pub mod residues;
 mod scope;
 mod sweep;
 pub(crate) mod trace;

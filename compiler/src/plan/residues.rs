@@ -171,7 +171,7 @@ fn ranges(node: &Node, expression: &IndexExpr, extent: &Size) -> Option<(Vec<[Re
 }
 
 /// The variable of the result and that of the taps in a position that depends on one of each.
-fn result_and_tap(node: &Node, expression: &IndexExpr) -> Option<(u32, u32)> {
+pub fn result_and_tap(node: &Node, expression: &IndexExpr) -> Option<(u32, u32)> {
     let contracted = node.contracted();
     let mut variables = Vec::new();
     expression.visit_variables(&mut |variable| variables.push(variable));

@@ -100,7 +100,7 @@ fn follows(condition: &Condition, others: &[Condition], variable_size: &dyn Fn(u
 }
 
 /// Whether a number divides an expression wherever its variables are.
-fn is_multiple(expression: &IndexExpr, divisor: &Size) -> bool {
+pub fn is_multiple(expression: &IndexExpr, divisor: &Size) -> bool {
     let Some(divisor) = divisor.as_constant().filter(|divisor| *divisor != 0) else { return false };
     let divides = |size: &Size| size.as_constant().is_some_and(|number| number % divisor == 0);
     divides(expression.offset()) && expression.terms().iter().all(|(_, factor)| divides(factor))

@@ -2,7 +2,7 @@
 //! Neighbours of a transposed convolution read different taps, of others the same ones moved.
 
 use super::parts::{frame, is_float, stacked, whole_axes};
-use crate::plan::windows::visit_sums;
+use crate::plan::{residues::result_and_tap, trace::is_multiple, windows::visit_sums};
 use crate::rewrite::{
     egraph::{Read, build, compose::compose},
     rule::{Class, Conjunct, Find, Match, Rule},
@@ -53,12 +53,13 @@ impl Place {
     }
 }
 
-/// The columns of a product: the positions of what only its second operand has of the result.
+/// The columns of a product: the positions of what only its second operand has of the result. Channels by themselves have none.
 fn columns(d: &Node) -> Option<i64> {
     let [x, w] = &d.maps[..] else { return None };
-    let is_column = |variable: &&u32| w.mentions(**variable) && !x.mentions(**variable);
-    let variables = d.outputs[0].variables.iter().filter(is_column);
-    variables.map(|variable| d.size_of(*variable).as_constant()).product()
+    let (shared, own): (Vec<u32>, Vec<u32>) =
+        d.outputs[0].variables.iter().copied().filter(|v| w.mentions(*v)).partition(|v| x.mentions(*v));
+    let count = own.iter().map(|variable| d.size_of(*variable).as_constant()).product();
+    if own.is_empty() && !shared.is_empty() { None } else { count }
 }
 
 /// Whether a map reads two variables in their sum alone.
@@ -138,6 +139,10 @@ impl Grouped {
         };
         let positions: Vec<IndexExpr> = (0..d.variables.len() as u32).map(position).collect();
         let mut map = compose(&d.maps[0], &positions, &|variable| node.size_of(variable));
+        let holds = |condition: &Condition| match condition {
+            Condition::Divisible { expression, divisor } => is_multiple(expression, divisor),
+            Condition::Range { .. } => false,
+        };
         map.conditions.retain(|condition| !holds(condition));
         let map = map.with_fill(Literal::zero(element));
         own.insert(beside, part);
@@ -151,14 +156,6 @@ impl Grouped {
         exprs[row] = place.floor_div(&neighbours, &size);
         Some(build::view(m.graph, &over, Read { value, map: IndexMap::new(exprs) }))
     }
-}
-
-/// Whether a number divides an expression everywhere.
-fn holds(condition: &Condition) -> bool {
-    let Condition::Divisible { expression, divisor } = condition else { return false };
-    let Some(divisor) = divisor.as_constant() else { return false };
-    let divides = |size: &Size| size.as_constant().is_some_and(|number| number % divisor == 0);
-    divides(expression.offset()) && expression.terms().iter().all(|(_, factor)| divides(factor))
 }
 
 /// The product `d` of `x` and `w` over groups of neighbours.
@@ -176,16 +173,9 @@ fn side_by_side(m: &mut Match) -> Option<Id> {
 fn by_residues(m: &mut Match) -> Option<Id> {
     let d = m.node("d");
     columns(&d).filter(|columns| (1..=FEW_COLUMNS).contains(columns))?;
-    let contracted = d.contracted();
     let (along, tap, stride, offset) = d.maps[0].conditions.iter().find_map(|condition| {
         let Condition::Divisible { expression, divisor } = condition else { return None };
-        let mut variables = Vec::new();
-        expression.visit_variables(&mut |variable| variables.push(variable));
-        let (along, tap) = match variables[..] {
-            [a, b] if contracted.contains(&b) && !contracted.contains(&a) => (a, b),
-            [b, a] if contracted.contains(&b) && !contracted.contains(&a) => (a, b),
-            _ => return None,
-        };
+        let (along, tap) = result_and_tap(&d, expression)?;
         let is_plain = expression.coefficient(along).is(1) && expression.coefficient(tap).is(-1);
         let (stride, offset) = (divisor.as_constant()?, expression.offset().as_constant()?);
         let is_small = (2..=MOST_NEIGHBOURS).contains(&stride) && (0..MOST_OFFSET).contains(&offset);

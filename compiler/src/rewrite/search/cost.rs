@@ -209,10 +209,14 @@ fn unused(graph: &Graph, node: &Node, values: &[Id]) -> f64 {
     if !matches!(node.op, Op::Dot { .. }) || !graph[*weight].data.constant {
         return 1.;
     }
-    let columns = node.outputs[0].variables.iter().filter(|v| w.mentions(**v) && !x.mentions(**v));
-    let columns: Vec<f64> = columns.map(|v| estimate(&node.size_of(*v))).collect();
-    // Channels by themselves have no columns, nor has a product with a vector.
-    if columns.is_empty() { 1. } else { (COLUMNS / columns.iter().product::<f64>().max(1.)).max(1.) }
+    let (shared, columns): (Vec<u32>, Vec<u32>) =
+        node.outputs[0].variables.iter().copied().filter(|v| w.mentions(*v)).partition(|v| x.mentions(*v));
+    // Channels by themselves have no columns.
+    if columns.is_empty() && !shared.is_empty() {
+        return 1.;
+    }
+    let columns: f64 = columns.iter().map(|v| estimate(&node.size_of(*v))).product();
+    (COLUMNS / columns.max(1.)).max(1.)
 }
 
 /// How many times more positions a product has than are multiplied: where it reads an operand at every `s`-th position, each
