@@ -9,10 +9,10 @@ use super::trace::recombined;
 use strang_ir::{Axis, Condition, IndexExpr, Node, Op, Size};
 
 /// More kernels than this are not made of one product.
-const MOST_KERNELS: i64 = 64;
+pub const MOST_KERNELS: i64 = 64;
 /// Results near a border have kernels of their own where not more than this part of what taps read lies inside: elsewhere few
 /// products are saved, and few rows are a bad tile.
-const MOST_INSIDE: f64 = 0.7;
+const MOST_INSIDE: f64 = 0.8;
 /// The fewest results that kernels have on average: so many fill a tile or two.
 const LEAST_RESULTS: i64 = 16;
 /// The most taps and results of an axis that are looked at.
@@ -110,6 +110,10 @@ fn strided(node: &Node) -> Option<Vec<Residues>> {
 
 /// The kernels of a convolution most of whose taps lie in the padding.
 fn bordered(node: &Node, shapes: &[Vec<Size>]) -> Option<Vec<Residues>> {
+    // Channels by themselves are segments of rows, which skip what lies in the padding.
+    if node.outputs[0].variables.iter().any(|variable| node.maps.iter().all(|map| map.mentions(*variable))) {
+        return None;
+    }
     let mut kernels = vec![Residues::new()];
     let (mut inside, mut results) = (1., 1);
     for (map, shape) in node.maps.iter().zip(shapes).filter(|(map, _)| map.fill.is_some_and(|fill| fill.is(0.))) {

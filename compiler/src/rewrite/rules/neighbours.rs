@@ -2,7 +2,11 @@
 //! Neighbours of a transposed convolution read different taps, of others the same ones moved.
 
 use super::parts::{frame, is_float, stacked, whole_axes};
-use crate::plan::{residues::result_and_tap, trace::is_multiple, windows::visit_sums};
+use crate::plan::{
+    residues::{MOST_KERNELS, result_and_tap},
+    trace::is_multiple,
+    windows::visit_sums,
+};
 use crate::rewrite::{
     egraph::{Read, build, compose::compose},
     rule::{Class, Conjunct, Find, Match, Rule},
@@ -172,14 +176,16 @@ fn side_by_side(m: &mut Match) -> Option<Id> {
 /// The product `d` of `x` and `w`, which skips positions of `x`, over groups of as many results.
 fn by_residues(m: &mut Match) -> Option<Id> {
     let d = m.node("d");
-    columns(&d).filter(|columns| (1..=FEW_COLUMNS).contains(columns))?;
+    let columns = columns(&d).filter(|columns| *columns > 0)?;
     let (along, tap, stride, offset) = d.maps[0].conditions.iter().find_map(|condition| {
         let Condition::Divisible { expression, divisor } = condition else { return None };
         let (along, tap) = result_and_tap(&d, expression)?;
         let is_plain = expression.coefficient(along).is(1) && expression.coefficient(tap).is(-1);
         let (stride, offset) = (divisor.as_constant()?, expression.offset().as_constant()?);
         let is_small = (2..=MOST_NEIGHBOURS).contains(&stride) && (0..MOST_OFFSET).contains(&offset);
-        (is_plain && is_small && expression.is_affine() && !d.maps[1].mentions(along))
+        // With more columns, every residue has a kernel, unless there are too many.
+        let is_few = columns <= FEW_COLUMNS || stride > MOST_KERNELS;
+        (is_plain && is_small && is_few && expression.is_affine() && !d.maps[1].mentions(along))
             .then_some((along, tap, stride, offset))
     })?;
     let taps = d.size_of(tap).as_constant().filter(|taps| *taps > 0)?;

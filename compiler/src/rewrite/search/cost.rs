@@ -4,6 +4,7 @@
 //! position by position, so such a map pays for its arithmetic and its other operands alone. Weights made of others cost
 //! nothing when the model runs; making them is charged at a small share of what it takes when the model is compiled.
 
+use crate::plan::residues::MOST_KERNELS;
 use crate::rewrite::egraph::{Graph, Tag, Term};
 use egg::Id;
 use rustc_hash::FxHashSet;
@@ -226,7 +227,8 @@ fn skipped(node: &Node) -> f64 {
         Condition::Divisible { divisor, .. } => Some(estimate(divisor).max(1.)),
         Condition::Range { .. } => None,
     });
-    if matches!(node.op, Op::Dot { .. }) { divisors.product() } else { 1. }
+    let kernels: f64 = divisors.product();
+    if matches!(node.op, Op::Dot { .. }) && kernels <= MOST_KERNELS as f64 { kernels } else { 1. }
 }
 
 /// The work at one position, in elementary functions.
