@@ -183,3 +183,27 @@ fn @f(%x: f32[h, w, c]) -> f32[h, w, c] {
     let error = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
     assert!(error < 1e-4, "{error:.1e}\n{plan}");
 }
+
+/// Codes stand between the positions of an input of bytes: zeros are skipped, others are multiplied by the taps that read them.
+#[test]
+fn what_lies_between_positions_counts_unless_it_is_zero() {
+    for (fill, kernels) in [(0, 2), (3, 1)] {
+        let text = format!(
+            "ncd 0.1 \"bytes\"
+axis a = 7   axis b = 16   axis h = 14   axis c = 20   axis e = 4
+param @k: i8[e, c, b]
+fn @f(%x: u8[a, b]) -> i32[h, c] {{
+  %y = dot order=(e, b) : %x[(h - {{e}} + 1) // 2, {{b}}] where (h - e + 1) % 2 == 0 else {fill}, @k[{{e}}, c, {{b}}] -> [h, c]
+  return %y
+}}
+"
+        );
+        let module = with_weights(&text, 7);
+        let plan = Compiler::new().plan(module.clone()).unwrap().plan.to_string();
+        assert_eq!(plan.matches(": gemm of bytes").count(), kernels, "{fill}: {plan}");
+        let input = random::tensor(&mut Random::new(9), ElementType::U8, &[7, 16]).unwrap();
+        let expected = interpret(&module, std::slice::from_ref(&input), Arithmetic::Typed).unwrap();
+        let found = Compiler::new().compile(module).unwrap().executable.run(&[input]).unwrap();
+        assert!(found[0].bytes() == expected[0].bytes(), "{fill}: {plan}");
+    }
+}

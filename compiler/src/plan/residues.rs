@@ -6,7 +6,7 @@
 //! others read nothing but padding.
 
 use super::trace::recombined;
-use strang_ir::{Axis, Condition, IndexExpr, Node, Op, Size};
+use strang_ir::{Axis, Condition, IndexExpr, IndexMap, Node, Op, Size};
 
 /// More kernels than this are not made of one product.
 pub const MOST_KERNELS: i64 = 64;
@@ -98,10 +98,15 @@ fn combined(kernels: &[Residues], pairs: &[[Residue; 2]]) -> Option<Vec<Residues
         .then(|| kernels.iter().flat_map(|kernel| pairs.iter().map(|pair| [&kernel[..], pair].concat())).collect())
 }
 
+/// Whether a product skips what it reads of an operand outside, or where a condition fails: another fill is multiplied.
+fn skips(map: &IndexMap) -> bool {
+    map.fill.is_some_and(|fill| fill.is(0.))
+}
+
 /// The kernels of a product that reads operands at every `stride`-th position.
 fn strided(node: &Node) -> Option<Vec<Residues>> {
     let mut kernels = vec![Residues::new()];
-    for condition in node.maps.iter().flat_map(|map| &map.conditions) {
+    for condition in node.maps.iter().filter(|map| skips(map)).flat_map(|map| &map.conditions) {
         let Condition::Divisible { expression, divisor } = condition else { continue };
         kernels = combined(&kernels, &pairs(node, expression, divisor)?)?;
     }
@@ -116,7 +121,7 @@ fn bordered(node: &Node, shapes: &[Vec<Size>]) -> Option<Vec<Residues>> {
     }
     let mut kernels = vec![Residues::new()];
     let (mut inside, mut results) = (1., 1);
-    for (map, shape) in node.maps.iter().zip(shapes).filter(|(map, _)| map.fill.is_some_and(|fill| fill.is(0.))) {
+    for (map, shape) in node.maps.iter().zip(shapes).filter(|(map, _)| skips(map)) {
         for (expression, extent) in map.exprs.iter().zip(shape) {
             let Some((pairs, part)) = ranges(node, expression, extent) else { continue };
             results *= pairs[0][0].whole.as_constant()?;
