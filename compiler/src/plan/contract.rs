@@ -94,7 +94,7 @@ impl Planner<'_> {
                 None => return Ok(self.lower_fold(scope, group)),
             }
         }
-        let last = kernels.pop().expect("a product has a kernel at least");
+        let Some(last) = kernels.pop() else { return Ok(self.lower_fold(scope, group)) };
         steps.extend(kernels.into_iter().map(|kernel| PlanStep::Kernel(Box::new(kernel))));
         Ok(Ok(last))
     }
@@ -119,8 +119,9 @@ impl Planner<'_> {
         if depthwise && node.maps[roles.left].exprs.iter().flat_map(IndexExpr::terms).any(is_table) {
             return Ok(None);
         }
-        let sizes = (0..node.variables.len() as u32).map(|variable| residues::size(&residues, node, variable));
-        let mut kernel = KernelBuilder::new(sizes.chain(group.extra.iter().cloned()));
+        let part = residues::part(node, &residues);
+        let sizes = part.variables.iter().map(|v| v.size().clone()).chain(group.extra.iter().cloned());
+        let mut kernel = KernelBuilder::new(sizes);
         kernel.residues = residues;
         let frame = group.frames[&root].clone();
         let inner = if depthwise { roles.shared[0] } else { *roles.contracted.last().expect("a product contracts") };

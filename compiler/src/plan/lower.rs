@@ -11,7 +11,7 @@ use super::{
     padding::with_spare,
     residues::{self, Residues},
     scope::Scope,
-    trace::{Trace, operand_trace, through_map, through_views},
+    trace::{Trace, operand_trace, through_views},
     windows::Coordinate,
 };
 use petgraph::stable_graph::NodeIndex;
@@ -432,16 +432,14 @@ fn collect_halos(scope: &Scope, value: Value, halos: &mut [Halo]) {
         let node = &scope.function.graph[reader];
         let operand = scope.function.operands(reader)[slot as usize];
         for residues in scope.kernels(reader) {
-            let size = |variable: u32| residues::size(&residues, node, variable);
-            let position = |variable: u32| residues::position(&residues, variable, IndexExpr::variable(variable));
-            let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(position).collect();
-            let start = through_map(scope.function, &node.maps[slot as usize], operand, &positions, None, &size);
+            let part = residues::part(node, &residues);
+            let start = operand_trace(scope.function, &part, slot as usize, operand);
             let below = |other: Value| other != value && scope.is_virtual(other);
-            let trace = through_views(scope.function, start, &below, &size);
+            let trace = through_views(scope.function, start, &below, &|v| part.size_of(v));
             if trace.value != value {
                 continue;
             }
-            let found = padding_halo(scope.function, &trace, &size).unwrap_or_default();
+            let found = padding_halo(scope.function, &trace, &|v| part.size_of(v)).unwrap_or_default();
             for (halo, found) in halos.iter_mut().zip(found) {
                 if halo.is_none() {
                     halo.byte = found.byte;

@@ -33,11 +33,11 @@ mod nest;
 pub(crate) mod pack;
 mod padding;
 mod print;
-pub mod residues;
+pub(crate) mod residues;
 mod scope;
 mod sweep;
 pub(crate) mod trace;
-pub mod windows;
+pub(crate) mod windows;
 
 pub use error::{PlanError, layer_of};
 pub use kernel::{Kernel, Plan};

@@ -5,7 +5,8 @@
 //! input (the polyphase identity). Of a convolution whose taps are far apart it depends on how near to the border a result is:
 //! others read nothing but padding.
 
-use super::trace::recombined;
+use super::trace::compose;
+use std::borrow::Cow;
 use strang_ir::{Axis, Condition, IndexExpr, IndexMap, Node, Op, Size};
 
 /// More kernels than this are not made of one product.
@@ -19,7 +20,7 @@ const LEAST_RESULTS: i64 = 16;
 const MOST_TAPS: i64 = 64;
 const MOST_RESULTS: i64 = 4096;
 /// The largest step or offset, so that no sum overflows.
-const LARGEST: i64 = 1 << 30;
+const LARGEST: u64 = 1 << 30;
 
 /// The positions `start + stride * i` of a variable, for `count` numbers `i`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,48 +37,31 @@ pub struct Residue {
     pub whole: Size,
 }
 
-impl Residue {
-    /// The position of number `expression`.
-    pub fn position(&self, expression: &IndexExpr) -> IndexExpr {
-        expression.times(&Size::from(self.stride)).plus_size(&Size::from(self.start))
-    }
-}
-
 /// The positions that a kernel computes, by the variables of which it does not run over all.
 pub type Residues = Vec<Residue>;
 
-/// A position of a variable in a kernel of some residues.
+/// The position of a variable in a kernel of some residues, at the number `expression` of those that the kernel runs over.
 pub fn position(residues: &[Residue], variable: u32, expression: IndexExpr) -> IndexExpr {
-    residues
-        .iter()
-        .find(|residue| residue.variable == variable)
-        .map_or(expression.clone(), |residue| residue.position(&expression))
-}
-
-/// How many positions of a variable a kernel of some residues runs over.
-pub fn size(residues: &[Residue], node: &Node, variable: u32) -> Size {
-    let residue = residues.iter().find(|residue| residue.variable == variable);
-    residue.map_or_else(|| node.size_of(variable), |residue| residue.count.clone())
+    match residues.iter().find(|residue| residue.variable == variable) {
+        Some(residue) => expression.times(&Size::from(residue.stride)).plus_size(&Size::from(residue.start)),
+        None => expression,
+    }
 }
 
 /// The product that a kernel of some residues computes.
-pub fn part(node: &Node, residues: &[Residue]) -> Node {
-    let size = |variable: u32| size(residues, node, variable);
-    let at = |variable: u32| position(residues, variable, IndexExpr::variable(variable));
-    let read = |expression: &IndexExpr| recombined(&expression.substitute(&at, &|slot| slot, &size), &size);
+pub fn part<'n>(node: &'n Node, residues: &[Residue]) -> Cow<'n, Node> {
+    if residues.is_empty() {
+        return Cow::Borrowed(node);
+    }
     let mut part = node.clone();
     for residue in residues {
         let axis = &mut part.variables[residue.variable as usize].axis;
         *axis = Axis::new(axis.name.clone(), residue.count.clone());
     }
-    for map in part.maps.iter_mut() {
-        map.exprs.iter_mut().for_each(|expression| *expression = read(expression));
-        for condition in &mut map.conditions {
-            let (Condition::Range { expression, .. } | Condition::Divisible { expression, .. }) = condition;
-            *expression = read(expression);
-        }
-    }
-    part
+    let at = |variable: u32| position(residues, variable, IndexExpr::variable(variable));
+    let positions: Vec<IndexExpr> = (0..node.variables.len() as u32).map(at).collect();
+    part.maps = node.maps.iter().map(|map| compose(map, &positions, &|variable| part.size_of(variable))).collect();
+    Cow::Owned(part)
 }
 
 /// The residues of every kernel of a product, whose operands have some shapes: one kernel without residues, where all results read
@@ -101,6 +85,11 @@ fn combined(kernels: &[Residues], pairs: &[[Residue; 2]]) -> Option<Vec<Residues
 /// Whether a product skips what it reads of an operand outside, or where a condition fails: another fill is multiplied.
 fn skips(map: &IndexMap) -> bool {
     map.fill.is_some_and(|fill| fill.is(0.))
+}
+
+/// How many kernels a product has for the strides at which it reads its operands.
+pub fn kernels_of_strides(node: &Node) -> usize {
+    strided(node).map_or(1, |kernels| kernels.len())
 }
 
 /// The kernels of a product that reads operands at every `stride`-th position.
@@ -141,7 +130,7 @@ fn ranges(node: &Node, expression: &IndexExpr, extent: &Size) -> Option<(Vec<[Re
     let (results, taps) = (number(node.size_of(result))?, number(node.size_of(tap))?);
     let (step, dilation) = (number(expression.coefficient(result))?, number(expression.coefficient(tap))?);
     let (offset, extent) = (number(expression.offset().clone())?, extent.as_constant()?);
-    if [step, dilation, offset].iter().any(|number| number.unsigned_abs() > LARGEST.unsigned_abs()) {
+    if [step, dilation, offset].iter().any(|number| number.unsigned_abs() > LARGEST) {
         return None;
     }
     if !expression.is_affine() || !(2..=MOST_TAPS).contains(&taps) || !(1..=MOST_RESULTS).contains(&results) {
@@ -197,7 +186,7 @@ fn pairs(node: &Node, expression: &IndexExpr, divisor: &Size) -> Option<Vec<[Res
     let (result, tap) = result_and_tap(node, expression)?;
     let (stride, offset) = (divisor.as_constant()?, expression.offset().as_constant()?);
     let (taps, dilation) = (node.size_of(tap).as_constant()?, expression.coefficient(tap).as_constant()?);
-    if [offset, taps, dilation].iter().any(|number| number.unsigned_abs() > LARGEST.unsigned_abs()) {
+    if [offset, taps, dilation].iter().any(|number| number.unsigned_abs() > LARGEST) {
         return None;
     }
     if !expression.is_affine() || !expression.coefficient(result).is(1) || !(2..=MOST_KERNELS).contains(&stride) {
@@ -208,7 +197,7 @@ fn pairs(node: &Node, expression: &IndexExpr, divisor: &Size) -> Option<Vec<[Res
         let first = (0..stride.min(taps)).find(is_read)?;
         // After the first tap, every `stride`-th is read; with a dilation that shares a divisor with the stride, others too.
         let others = (first + 1..(first + stride).min(taps)).any(|tap| is_read(&tap));
-        let results = (node.size_of(result) + Size::from(stride - 1 - start)).floor_div(&divisor.clone());
+        let results = (node.size_of(result) + Size::from(stride - 1 - start)).floor_div(divisor);
         let count = Size::from((taps - first + stride - 1) / stride);
         (!others).then_some([
             Residue { variable: result, stride, start, count: results, whole: node.size_of(result) },

@@ -19,6 +19,26 @@ pub fn operand_trace(function: &Function, node: &Node, slot: usize, value: Value
     through_map(function, &node.maps[slot], value, &identity, None, &|v| node.size_of(v))
 }
 
+/// A map whose variables stand at the given positions, in the variables of those.
+pub fn compose(map: &IndexMap, positions: &[IndexExpr], size: &dyn Fn(u32) -> Size) -> IndexMap {
+    let place = |expression: &IndexExpr| {
+        recombined(&expression.substitute(&|v| positions[v as usize].clone(), &|slot| slot, size), size)
+    };
+    let condition = |condition: &Condition| match condition {
+        Condition::Range { expression, low, high } => {
+            Condition::Range { expression: place(expression), low: low.clone(), high: high.clone() }
+        }
+        Condition::Divisible { expression, divisor } => {
+            Condition::Divisible { expression: place(expression), divisor: divisor.clone() }
+        }
+    };
+    IndexMap {
+        exprs: map.exprs.iter().map(place).collect(),
+        conditions: map.conditions.iter().map(condition).collect(),
+        fill: map.fill,
+    }
+}
+
 /// The read of `value` through `map`, whose variables have the given positions, under the guard of what reads it.
 pub fn through_map(
     function: &Function,
@@ -28,32 +48,22 @@ pub fn through_map(
     outer: Option<(Vec<Condition>, Literal)>,
     variable_size: &dyn Fn(u32) -> Size,
 ) -> Trace {
-    let place = |expr: &IndexExpr| {
-        recombined(&expr.substitute(&|v| positions[v as usize].clone(), &|slot| slot, variable_size), variable_size)
-    };
-    let position: Vec<IndexExpr> = map.exprs.iter().map(place).collect();
+    let map = compose(map, positions, variable_size);
     let mut guard = outer;
     if let Some(fill) = map.fill {
         let (conditions, _) = guard.get_or_insert_with(|| (Vec::new(), fill));
-        for (expr, size) in position.iter().zip(function.shape_of(value)) {
+        for (expr, size) in map.exprs.iter().zip(function.shape_of(value)) {
             if !within(expr, &size, variable_size) {
                 conditions.push(Condition::Range { expression: expr.clone(), low: Size::ZERO, high: size });
             }
         }
-        conditions.extend(map.conditions.iter().map(|condition| match condition {
-            Condition::Range { expression, low, high } => {
-                Condition::Range { expression: place(expression), low: low.clone(), high: high.clone() }
-            }
-            Condition::Divisible { expression, divisor } => {
-                Condition::Divisible { expression: place(expression), divisor: divisor.clone() }
-            }
-        }));
+        conditions.extend(map.conditions);
         leave_out_implied(conditions, variable_size);
         if conditions.is_empty() {
             guard = None;
         }
     }
-    Trace { value, position, guard }
+    Trace { value, position: map.exprs, guard }
 }
 
 /// Leaves out conditions that follow from the others: that `w * row + column` lies in an array, where row and column lie in an

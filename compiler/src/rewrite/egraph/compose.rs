@@ -1,27 +1,8 @@
 //! Composition of index maps: how a read through a view, or of a map's operand, looks from the reader.
 
-use crate::plan::trace::{recombined, variable_positions, within};
+pub use crate::plan::trace::compose;
+use crate::plan::trace::{variable_positions, within};
 use strang_ir::{Condition, IndexExpr, IndexMap, Node, Size};
-
-/// A map whose variables stand at the given positions, in the variables of those.
-pub fn compose(map: &IndexMap, positions: &[IndexExpr], size: &dyn Fn(u32) -> Size) -> IndexMap {
-    let place = |expression: &IndexExpr| {
-        recombined(&expression.substitute(&|v| positions[v as usize].clone(), &|slot| slot, size), size)
-    };
-    let condition = |condition: &Condition| match condition {
-        Condition::Range { expression, low, high } => {
-            Condition::Range { expression: place(expression), low: low.clone(), high: high.clone() }
-        }
-        Condition::Divisible { expression, divisor } => {
-            Condition::Divisible { expression: place(expression), divisor: divisor.clone() }
-        }
-    };
-    IndexMap {
-        exprs: map.exprs.iter().map(place).collect(),
-        conditions: map.conditions.iter().map(condition).collect(),
-        fill: map.fill,
-    }
-}
 
 /// The read of a view's operand that a read of the view is. `None` where a position outside the one and one outside the
 /// other read different fills.

@@ -190,6 +190,7 @@ fn with_input(m: &mut Match) -> Option<Id> {
 
 /// The positions of a tap of `d` at which its first operand is read inside for some result; `None` where they are all, or not known.
 fn inside(d: &Node, shape: &[Size], tap: u32) -> Option<(i64, i64)> {
+    d.maps[0].fill?;
     let count = d.size_of(tap).as_constant().filter(|count| (2..=MOST_TAPS).contains(count))?;
     let size = |variable: u32| d.size_of(variable);
     let is_inside = |number: i64| {

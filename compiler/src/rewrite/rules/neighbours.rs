@@ -1,7 +1,7 @@
 //! Convolutions with few channels in their result: neighbouring results become channels, so that more columns of a tile are used.
 //! Neighbours of a transposed convolution read different taps, of others the same ones moved.
 
-use super::parts::{frame, is_float, stacked, whole_axes};
+use super::parts::{frame, is_float, output_frame, stacked, whole_axes};
 use crate::plan::{
     residues::{MOST_KERNELS, result_and_tap},
     trace::is_multiple,
@@ -10,12 +10,11 @@ use crate::plan::{
 use crate::rewrite::{
     egraph::{Read, build, compose::compose},
     rule::{Class, Conjunct, Find, Match, Rule},
+    search::cost::{COLUMNS, columns},
 };
 use egg::Id;
 use strang_ir::{Axis, Condition, IndexExpr, IndexMap, Literal, Node, Output, Size, Variable};
 
-/// The columns of a tile.
-const COLUMNS: i64 = 16;
 /// So many are few.
 const FEW_COLUMNS: i64 = COLUMNS / 2;
 /// The most taps of a kernel.
@@ -41,7 +40,7 @@ impl Place {
     fn new(d: &Node) -> Option<Place> {
         let [x, w] = &d.maps[..] else { return None };
         let (output, contracted) = (&d.outputs[0].variables, d.contracted());
-        let columns = columns(d).filter(|columns| (1..=FEW_COLUMNS).contains(columns))?;
+        let columns = count_columns(d).filter(|columns| *columns <= FEW_COLUMNS)?;
         let rows = || output.iter().copied().filter(|variable| x.mentions(*variable) && !w.mentions(*variable));
         let place = |tap: u32| {
             let taps = d.size_of(tap).as_constant().filter(|taps| (2..=MOST_TAPS).contains(taps))?;
@@ -57,13 +56,10 @@ impl Place {
     }
 }
 
-/// The columns of a product: the positions of what only its second operand has of the result. Channels by themselves have none.
-fn columns(d: &Node) -> Option<i64> {
-    let [x, w] = &d.maps[..] else { return None };
-    let (shared, own): (Vec<u32>, Vec<u32>) =
-        d.outputs[0].variables.iter().copied().filter(|v| w.mentions(*v)).partition(|v| x.mentions(*v));
-    let count = own.iter().map(|variable| d.size_of(*variable).as_constant()).product();
-    if own.is_empty() && !shared.is_empty() { None } else { count }
+/// How many columns a product has, where it has some and their number is known.
+fn count_columns(d: &Node) -> Option<i64> {
+    let count: i64 = columns(d)?.iter().map(|variable| d.size_of(*variable).as_constant()).product::<Option<i64>>()?;
+    (count > 0).then_some(count)
 }
 
 /// Whether a map reads two variables in their sum alone.
@@ -152,7 +148,7 @@ impl Grouped {
         own.insert(beside, part);
         let own = IndexMap::of_variables(own);
         let value = build::add(m.graph, &node, vec![Read { value: x, map }, Read { value: kernel, map: own }]);
-        let over = frame(output.iter().map(|variable| d.variables[*variable as usize].clone()).collect(), element);
+        let over = output_frame(d);
         let size = |variable: u32| over.size_of(variable);
         let mut exprs: Vec<IndexExpr> = (0..output.len() as u32).map(IndexExpr::variable).collect();
         let place = exprs[row].plus_size(&Size::from(self.offset));
@@ -176,7 +172,7 @@ fn side_by_side(m: &mut Match) -> Option<Id> {
 /// The product `d` of `x` and `w`, which skips positions of `x`, over groups of as many results.
 fn by_residues(m: &mut Match) -> Option<Id> {
     let d = m.node("d");
-    let columns = columns(&d).filter(|columns| *columns > 0)?;
+    let columns = count_columns(&d)?;
     let (along, tap, stride, offset) = d.maps[0].conditions.iter().find_map(|condition| {
         let Condition::Divisible { expression, divisor } = condition else { return None };
         let (along, tap) = result_and_tap(&d, expression)?;

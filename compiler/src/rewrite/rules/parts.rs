@@ -119,8 +119,7 @@ pub fn is_float(m: &Match, name: &str) -> bool {
 /// The frame of a node's output: its output variables alone, numbered as they come there.
 pub fn output_frame(node: &Node) -> Node {
     let output = &node.outputs[0].variables;
-    let variables = output.iter().map(|v| node.variables[*v as usize].clone()).collect();
-    nameless(Op::View, variables, node.outputs[0].element, (0..output.len() as u32).collect())
+    frame(output.iter().map(|v| node.variables[*v as usize].clone()).collect(), node.outputs[0].element)
 }
 
 /// A read in the variables of a node that mentions output variables alone, in those of its output frame.

@@ -1,7 +1,7 @@
 //! Winograd's minimal filtering: convolutions along an axis with fewer products. Along two axes it is applied to each: what
 //! it makes of the first is a convolution along the second.
 
-use super::parts::{frame, is_float, stacked, whole_axes};
+use super::parts::{frame, is_float, output_frame, stacked, whole_axes};
 use crate::rewrite::{
     egraph::{Graph, Read, Term, build},
     rule::{Class, Find, Match, Rule},
@@ -195,7 +195,7 @@ fn filtered(graph: &mut Graph, d: &Node, place: Place, [x, w]: [Id; 2], filterin
     let rows: Vec<Id> = filtering.results.iter().map(|row| combination(graph, &over, element, row, &reads)).collect();
     let row = output.iter().position(|variable| *variable == along)?;
     let tiled = stacked(graph, &over, &rows, row as u32 + 1);
-    let over = frame(output.iter().map(|variable| d.variables[*variable as usize].clone()).collect(), element);
+    let over = output_frame(d);
     let size = |variable: u32| over.size_of(variable);
     let results = Size::from(results);
     let mut exprs: Vec<IndexExpr> = whole().collect();

@@ -4,12 +4,12 @@
 //! position by position, so such a map pays for its arithmetic and its other operands alone. Weights made of others cost
 //! nothing when the model runs; making them is charged at a small share of what it takes when the model is compiled.
 
-use crate::plan::residues::MOST_KERNELS;
+use crate::plan::residues::kernels_of_strides;
 use crate::rewrite::egraph::{Graph, Tag, Term};
 use egg::Id;
 use rustc_hash::FxHashSet;
 use strang_ir::{
-    Condition, ElementType, IndexExpr, Node, Op, ScalarExpr, Size,
+    ElementType, IndexExpr, Node, Op, ScalarExpr, Size,
     op::Norm,
     scalar::{Binary, Unary},
 };
@@ -98,7 +98,7 @@ pub fn cost<'a>(
         // Read through, almost always.
         return 1e-3 * target.start;
     }
-    let positions = product(node.variables.iter().map(|variable| variable.size())) / skipped(&node);
+    let positions = product(node.variables.iter().map(|variable| variable.size())) / kernels_of_strides(&node) as f64;
     let mut traffic = 0.;
     let mut fused = false;
     let mut counted: FxHashSet<Id> = FxHashSet::default();
@@ -203,32 +203,26 @@ fn is_read_in_place<'a>(
     distinct && variables.len() == node.variables.len() && computed && !graph[value].data.constant
 }
 
-/// How many times more columns a product with weights computes than it has, where these do not fill a tile.
-fn unused(graph: &Graph, node: &Node, values: &[Id]) -> f64 {
-    const COLUMNS: f64 = 16.;
-    let ([x, w], [_, weight]) = (&node.maps[..], values) else { return 1. };
-    if !matches!(node.op, Op::Dot { .. }) || !graph[*weight].data.constant {
-        return 1.;
-    }
-    let (shared, columns): (Vec<u32>, Vec<u32>) =
-        node.outputs[0].variables.iter().copied().filter(|v| w.mentions(*v)).partition(|v| x.mentions(*v));
-    // Channels by themselves have no columns.
-    if columns.is_empty() && !shared.is_empty() {
-        return 1.;
-    }
-    let columns: f64 = columns.iter().map(|v| estimate(&node.size_of(*v))).product();
-    (COLUMNS / columns.max(1.)).max(1.)
+/// The columns of a tile.
+pub const COLUMNS: i64 = 16;
+
+/// The variables that are the columns of a product: those of the result that only its second operand has. `None` for channels by
+/// themselves.
+pub fn columns(node: &Node) -> Option<Vec<u32>> {
+    let [x, w] = &node.maps[..] else { return None };
+    let of_second = node.outputs[0].variables.iter().copied().filter(|v| w.mentions(*v));
+    let (shared, columns): (Vec<u32>, Vec<u32>) = of_second.partition(|v| x.mentions(*v));
+    (!columns.is_empty() || shared.is_empty()).then_some(columns)
 }
 
-/// How many times more positions a product has than are multiplied: where it reads an operand at every `s`-th position, each
-/// residue has a kernel of its own.
-fn skipped(node: &Node) -> f64 {
-    let divisors = node.maps.iter().flat_map(|map| &map.conditions).filter_map(|condition| match condition {
-        Condition::Divisible { divisor, .. } => Some(estimate(divisor).max(1.)),
-        Condition::Range { .. } => None,
-    });
-    let kernels: f64 = divisors.product();
-    if matches!(node.op, Op::Dot { .. }) && kernels <= MOST_KERNELS as f64 { kernels } else { 1. }
+/// How many times more columns a product with weights computes than it has, where these do not fill a tile.
+fn unused(graph: &Graph, node: &Node, values: &[Id]) -> f64 {
+    if !matches!(node.op, Op::Dot { .. }) || !values.last().is_some_and(|weight| graph[*weight].data.constant) {
+        return 1.;
+    }
+    let Some(columns) = columns(node) else { return 1. };
+    let columns = product(columns.iter().map(|v| node.variables[*v as usize].size()));
+    (COLUMNS as f64 / columns.max(1.)).max(1.)
 }
 
 /// The work at one position, in elementary functions.

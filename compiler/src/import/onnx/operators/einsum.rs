@@ -63,11 +63,10 @@ pub fn einsum(call: &mut Call) -> Imported {
         same_type(call, values[0], *value)?;
     }
     let mut terms: Vec<Term> = labels.into_iter().zip(values).collect();
-    while terms.len() > 2 {
-        let (first, second) = smallest_pair(&terms, &kept, &sizes);
+    while let Some((first, second)) = smallest_pair(&terms, &kept, &sizes) {
         let b = terms.remove(second);
         let a = terms.remove(first);
-        let own = wanted_of(&[&a, &b], &terms, &kept);
+        let own = wanted_of([&a, &b], terms.iter(), &kept);
         let value = contracted(call, &[a, b], &own)?;
         terms.push((own, value));
     }
@@ -78,10 +77,10 @@ pub fn einsum(call: &mut Call) -> Imported {
 type Term = (Vec<Label>, Value);
 
 /// The labels of some terms that others or the result have, each once.
-fn wanted_of(own: &[&Term], others: &[Term], kept: &[Label]) -> Vec<Label> {
+fn wanted_of<'t>(own: [&Term; 2], others: impl Iterator<Item = &'t Term> + Clone, kept: &[Label]) -> Vec<Label> {
     let mut wanted: Vec<Label> = Vec::new();
-    for label in own.iter().flat_map(|(labels, _)| labels) {
-        let is_wanted = kept.contains(label) || others.iter().any(|(labels, _)| labels.contains(label));
+    for label in own.into_iter().flat_map(|(labels, _)| labels) {
+        let is_wanted = kept.contains(label) || others.clone().any(|(labels, _)| labels.contains(label));
         if is_wanted && !wanted.contains(label) {
             wanted.push(*label);
         }
@@ -89,25 +88,24 @@ fn wanted_of(own: &[&Term], others: &[Term], kept: &[Label]) -> Vec<Label> {
     wanted
 }
 
-/// The two terms whose product adds the fewest elements to those that are there: what many terms contract to is computed pair
-/// by pair (the greedy order of Smith and Gray, 2018, opt_einsum).
-fn smallest_pair(terms: &[Term], kept: &[Label], sizes: &[(Label, Size)]) -> (usize, usize) {
+/// The two terms whose product adds the fewest elements to those that are there, of more than two: what many terms contract to is
+/// computed pair by pair (the greedy order of Smith and Gray, 2018, opt_einsum).
+fn smallest_pair(terms: &[Term], kept: &[Label], sizes: &[(Label, Size)]) -> Option<(usize, usize)> {
+    if terms.len() <= 2 {
+        return None;
+    }
     let size = |label: &Label| {
         let size = sizes.iter().find(|(other, _)| other == label).and_then(|(_, size)| size.as_constant());
         size.unwrap_or(ESTIMATE) as f64
     };
     let elements = |labels: &[Label]| labels.iter().map(size).product::<f64>();
-    let growth = |first: usize, second: usize| {
-        let others: Vec<Term> = (0..terms.len())
-            .filter(|place| ![first, second].contains(place))
-            .map(|place| terms[place].clone())
-            .collect();
-        let own = wanted_of(&[&terms[first], &terms[second]], &others, kept);
+    let growth = |(first, second): (usize, usize)| {
+        let others = (0..terms.len()).filter(|place| ![first, second].contains(place)).map(|place| &terms[place]);
+        let own = wanted_of([&terms[first], &terms[second]], others, kept);
         elements(&own) - elements(&terms[first].0) - elements(&terms[second].0)
     };
     let pairs = (1..terms.len()).flat_map(|second| (0..second).map(move |first| (first, second)));
-    let smallest = pairs.min_by(|a, b| growth(a.0, a.1).total_cmp(&growth(b.0, b.1)));
-    smallest.expect("there are more than two terms")
+    pairs.min_by(|a, b| growth(*a).total_cmp(&growth(*b)))
 }
 
 /// What a size counts as that is not known.
