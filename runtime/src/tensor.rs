@@ -58,7 +58,7 @@ impl Deferred {
 enum AlignedBytes {
     /// In lines of 64 bytes.
     Lines { lines: Vec<Line>, length: usize },
-    /// In pages of their own, which the system gives zeroed and, where it can, large.
+    /// In pages of their own, which the system gives zeroed.
     Pages(Block),
     /// In pages that others share.
     Shared(Room),
@@ -192,8 +192,8 @@ impl Tensor {
         Ok(Self { element, shape: shape.to_vec(), storage })
     }
 
-    /// Zeros for what stays, as the weights of a program do: such tensors share large pages, which the system gives out in
-    /// less time and the processor finds faster. The pages go back when none of those tensors is left.
+    /// Zeros for what stays, as the weights of a program do: such tensors share pages, so that these can be gathered into huge
+    /// ones. The pages go back when none of those tensors is left.
     ///
     /// # Errors
     /// A shape that memory cannot hold.
@@ -353,6 +353,18 @@ impl Tensor {
         if let Storage::Mapped { file, range } = &self.storage {
             let place = |byte: usize| range.start.saturating_add(byte).min(range.end);
             mapping::release(file, place(part.start)..place(part.end));
+        }
+    }
+
+    /// The addresses of the pages that the bytes lie in, if these may become [huge](crate::memory::huge).
+    pub(crate) fn pages(&self) -> Option<Range<usize>> {
+        match &self.storage {
+            Storage::Owned(owned) => match &**owned {
+                AlignedBytes::Pages(block) => Some(block.addresses()),
+                AlignedBytes::Shared(room) => Some(room.pages()),
+                AlignedBytes::Lines { .. } => None,
+            },
+            _ => None,
         }
     }
 

@@ -1,21 +1,21 @@
 //! Blocks of pages from the system: one for a session's arena, states and scratch, and one for every large tensor; tensors
-//! that stay share theirs ([`shared`]).
+//! that stay share theirs ([`shared`]). What is used for long is gathered into huge pages ([`huge`]).
 //!
 //! Kernels get addresses, not slices: which bytes a kernel touches is decided by the program, and two of its buffers may
 //! take turns at the same bytes ([`arrange`] says where they lie).
 
 pub(crate) mod arrange;
+pub(crate) mod huge;
 pub(crate) mod shared;
 
+use huge::HUGE_PAGE;
 use memmap2::MmapMut;
+use std::ops::Range;
 
 /// The alignment of everything that is placed: a cache line, and the widest vector.
 pub(crate) const LINE: u64 = 64;
 
-/// Blocks from this size on are asked to lie in huge pages.
-const HUGE_PAGE: u64 = 2 << 20;
-
-/// A block of zeroed pages, aligned to [`LINE`] (to huge pages when it is large).
+/// A block of zeroed pages, aligned to [`LINE`] (to [huge pages](huge) when it is large).
 #[derive(Debug)]
 pub(crate) struct Block {
     pages: MmapMut,
@@ -35,12 +35,12 @@ impl Block {
         let whole = length.max(1).checked_add(alignment).ok_or_else(too_large)?;
         let pages = MmapMut::map_anon(usize::try_from(whole).map_err(|_| too_large())?)?;
         let start = pages.as_ptr().align_offset(alignment as usize);
-        #[cfg(target_os = "linux")]
         if alignment == HUGE_PAGE {
-            // Advice: a system without huge pages says no, and runs as well, only slower. The end that does not fill a
-            // huge page stays in small ones, which take no more memory than is used.
+            let first = pages[start..].as_ptr().expose_provenance();
+            // The end that does not fill a huge page stays in small ones, which take no more memory than is used.
             let whole_pages = length / HUGE_PAGE * HUGE_PAGE;
-            let _ = pages.advise_range(memmap2::Advice::HugePage, start, whole_pages as usize);
+            // SAFETY: the pages were mapped just now, and nobody else knows of them; the range lies in them, as `whole` says.
+            unsafe { huge::take(first..first + whole_pages as usize) };
         }
         Ok(Block { pages, start, length: length as usize })
     }
@@ -53,6 +53,12 @@ impl Block {
         assert!(offset <= self.length as u64, "an offset of {offset} in a block of {} bytes", self.length);
         let start = self.pages.as_mut_ptr().wrapping_add(self.start);
         start.wrapping_add(offset as usize).expose_provenance() as u64
+    }
+
+    /// The addresses of all bytes.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let range = self.bytes().as_ptr_range();
+        range.start.expose_provenance()..range.end.addr()
     }
 
     /// All bytes.

@@ -1,22 +1,31 @@
 //! Large pages that tensors which stay share: most weights are smaller than a huge page, and a model has many of them.
 
-use super::{HUGE_PAGE, LINE};
+use super::{
+    LINE,
+    huge::{self, HUGE_PAGE},
+};
 use memmap2::{MmapMut, MmapRaw};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
-/// The bytes that are asked of the system at once. They take memory as they are written, a huge page at a time.
+/// The bytes that are asked of the system at once. They take memory as they are written.
 const CHUNK: usize = 32 << 20;
 
 /// Longer rooms would leave too much of a chunk empty.
 pub(crate) const LONGEST: usize = CHUNK / 4;
 
 /// Where rooms of this process are given out.
-static OPEN: Mutex<Open> = Mutex::new(Open { chunk: Weak::new(), taken: 0 });
+static OPEN: Mutex<Open> = Mutex::new(Open { chunk: Weak::new(), taken: 0, asked: 0 });
 
-/// The chunk that rooms are given out of, which lives as long as one of them, and how much of it is taken.
+/// The chunk that rooms are given out of, which lives as long as one of them.
 struct Open {
     chunk: Weak<MmapRaw>,
+    /// How much of it is taken.
     taken: usize,
+    /// How much of it huge pages were asked for.
+    asked: usize,
 }
 
 /// Zeroed bytes in a chunk with others, aligned to [`LINE`]. A chunk goes back to the system with the last room in it.
@@ -31,6 +40,12 @@ impl Room {
     /// A room of `length` bytes, all zero; `None` where it is longer than [`LONGEST`] or the system has no memory for it.
     pub(crate) fn new(length: usize) -> Option<Room> {
         OPEN.lock().unwrap_or_else(PoisonError::into_inner).room(length)
+    }
+
+    /// The addresses of the huge pages that these bytes lie in, with others of the chunk.
+    pub(crate) fn pages(&self) -> Range<usize> {
+        let (page, range) = (HUGE_PAGE as usize, self.bytes().as_ptr_range());
+        range.start.expose_provenance() / page * page..range.end.addr().next_multiple_of(page)
     }
 
     /// The bytes.
@@ -56,7 +71,8 @@ impl Open {
             Some(chunk) => chunk,
             None => {
                 let new = Arc::new(chunk().ok()?);
-                *self = Open { chunk: Arc::downgrade(&new), taken: 0 };
+                // The first page stays in small ones: small models need no more.
+                *self = Open { chunk: Arc::downgrade(&new), taken: 0, asked: HUGE_PAGE as usize };
                 new
             }
         };
@@ -64,15 +80,19 @@ impl Open {
         let first = (chunk.as_ptr() as usize).next_multiple_of(HUGE_PAGE as usize) - chunk.as_ptr() as usize;
         let start = first + self.taken;
         self.taken = (self.taken + length).next_multiple_of(LINE as usize);
+        while self.taken > self.asked {
+            let end = CHUNK.min(self.asked + huge::PART);
+            let pages = chunk.as_ptr().expose_provenance() + first;
+            // SAFETY: the chunk holds `CHUNK` bytes from its first huge page on, and no room was given out behind the taken part.
+            unsafe { huge::take(pages + self.asked..pages + end) };
+            self.asked = end;
+        }
         Some(Room { chunk, start, length })
     }
 }
 
 fn chunk() -> std::io::Result<MmapRaw> {
-    let pages = MmapMut::map_anon(CHUNK + HUGE_PAGE as usize)?;
-    #[cfg(target_os = "linux")]
-    let _ = pages.advise(memmap2::Advice::HugePage);
-    Ok(pages.into())
+    Ok(MmapMut::map_anon(CHUNK + HUGE_PAGE as usize)?.into())
 }
 
 #[cfg(test)]
@@ -96,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_chunk_goes_back_with_its_last_room() {
-        let mut open = Open { chunk: Weak::new(), taken: 0 };
+        let mut open = Open { chunk: Weak::new(), taken: 0, asked: 0 };
         let mut first = open.room(100).unwrap();
         let second = open.room(100).unwrap();
         first.bytes_mut().fill(1);

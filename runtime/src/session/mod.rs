@@ -9,7 +9,7 @@
 //! buffers and computes the arguments of every step; running patches the addresses of inputs and outputs in and walks the
 //! steps. Invariants:
 //! - **A run allocates nothing, takes no lock and formats nothing**, unless it fails or a tensor has to be copied: an input
-//!   whose bytes are mapped at an odd address, an output whose bytes are shared.
+//!   whose bytes are mapped at an odd address, an output whose bytes are shared. The second one gathers memory into huge pages.
 //! - **Who runs a step, and how many do, changes no bit** of a result.
 //! - **A malformed program is refused** when it is loaded or bound. What its machine code does with good arguments is the
 //!   compiler's promise.
@@ -32,7 +32,7 @@ pub use executable::Executable;
 use crate::{
     Tensor,
     execute::{CANCELLED, Run, StepTime},
-    memory::Block,
+    memory::{Block, huge},
     profile::Profile,
     program::{Port, status},
     team::{Stop, Team, default_size},
@@ -94,6 +94,8 @@ pub struct Session {
     plan: Arc<Plan>,
     bound: Bound,
     block: Block,
+    /// How often it was run, up to twice.
+    runs: u8,
     team: Arc<Team>,
     cancel: Option<Arc<AtomicBool>>,
     /// Aligned copies of misaligned inputs.
@@ -149,6 +151,7 @@ impl Session {
             plan,
             bound,
             block,
+            runs: 0,
             team,
         })
     }
@@ -228,6 +231,10 @@ impl Session {
         outputs: &mut [Tensor],
         times: Option<&[StepTime]>,
     ) -> Result<(), RunError> {
+        if self.runs == 1 {
+            self.gather_memory();
+        }
+        self.runs = 2.min(self.runs + 1);
         self.take_inputs(inputs)?;
         self.take_outputs(outputs)?;
         for patch in &self.bound.patches {
@@ -248,6 +255,13 @@ impl Session {
         // workers as the team has.
         let outcome = self.team.run(|worker| unsafe { run.walk(worker) });
         outcome.map_err(|stop| self.error(stop))
+    }
+
+    /// Gathers the memory of a session that is used again into huge pages: after its first result, which does not wait for it.
+    #[cold]
+    fn gather_memory(&self) {
+        let weights = self.plan.weights.iter().filter_map(Tensor::pages);
+        huge::gather(weights.chain([self.block.addresses()]));
     }
 
     /// Checks the inputs and notes their addresses.
