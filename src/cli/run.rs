@@ -56,9 +56,11 @@ impl Run {
         let bindings = model.executable.bindings(&inputs).map_err(report)?;
         let mut session = model.executable.session(&bindings, &session_options(self.threads)).map_err(report)?;
         let outputs = if self.profile {
-            // The first run touches memory for the first time; the second shows what a run costs.
-            session.run(&inputs).map_err(report)?;
-            session.reset_states();
+            // The first run touches memory for the first time, the second gathers it; the third shows what a run costs.
+            for _ in 0..2 {
+                session.run(&inputs).map_err(report)?;
+                session.reset_states();
+            }
             let (outputs, profile) = session.run_profiled(&inputs).map_err(report)?;
             eprintln!("{profile}");
             outputs

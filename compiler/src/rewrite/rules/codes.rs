@@ -1,12 +1,15 @@
 //! Quantised numbers between products: what only compares or passes on is done on the bytes themselves.
 
-use super::parts::whole_axes;
+use super::parts::{frame, in_output_frame, output_frame, whole_axes};
 use crate::rewrite::{
-    egraph::{Read, build},
+    egraph::{Read, Tag, Term, build},
     rule::{Class, Conjunct, Find, Match, Rule},
 };
 use egg::Id;
-use strang_ir::{ElementType, IndexExpr, IndexMap, Literal, Node, ScalarExpr};
+use strang_ir::{
+    Axis, ElementType, IndexExpr, IndexMap, Literal, Node, ScalarExpr, Variable,
+    scalar::{Binary, Unary},
+};
 
 /// Whether every window of a fold has a position inside of what it reads: some choice of the folded variables is inside
 /// wherever the others are.
@@ -72,7 +75,7 @@ fn maximum_of_converted(m: &mut Match) -> Option<Id> {
     let mut fold = Node::clone(&r);
     fold.outputs[0].element = element;
     let fold = build::add(m.graph, &fold, vec![Read { value: m.id("x"), map }]);
-    let frame = super::parts::output_frame(&r);
+    let frame = output_frame(&r);
     let whole = build::whole(&frame, fold);
     Some(build::map(m.graph, &frame, ScalarExpr::cast(float, ScalarExpr::Operand(0)), float, vec![whole]))
 }
@@ -88,10 +91,46 @@ fn maximum_of_scaled(m: &mut Match) -> Option<Id> {
     }
     let read = Read { value: m.id("x"), map: r.maps[0].clone() };
     let fold = build::add(m.graph, &r, vec![read]);
-    let frame = super::parts::output_frame(&r);
+    let frame = output_frame(&r);
     let whole = build::whole(&frame, fold);
     let number = Read::number(m.id("c"));
-    Some(build::binary(m.graph, &frame, strang_ir::scalar::Binary::Multiply, whole, number))
+    Some(build::binary(m.graph, &frame, Binary::Multiply, whole, number))
+}
+
+/// `q` makes an integer of everything in `x`, which is joined: each part as integers, joined.
+fn quantised_parts(m: &mut Match) -> Option<Id> {
+    let q = m.node("q");
+    let path = ["q", "a", "r", "s"].into_iter().filter(|name| m.has(name)).map(|name| (name, 0));
+    let read = m.through(&path.collect::<Vec<_>>(), "x")?;
+    let read = in_output_frame(&q, &read)?;
+    let is_number = |name: &&str| m.facts(name).shape().is_empty();
+    let numbers = ["c", "y"].into_iter().filter(|name| m.has(name));
+    let is_whole = read.map == IndexMap::of_variables(0..q.outputs[0].variables.len() as u32);
+    if !is_whole || m.facts("x").shape() != &*q.shape(0) || !numbers.clone().all(|name| is_number(&name)) {
+        return None;
+    }
+    let children = m.graph[read.value].nodes.iter().find_map(|term| match term {
+        Term::Apply(Tag::Concat, _, children) => Some(children.clone()),
+        _ => None,
+    })?;
+    let mut joined = Node::clone(m.graph.analysis.signatures.node(m.graph[children[0]].data.signature?));
+    let element = q.outputs[0].element;
+    let mut parts = Vec::new();
+    for (value, map) in children[1..].iter().zip(&joined.maps) {
+        let shape = m.graph[*value].data.shape().to_vec();
+        let variable = |size| Variable::over(&Axis::new("part", size));
+        let over = frame(shape.into_iter().map(variable).collect(), m.facts("x").element());
+        let scaled = build::binary(m.graph, &over, Binary::Multiply, build::whole(&over, *value), Read::number(m.id("c")));
+        let mut code = build::unary(m.graph, &over, Unary::Round, build::whole(&over, scaled));
+        if m.has("y") {
+            code = build::binary(m.graph, &over, Binary::Add, build::whole(&over, code), Read::number(m.id("y")));
+        }
+        let function = ScalarExpr::cast(element, ScalarExpr::Operand(0));
+        let code = build::map(m.graph, &over, function, element, vec![build::whole(&over, code)]);
+        parts.push(Read { value: code, map: map.clone() });
+    }
+    joined.outputs[0].element = element;
+    Some(build::add(m.graph, &joined, parts))
 }
 
 /// `q` makes an integer of what was one.
@@ -180,6 +219,34 @@ fn @f(%x: f32[a, m]) -> f32[a, n] {
   %r = reduce max : %t[a, 2*n + {k} - 1] else -inf -> [a, n]
   return %r
 }"],
+    },
+    Rule {
+        name: "quantise-of-joined",
+        class: Class::Bit,
+        law: "integers of [x y] = [integers of x, integers of y]",
+        source: "naturality of concatenation",
+        find: Find::Patterns(
+            &[
+                "(cast ?q (round ?r (mul ?s ?x ?c)))",
+                "(cast ?q (add ?a (round ?r (mul ?s ?x ?c)) ?y))",
+            ],
+            quantised_parts,
+        ),
+        guard: &[],
+        examples: &[
+            "axis e = a + b
+fn @f(%x: f32[a, c], %y: f32[b, c]) -> u8[e, c] {
+  %j = concat along e : %x[e, c], %y[e - |a|, c] -> [e, c]
+  %r = map cast(u8, round($0 * 12.5) + 7.0) : %j[e, c] -> [e, c]
+  return %r
+}",
+            "axis e = a + b + d
+fn @f(%x: f32[c, a], %y: f32[b, c], %z: f32[d, c]) -> i8[e, c] {
+  %j = concat along e : %x[c, e], %y[e - |a|, c], %z[e - |a| - |b|, c] -> [e, c]
+  %r = map cast(i8, round($0 * 12.5)) : %j[e, c] -> [e, c]
+  return %r
+}",
+        ],
     },
     Rule {
         name: "quantise-of-dequantised",

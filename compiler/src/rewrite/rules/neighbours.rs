@@ -1,7 +1,7 @@
 //! Convolutions with few channels in their result: neighbouring results become channels, so that more columns of a tile are used.
 //! Neighbours of a transposed convolution read different taps, of others the same ones moved.
 
-use super::parts::{frame, is_float, output_frame, stacked, whole_axes};
+use super::parts::{frame, output_frame, stacked, whole_axes};
 use crate::plan::{
     residues::{MOST_KERNELS, result_and_tap},
     trace::is_multiple,
@@ -13,7 +13,7 @@ use crate::rewrite::{
     search::cost::{COLUMNS, columns},
 };
 use egg::Id;
-use strang_ir::{Axis, Condition, IndexExpr, IndexMap, Literal, Node, Output, Size, Variable};
+use strang_ir::{Axis, Condition, ElementType, IndexExpr, IndexMap, Literal, Node, Output, Size, Variable};
 
 /// So many are few.
 const FEW_COLUMNS: i64 = COLUMNS / 2;
@@ -96,9 +96,14 @@ impl Grouped {
         at: &dyn Fn(i64, IndexExpr) -> IndexExpr,
         read: &dyn Fn([IndexExpr; 3]) -> [IndexExpr; 2],
     ) -> Option<Id> {
-        let (x, w, element) = (m.id("x"), m.id("w"), d.outputs[0].element);
-        let is_alike = [x, w].iter().all(|value| m.graph[*value].data.element() == element);
-        if !m.facts("w").constant || !is_float(m, "x") || !is_alike {
+        let (x, w) = (m.id("x"), m.id("w"));
+        let elements = [x, w].map(|value| m.graph[value].data.element());
+        let [of_input, element] = elements;
+        let is_multiplied = match elements {
+            [ElementType::U8, ElementType::I8] => true,
+            [one, other] => one.is_float() && one == other && one == d.outputs[0].element,
+        };
+        if !m.facts("w").constant || !is_multiplied {
             return None;
         }
         let mut own = whole_axes(m.graph, d, 1, w)?;
@@ -144,7 +149,8 @@ impl Grouped {
             Condition::Range { .. } => false,
         };
         map.conditions.retain(|condition| !holds(condition));
-        let map = map.with_fill(Literal::zero(element));
+        // A neighbour's zeros multiply what lies outside for the others.
+        let map = if map.fill.is_some() { map } else { map.with_fill(Literal::zero(of_input)) };
         own.insert(beside, part);
         let own = IndexMap::of_variables(own);
         let value = build::add(m.graph, &node, vec![Read { value: x, map }, Read { value: kernel, map: own }]);
@@ -221,6 +227,11 @@ fn @f(%x: f32[a, b, d]) -> f32[f, h, w] {
   %r = dot order=(e, e', d) : %x[(h - {e} + 1) // 2, (w - {e'}) // 3, {d}] where (h - e + 1) % 2 == 0 and (w - e') % 3 == 0 else 0.0, @k[{d}, f, {e}, {e'}] -> [f, h, w]
   return %r
 }",
+        "axis e = 4   axis f = 2   axis h = a * 2   param @k: i8[b, f, e]
+fn @f(%x: u8[b, a]) -> i32[f, h] {
+  %r = dot order=(e, b) : %x[{b}, (h - {e} + 1) // 2] where (h - e + 1) % 2 == 0 else 0, @k[{b}, f, {e}] -> [f, h]
+  return %r
+}",
     ],
 };
 
@@ -230,15 +241,7 @@ const SLIDING: Rule = Rule {
     law: "n neighbouring results of a kernel are one result with n times the channels, of the kernel moved by 0 to n - 1 positions",
     source: "register tiling along a row of the image, as a product",
     find: Find::Patterns(&["(dot ?d ?x ?w)"], side_by_side),
-    guard: &[Conjunct {
-        text: "outside of x zeros are read",
-        holds: |m| m.node("d").maps[0].fill.is_none_or(|fill| fill.is(0.)),
-        counterexample: "axis e = 3   axis f = 2   param @k: f32[f, b, e]
-fn @f(%x: f32[b, a]) -> f32[f, a] {
-  %r = dot order=(e, b) : %x[{b}, a + {e} - 1] else 1.0, @k[f, {b}, {e}] -> [f, a]
-  return %r
-}",
-    }],
+    guard: &[],
     examples: &[
         "axis e = 3   axis f = 2   param @k: f32[f, b, e]
 fn @f(%x: f32[b, a]) -> f32[f, a] {
@@ -248,6 +251,11 @@ fn @f(%x: f32[b, a]) -> f32[f, a] {
         "axis e = 5   axis h = a + 4   axis w = b + 4   param @k: f32[e, e, d]
 fn @f(%x: f32[c, h, w, d]) -> f32[c, a, b] {
   %r = dot order=(e, e', d) : %x[c, a + {e}, b + {e'}, {d}], @k[{e}, {e'}, {d}] -> [c, a, b]
+  return %r
+}",
+        "axis e = 3   axis f = 2   param @k: i8[f, b, e]
+fn @f(%x: u8[b, a]) -> i32[f, a] {
+  %r = dot order=(e, b) : %x[{b}, a + {e} - 1] else 5, @k[f, {b}, {e}] -> [f, a]
   return %r
 }",
     ],
