@@ -163,7 +163,7 @@ fn @f(%x: f32[b, s, c]) -> f32[b, s, c] {
 }
 
 /// Windows of a sequence that is an image, `stride` apart, whose taps are `dilation` apart; `repeats` results a channel. What they read
-/// is copied as an image, each element once, where windows overlap.
+/// is copied as an image, each element once.
 #[test]
 fn what_windows_read_is_copied_once() {
     for (stride, dilation, offset, repeats) in
@@ -185,11 +185,11 @@ fn @f(%x: f32[b, n, d]) -> f32[b, p, q, c] {{
         );
         let module = with_weights(&text, 5);
         let plan = Compiler::new().plan(module.clone()).unwrap().plan.to_string();
-        let copies: Vec<&str> =
-            plan.lines().filter(|line| line.contains(": loop over") && line.contains("operand of")).collect();
-        // Windows that do not overlap read every element once, and no image has every second and every third one.
-        let is_image = stride < 3 && dilation < 3;
-        assert_eq!(copies.iter().any(|copy| copy.contains("i4")), !is_image, "{stride} {dilation}: {plan}");
+        let mut copies = plan.lines().filter(|line| line.contains(": loop over"));
+        // Windows that do not overlap read every element once; what repeats channels reads no view.
+        let is_image = stride < 3 || repeats == 1;
+        assert!(copies.next().is_some_and(|copy| copy.contains("i4") != is_image), "{stride} {dilation}: {plan}");
+        assert_eq!(copies.next(), None);
         let compiled = Compiler::new().compile(module.clone()).unwrap();
         for batch in [1, 3] {
             let inputs = [random::tensor(&mut Random::new(6), ElementType::F32, &[batch, 144, 16]).unwrap()];

@@ -6,7 +6,7 @@ use super::{
     build::{KernelBuilder, MustStore},
     group::{Group, Product, matrix_product},
     kernel::{Block, Body, Depthwise, Gemm, Instruction, Kernel, LoopVariable, RightOperand},
-    layout::Halo,
+    layout::{Halo, Layout},
     lower::{Planner, estimate, finish, order_for_readers, padding_halo, wanted_halos},
     nest::label,
     residues::{self, Residues},
@@ -138,7 +138,9 @@ impl Planner<'_> {
             if scope.copies.contains_key(&read) {
                 return Ok(None);
             }
-            self.copy_read(scope, read, inner, steps)?;
+            if !self.copy_view(scope, &kernel, &read, (&frame, inner), steps)? {
+                self.copy_read(scope, read, inner, steps)?;
+            }
             return self.lower_product(scope, group, kernel.residues, steps);
         }
         let right_inner = if depthwise { roles.shared[0] } else { roles.columns.last().copied().unwrap_or(inner) };
@@ -256,8 +258,8 @@ impl Planner<'_> {
         let function = scope.function;
         let map = &function.graph[root].maps[slot];
         let operand = function.operands(root)[slot];
-        let trace = through_map(function, map, operand, &kernel.positions(frame), None, &size_of);
-        let trace = through_views(function, trace, &|value| scope.is_virtual(value), &size_of);
+        let read = through_map(function, map, operand, &kernel.positions(frame), None, &size_of);
+        let trace = through_views(function, read.clone(), &|value| scope.is_virtual(value), &size_of);
         if scope.is_virtual(trace.value) || scope.literal(trace.value).is_some() {
             self.copy_read(scope, (root, slot, kernel.residues.clone()), inner, steps)?;
             return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
@@ -267,6 +269,11 @@ impl Planner<'_> {
         }
         if trace.guard.is_some() {
             let Some(halos) = padding_halo(function, &trace, &size_of) else {
+                // A view may have the axes that its own operand has as one.
+                if let Some(halos) = padding_halo(function, &read, &size_of).filter(|_| scope.is_virtual(operand)) {
+                    self.copy_padded(scope, operand, &read, (inner, halos), steps)?;
+                    return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
+                }
                 self.copy_read(scope, (root, slot, kernel.residues.clone()), inner, steps)?;
                 return self.product_operand(scope, kernel, root, slot, frame, inner, steps);
             };
@@ -300,7 +307,7 @@ impl Planner<'_> {
         let wanted = wanted_halos(scope, value);
         let halos = if covers(Some(&wanted), &needed) { wanted } else { needed };
         let shape = scope.function.shape_of(value);
-        let mut order: Vec<usize> = scope.arrays[&value].order();
+        let mut order = scope.arrays.get(&value).map_or_else(|| (0..shape.len()).collect(), Layout::order);
         if let Some(axis) = trace.position.iter().position(|expr| expr.as_variable() == Some(inner)) {
             order.retain(|other| *other != axis);
             order.push(axis);
@@ -310,6 +317,27 @@ impl Planner<'_> {
         scope.arrays.insert(value, layout);
         scope.halos.insert(value, halos);
         Ok(())
+    }
+
+    /// Copies a view that an operand reads into an array with the halo that it wants, the axis of `inner` innermost, if there is one.
+    fn copy_view(
+        &mut self,
+        scope: &mut Scope,
+        kernel: &KernelBuilder,
+        (root, slot, _): &(NodeIndex, usize, Residues),
+        (frame, inner): (&[u32], u32),
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<bool, PlanError> {
+        let (node, operand) = (&scope.function.graph[*root], scope.function.operands(*root)[*slot]);
+        let size_of = |v: u32| kernel.size_of(v);
+        let read = through_map(scope.function, &node.maps[*slot], operand, &kernel.positions(frame), None, &size_of);
+        let is_axis = |expression: &IndexExpr| expression.as_variable() == Some(inner);
+        let is_plain = read.guard.is_none() && read.position.iter().all(IndexExpr::is_affine);
+        if !scope.is_virtual(operand) || !is_plain || !read.position.iter().any(is_axis) {
+            return Ok(false);
+        }
+        self.copy_padded(scope, operand, &read, (inner, Vec::new()), steps)?;
+        Ok(true)
     }
 
     /// Copies what an operand reads in a kernel of some residues into an array over its coordinates.

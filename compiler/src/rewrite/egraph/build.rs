@@ -167,6 +167,10 @@ pub fn through(graph: &Graph, node: &Node, read: &Read) -> Option<Read> {
     }
     let shape = graph[operand].data.shape();
     let map = through_view(&read.map, &view, shape, &|v| node.size_of(v))?;
+    // A product reads zeros around an array; within one, as around a slice or an axis made one with others, they would be copied.
+    if matches!(node.op, Op::Dot { .. }) && map.conditions.len() > read.map.conditions.len() {
+        return None;
+    }
     Some(Read { value: operand, map })
 }
 

@@ -121,6 +121,10 @@ pub fn cost<'a>(
         Op::Dot { .. } => target.functions / 4.,
         _ => target.functions,
     };
+    // What is read by quotients and remainders may have to be copied.
+    if matches!(node.op, Op::Dot { .. }) && !node.maps.iter().flat_map(|map| &map.exprs).all(IndexExpr::is_affine) {
+        traffic += 1e-3 * target.start;
+    }
     let arithmetic = positions * unused(graph, &node, values) * work(&node) / rate;
     if fused {
         return FUSED * arithmetic + traffic;
