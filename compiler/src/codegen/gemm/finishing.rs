@@ -37,7 +37,7 @@ impl<'k> Finishing<'k> {
                 && emitter.kernel.accesses[store.access as usize].element == told.element
                 && is_plain_of_any_type(emitter, store.access, tile)
         };
-        let whole = [Reach::Bytes, Reach::Table].into_iter().find_map(|reach| {
+        let whole = [Reach::Bytes, Reach::Table, Reach::Entries].into_iter().find_map(|reach| {
             let told = recognise(emitter, block, stores, tile, reach)?;
             let &[store] = stores else { return None };
             is_stored(&told, store).then_some((told, store))
@@ -101,6 +101,7 @@ impl<'k> Finishing<'k> {
             (offset_of!(ByteBlock, snap), self.told.snap),
             (offset_of!(ByteBlock, residual_type), residual),
             (offset_of!(ByteBlock, output), self.told.output),
+            (offset_of!(ByteBlock, entries), self.told.entries),
         ] {
             let stored = emitter.size(&number(codes.stored as i64));
             field(emitter, block, offset + offset_of!(Quantisation, stored), stored);

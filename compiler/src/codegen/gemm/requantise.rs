@@ -65,6 +65,8 @@ pub struct Requantisation {
     pub output: Codes,
     /// What is stored in the place of each byte.
     pub table: Option<[u8; 256]>,
+    /// What that stands for, if it is looked up before the residual is added.
+    pub entries: Codes,
     /// The value of the finish that the tile computes.
     pub result: u32,
     /// Its type.
@@ -86,6 +88,7 @@ impl Requantisation {
             parameters: [0.; 2],
             output: Codes::SUMS,
             table: None,
+            entries: Codes::FLOATS,
             result: sum,
             element: ElementType::I32,
         }
@@ -117,9 +120,11 @@ pub enum Reach {
     Bytes,
     /// To bytes that all that is stored depends on alone, and by a table to what is stored.
     Table,
+    /// To bytes, by a table to others, to which a residual is added, and to bytes.
+    Entries,
 }
 
-/// Follows the chain from the sum. `None` when the finish does not read the sum.
+/// Follows the chain from the sum. `None` when the finish does not read the sum, or does not do what [`Reach::Entries`] is for.
 pub fn recognise(
     emitter: &Emitter<'_>,
     finish: &Block,
@@ -136,7 +141,8 @@ pub fn recognise(
     while let Some(next) = follower.step(&mut found, stage) {
         stage = next;
     }
-    Some(found)
+    // What is looked up first is of no use without what comes after it.
+    (reach != Reach::Entries || stage == Stage::Done).then_some(found)
 }
 
 struct Follower<'c, 'f> {
@@ -202,6 +208,7 @@ impl Follower<'_, '_> {
             return None;
         }
         if (Stage::Float..Stage::Activated).contains(&stage)
+            && self.reach != Reach::Entries
             && let Some((activation, parameters, result)) = self.chain.activation(value)
         {
             (found.activation, found.parameters, found.result) = (activation, parameters, result);
@@ -218,14 +225,25 @@ impl Follower<'_, '_> {
                 found.element = self.elements[store.value as usize];
                 return Some(Stage::Done);
             }
+            if self.reach == Reach::Entries && stage < Stage::Snapped {
+                let (table, entries, result) = self.looked_up(whole)?;
+                (found.snap, found.table, found.entries) = (codes, Some(table), entries);
+                found.result = result;
+                return Some(Stage::Snapped);
+            }
             if stage < Stage::Snapped
-                && let Some((zero, step, result)) = self.dequantised(whole, codes.zero)
+                && let Some((zero, step, result)) = self.dequantised(whole, Some(codes.zero))
             {
                 found.snap = Codes { zero, step, ..codes };
                 found.result = result;
                 return Some(Stage::Snapped);
             }
-            if self.reach != Reach::Bytes {
+            let is_wanted = match self.reach {
+                Reach::Bytes => true,
+                Reach::Entries => found.table.is_some() && found.residual.is_some(),
+                _ => false,
+            };
+            if !is_wanted {
                 return None;
             }
             (found.output, found.result) = (codes, whole);
@@ -308,8 +326,23 @@ impl Follower<'_, '_> {
         Some((codes, user))
     }
 
-    /// The float that a byte becomes: its zero, its step and the value. The zero must be the one it was made with.
-    fn dequantised(&self, whole: u32, expected: f32) -> Option<(f32, f32, u32)> {
+    /// What a byte becomes by a table, what that stands for, and the float that it is.
+    fn looked_up(&self, byte: u32) -> Option<([u8; 256], Codes, u32)> {
+        let finish = self.chain.finish;
+        (byte + 1..finish.instructions.len() as u32).rev().find_map(|other| {
+            let stored = match self.instruction(other) {
+                Instruction::Cast(ElementType::U8, _) => Stored::U8,
+                Instruction::Cast(ElementType::I8, _) => Stored::I8,
+                _ => return None,
+            };
+            let table = table(finish, &self.elements, byte, other)?;
+            let (zero, step, result) = self.dequantised(other, None)?;
+            Some((table, Codes { stored, scale: 1., zero, step }, result))
+        })
+    }
+
+    /// The float that a byte becomes: its zero, its step and the value. The zero must be the one it was made with, if that is known.
+    fn dequantised(&self, whole: u32, expected: Option<f32>) -> Option<(f32, f32, u32)> {
         let mut value = self.user(whole)?;
         if !matches!(self.instruction(value), Instruction::Cast(ElementType::F32, _)) {
             return None;
@@ -325,7 +358,7 @@ impl Follower<'_, '_> {
         {
             (step, value) = (found, user);
         }
-        (zero == expected).then_some((zero, step, value))
+        expected.is_none_or(|expected| zero == expected).then_some((zero, step, value))
     }
 
     /// An array that is added: floats, or bytes with what they stand for.

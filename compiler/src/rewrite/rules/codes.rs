@@ -7,7 +7,7 @@ use crate::rewrite::{
 };
 use egg::Id;
 use strang_ir::{
-    Axis, ElementType, IndexExpr, IndexMap, Literal, Node, ScalarExpr, Variable,
+    Axis, ElementType, IndexExpr, IndexMap, Literal, Node, Op, ScalarExpr, Variable,
     scalar::{Binary, Unary},
 };
 
@@ -97,6 +97,27 @@ fn maximum_of_scaled(m: &mut Match) -> Option<Id> {
     Some(build::binary(m.graph, &frame, Binary::Multiply, whole, number))
 }
 
+/// The function `f` of what is looked up in `x`, which was looked up in the function of `x`.
+fn function_of_gathered(m: &mut Match) -> Option<Id> {
+    let (g, f) = (m.node("g"), m.node("f"));
+    let axes = whole_axes(m.graph, &f, 0, m.id("x"))?;
+    let is_number = !m.has("c") || m.facts("c").shape().is_empty();
+    if axes != f.outputs[0].variables || g.maps[0].fill.is_some() || !is_number {
+        return None;
+    }
+    let mut gather = Node::clone(&g);
+    gather.outputs[0].element = m.facts("x").element();
+    let reads = ["x", "i"].into_iter().zip(&g.maps).map(|(name, map)| Read { value: m.id(name), map: map.clone() });
+    let reads = reads.collect();
+    let gathered = build::add(m.graph, &gather, reads);
+    let frame = output_frame(&g);
+    let whole = build::whole(&frame, gathered);
+    let numbers = m.has("c").then(|| Read::number(m.id("c")));
+    let Op::Map(function) = &f.op else { return None };
+    let element = f.outputs[0].element;
+    Some(build::map(m.graph, &frame, function.clone(), element, [whole].into_iter().chain(numbers).collect()))
+}
+
 /// `q` makes an integer of everything in `x`, which is joined: each part as integers, joined.
 fn quantised_parts(m: &mut Match) -> Option<Id> {
     let q = m.node("q");
@@ -120,7 +141,8 @@ fn quantised_parts(m: &mut Match) -> Option<Id> {
         let shape = m.graph[*value].data.shape().to_vec();
         let variable = |size| Variable::over(&Axis::new("part", size));
         let over = frame(shape.into_iter().map(variable).collect(), m.facts("x").element());
-        let scaled = build::binary(m.graph, &over, Binary::Multiply, build::whole(&over, *value), Read::number(m.id("c")));
+        let scaled =
+            build::binary(m.graph, &over, Binary::Multiply, build::whole(&over, *value), Read::number(m.id("c")));
         let mut code = build::unary(m.graph, &over, Unary::Round, build::whole(&over, scaled));
         if m.has("y") {
             code = build::binary(m.graph, &over, Binary::Add, build::whole(&over, code), Read::number(m.id("y")));
@@ -221,15 +243,29 @@ fn @f(%x: f32[a, m]) -> f32[a, n] {
 }"],
     },
     Rule {
+        name: "gather-of-dequantised",
+        class: Class::Bit,
+        law: "(f x)[i] = f (x[i])",
+        source: "naturality of reading; a table stays as narrow as it is stored",
+        find: Find::Patterns(
+            &["(gather ?g (cast ?f ?x) ?i)", "(gather ?g (sub ?f ?x ?c) ?i)", "(gather ?g (mul ?f ?x ?c) ?i)"],
+            function_of_gathered,
+        ),
+        guard: &[],
+        examples: &["param @w: u8[b, c]
+fn @f(%i: i64[a]) -> f32[a, c] {
+  %t = map (cast(f32, $0) - 7.0) * 0.5 : @w[b, c] -> [b, c]
+  %r = gather %t[{b}, c], %i[a] -> [a, c]
+  return %r
+}"],
+    },
+    Rule {
         name: "quantise-of-joined",
         class: Class::Bit,
         law: "integers of [x y] = [integers of x, integers of y]",
         source: "naturality of concatenation",
         find: Find::Patterns(
-            &[
-                "(cast ?q (round ?r (mul ?s ?x ?c)))",
-                "(cast ?q (add ?a (round ?r (mul ?s ?x ?c)) ?y))",
-            ],
+            &["(cast ?q (round ?r (mul ?s ?x ?c)))", "(cast ?q (add ?a (round ?r (mul ?s ?x ?c)) ?y))"],
             quantised_parts,
         ),
         guard: &[],

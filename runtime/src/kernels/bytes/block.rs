@@ -59,10 +59,11 @@ pub enum Stored {
 /// x = x * column_scale[j]                                      unless null
 /// x = x + column_bias[j]                                       unless null
 /// x = (q(x) - snap.zero) * snap.step                           unless snap.stored is F32
+/// x = (table[q(x)] - entries.zero) * entries.step              instead, unless entries.stored is F32
 /// x = x + (residual[i, j] - zero) * step                       unless null
-/// x = activation(x)
+/// x = activation(x)                                            if entries.stored is F32
 /// c[i, j] = output.stored is F32 ? x : q(x)
-/// c[i, j] = table[c[i, j]], the byte being unsigned            unless null, or c is F32
+/// c[i, j] = table[c[i, j]], the byte being unsigned            unless null, or c is F32, or entries.stored is not
 /// ```
 ///
 /// where `q` rounds `x * scale` to the nearest integer, ties to even, adds the zero and saturates, NaN giving 0; `a[i, k]` is
@@ -115,6 +116,9 @@ pub struct ByteBlock {
     pub output: Quantisation,
     /// What is stored in the place of each byte: 256 of them, or null. Only bytes are looked up.
     pub table: *const u8,
+    /// What the entries of the table stand for, if they are looked up before the residual is added. Then snap and output are of
+    /// bytes, and neither the table nor the residual is null.
+    pub entries: Quantisation,
 }
 
 impl Default for ByteBlock {
@@ -143,6 +147,7 @@ impl Default for ByteBlock {
             activation_parameters: Default::default(),
             output: Quantisation::default(),
             table: std::ptr::null(),
+            entries: Quantisation::default(),
         }
     }
 }

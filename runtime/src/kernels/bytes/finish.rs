@@ -20,7 +20,16 @@ pub(crate) type FinishFunction = unsafe fn(block: &ByteBlock, rows: [usize; 2], 
 /// As for [`FinishFunction`].
 #[inline(always)]
 pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *const i32) {
-    let strip = &Strip { block, rows, columns, sums };
+    let is_added = block.entries.stored != Stored::F32 as u64;
+    // What is looked up before the residual is added is stored in the place of the result.
+    let before = ByteBlock {
+        snap: Quantisation::default(),
+        residual: std::ptr::null(),
+        activation: Activation::None as u64,
+        output: block.snap,
+        ..*block
+    };
+    let strip = &Strip { block: if is_added { &before } else { block }, rows, columns, sums };
     const RELU: u64 = Activation::Relu as u64;
     const CLIP: u64 = Activation::Clip as u64;
     const LEAKY_RELU: u64 = Activation::LeakyRelu as u64;
@@ -30,11 +39,12 @@ pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], column
     const SILU: u64 = Activation::Silu as u64;
     const GELU: u64 = Activation::Gelu as u64;
     const GELU_TANH: u64 = Activation::GeluTanh as u64;
+    let Strip { block: told, .. } = *strip;
     let [p0, p1] = block.activation_parameters.map(|parameter| parameter.0);
-    let is_of_bytes = block.output.stored == Stored::U8 as u64 || block.output.stored == Stored::I8 as u64;
+    let is_of_bytes = told.output.stored == Stored::U8 as u64 || told.output.stored == Stored::I8 as u64;
     // SAFETY: the caller vouches for the strip and the arrays; what is looked up was stored before.
     unsafe {
-        match block.activation {
+        match told.activation {
             RELU => with::<S, true>(strip, curve::Relu),
             CLIP => with::<S, true>(strip, curve::Clip(p0, p1)),
             LEAKY_RELU => with::<S, false>(strip, curve::LeakyRelu(p0)),
@@ -50,6 +60,39 @@ pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], column
             for row in rows[0]..rows[0] + rows[1] {
                 let place = (row as i64 * block.c_row_stride) as isize + columns[0] as isize;
                 S::look_up(block.table, block.c.offset(place), columns[1]);
+            }
+        }
+        if is_added {
+            add_residual::<S>(block, rows, columns);
+        }
+    }
+}
+
+/// Adds the residual to the numbers that the bytes of C stand for.
+///
+/// # Safety
+/// As for [`FinishFunction`]; C is of bytes.
+#[inline(always)]
+unsafe fn add_residual<S: Sums>(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2]) {
+    let [entries, residual, output] = [&block.entries, &block.residual_type, &block.output].map(Codes::<S>::new);
+    for row in rows[0]..rows[0] + rows[1] {
+        let place = |stride: i64| (row as i64 * stride) as isize + columns[0] as isize;
+        for start in (0..columns[1]).step_by(WIDTH) {
+            let lanes = (columns[1] - start).min(WIDTH);
+            // SAFETY: the row and the columns lie in the strip.
+            unsafe {
+                let to = block.c.offset(place(block.c_row_stride)).add(start);
+                let [x] = entries.numbers([S::load_bytes(to, lanes, entries.is(Stored::I8))]);
+                let at = place(block.residual_row_stride) + start as isize;
+                let added = if residual.is(Stored::F32) {
+                    S::Floats::load_masked(block.residual.cast::<f32>().offset(at), S::Floats::mask(lanes))
+                } else {
+                    let [added] =
+                        residual.numbers([S::load_bytes(block.residual.offset(at), lanes, residual.is(Stored::I8))]);
+                    added
+                };
+                let [code] = output.codes([x.add(added)]);
+                code.store_bytes(to, lanes);
             }
         }
     }

@@ -21,6 +21,8 @@ struct Case {
     residual: Option<Stored>,
     relu: bool,
     table: bool,
+    /// What the table's entries stand for, where they are looked up before the residual is added.
+    entries: Stored,
     output: Stored,
     seed: u64,
 }
@@ -33,16 +35,19 @@ fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1usize..=30, 1usize..=70, depths, 0usize..5);
     let stored = || prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8)];
     let output = prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8), Just(Stored::I32)];
-    let finish = (any::<[bool; 2]>(), 0.001f32..0.01, any::<[bool; 4]>(), stored());
+    let finish = (any::<[bool; 2]>(), 0.001f32..0.01, any::<[bool; 4]>(), (stored(), stored()));
     (sizes, finish, proptest::option::of(stored()), output, any::<u64>()).prop_map(
         |(
             (rows, columns, (depth, items), padding),
-            ([offset, summand], scale, flags, snap),
+            ([offset, summand], scale, flags, (snap, entries)),
             residual,
             output,
             seed,
         )| {
             let [column_scale, bias, relu, table] = flags;
+            let is_byte = |stored: Stored| matches!(stored, Stored::U8 | Stored::I8);
+            let is_early = table && is_byte(snap) && is_byte(output) && residual.is_some();
+            let entries = if is_early { entries } else { Stored::F32 };
             Case {
                 rows,
                 columns,
@@ -58,6 +63,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 residual,
                 relu,
                 table,
+                entries,
                 output,
                 seed,
             }
@@ -136,19 +142,26 @@ fn check(case: &Case) {
         let mut x = sum as f32 * case.scale;
         x = if case.column_scale { x * column_scale[j] } else { x };
         x = if case.bias { x + bias[j] } else { x };
+        let (is_early, before) = (case.entries != Stored::F32, x);
         if case.snap != Stored::F32 {
             let q = quantisation(case.snap);
             x = (quantised(x, case.snap) - q.zero.0) * q.step.0;
         }
+        if is_early {
+            let (code, q) = (quantised(before, case.snap) as i32 as u8, quantisation(case.entries));
+            let entry = table[usize::from(code)];
+            let entry = if case.entries == Stored::I8 { f32::from(entry as i8) } else { f32::from(entry) };
+            x = (entry - q.zero.0) * q.step.0;
+        }
         x = case.residual.map_or(x, |stored| x + read_residual(i * columns + j, stored));
-        x = if case.relu { x.max(0.) } else { x };
+        x = if case.relu && !is_early { x.max(0.) } else { x };
         let at = (i * c_row_stride + j) * size;
         match case.output {
             Stored::I32 => expected[at..at + 4].copy_from_slice(&sum.to_ne_bytes()),
             Stored::F32 => expected[at..at + 4].copy_from_slice(&x.to_ne_bytes()),
             stored => {
                 let code = quantised(x, stored) as i32 as u8;
-                expected[at] = if case.table { table[usize::from(code)] } else { code };
+                expected[at] = if case.table && !is_early { table[usize::from(code)] } else { code };
             }
         }
     }
@@ -186,6 +199,7 @@ fn check(case: &Case) {
             quantisation(case.output)
         },
         table: if case.table { table.as_ptr() } else { std::ptr::null() },
+        entries: quantisation(case.entries),
         ..ByteBlock::default()
     };
     for level in Level::available() {
@@ -231,6 +245,7 @@ fn every_tile() {
                 residual: [None, Some(Stored::I8), Some(Stored::F32)][rows % 3],
                 relu: true,
                 table: columns % 3 == 0,
+                entries: Stored::F32,
                 output: [Stored::U8, Stored::I32, Stored::F32, Stored::I8][(rows + columns) % 4],
                 seed: (rows * 1000 + columns) as u64,
             });
@@ -334,5 +349,5 @@ fn windows() {
 fn every_field_has_eight_bytes() {
     assert_eq!(size_of::<ByteWindow>(), size_of::<ByteBlock>() + 5 * 8);
     assert_eq!(size_of::<Quantisation>(), 4 * 8);
-    assert_eq!(size_of::<ByteBlock>(), (20 + 12) * 8);
+    assert_eq!(size_of::<ByteBlock>(), (20 + 16) * 8);
 }
