@@ -99,6 +99,10 @@ impl Apart<'_> {
     }
 }
 
+/// With fewer rows a product is bound by reading its weights, which it reads best in one piece where there are many.
+const FEWEST_ROWS: i64 = 4;
+const MOST_WEIGHTS: i64 = 1 << 20;
+
 /// The axis of a value that a product has as its columns, or maps and folds of one: those lie side by side.
 fn channels(graph: &Graph, value: Id, seen: &mut FxHashSet<Id>) -> Option<usize> {
     /// More is not looked through.
@@ -133,6 +137,15 @@ fn product_over_axes(m: &mut Match) -> Option<Id> {
         d.maps[0] = m.through(&[("d", 0), ("v", 0)], "x")?.map;
     }
     let output = &d.outputs[0].variables;
+    let count = |v: &u32| d.size_of(*v).as_constant().unwrap_or(FEWEST_ROWS);
+    let product = |map: &IndexMap| {
+        let read = (0..d.variables.len() as u32).filter(|v| map.mentions(*v));
+        read.map(|v| count(&v)).fold(1, i64::saturating_mul)
+    };
+    let rows: i64 = output.iter().filter(|v| d.maps[0].mentions(**v)).map(count).fold(1, i64::saturating_mul);
+    if rows < FEWEST_ROWS && product(&d.maps[1]) > MOST_WEIGHTS {
+        return None;
+    }
     let (flat, strides) = d.contracted().into_iter().find_map(|variable| {
         let total = d.size_of(variable).as_constant()?;
         Some((variable, strides(&d.maps[0], variable, total)?))
