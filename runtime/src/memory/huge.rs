@@ -12,6 +12,9 @@ use std::{
 /// The bytes of a huge page.
 pub(crate) const HUGE_PAGE: u64 = 2 << 20;
 
+/// Less than this stays in small pages, all of which a processor finds at once, and takes no more memory than is used.
+const LEAST: usize = 4 * HUGE_PAGE as usize;
+
 /// So many bytes are taken at a time, after a look at how long the first page takes.
 pub(crate) const PART: usize = 8 * HUGE_PAGE as usize;
 
@@ -42,10 +45,15 @@ pub(crate) unsafe fn take(range: Range<usize>) {
     }
 }
 
-/// Moves what lies in ranges of addresses into huge pages, as far as these lie wholly in one of the ranges and the system has any.
+/// Moves what lies in ranges of addresses into huge pages, as far as these lie wholly in one of the ranges, are several, and the
+/// system has any.
 /// It takes about as long as copying the bytes, and nothing where they lie in huge pages. Contents and addresses stay.
 pub(crate) fn gather(ranges: impl IntoIterator<Item = Range<usize>>) {
-    for range in joined(ranges) {
+    let ranges = joined(ranges);
+    if ranges.iter().map(ExactSizeIterator::len).sum::<usize>() < LEAST {
+        return;
+    }
+    for range in ranges {
         // The first alone has them gathered in the system's own time, where it has no such call as the second.
         advise(range.clone(), Advice::Huge);
         advise(range, Advice::Gathered);
@@ -120,7 +128,7 @@ mod tests {
 
     #[test]
     fn bytes_stay() {
-        let length = 2 * HUGE_PAGE + 4096;
+        let length = 5 * HUGE_PAGE + 4096;
         let mut block = Block::new(length).unwrap();
         let fill = |place: usize| (place / 4096 + place) as u8;
         block.bytes_mut(0, length).iter_mut().enumerate().for_each(|(place, byte)| *byte = fill(place));
