@@ -45,9 +45,9 @@ pub(crate) unsafe fn take(range: Range<usize>) {
     }
 }
 
-/// Moves what lies in ranges of addresses into huge pages, as far as these lie wholly in one of the ranges, are several, and the
-/// system has any.
-/// It takes about as long as copying the bytes, and nothing where they lie in huge pages. Contents and addresses stay.
+/// Moves what lies in ranges of addresses into huge pages, as far as these lie wholly in one of the ranges and the system has any;
+/// less than [`LEAST`] stays where it is. It takes about as long as copying the bytes, and nothing where they lie in huge pages.
+/// Contents and addresses stay.
 pub(crate) fn gather(ranges: impl IntoIterator<Item = Range<usize>>) {
     let ranges = joined(ranges);
     if ranges.iter().map(ExactSizeIterator::len).sum::<usize>() < LEAST {

@@ -241,7 +241,15 @@ const SLIDING: Rule = Rule {
     law: "n neighbouring results of a kernel are one result with n times the channels, of the kernel moved by 0 to n - 1 positions",
     source: "register tiling along a row of the image, as a product",
     find: Find::Patterns(&["(dot ?d ?x ?w)"], side_by_side),
-    guard: &[],
+    guard: &[Conjunct {
+        text: "what is read outside of x is finite: the neighbours' zeros multiply it",
+        holds: |m| m.node("d").maps[0].fill.is_none_or(|fill| fill.to_f64().is_finite()),
+        counterexample: "axis e = 3   axis f = 2   param @k: f32[f, b, e]
+fn @f(%x: f32[b, a]) -> f32[f, a] {
+  %r = dot order=(e, b) : %x[{b}, a + {e} - 1] else -inf, @k[f, {b}, {e}] -> [f, a]
+  return %r
+}",
+    }],
     examples: &[
         "axis e = 3   axis f = 2   param @k: f32[f, b, e]
 fn @f(%x: f32[b, a]) -> f32[f, a] {

@@ -121,7 +121,7 @@ pub fn cost<'a>(
         Op::Dot { .. } => target.functions / 4.,
         _ => target.functions,
     };
-    // What is read by quotients and remainders may have to be copied.
+    // What is read by quotients and remainders may have to be copied: of equal products the other is taken.
     if matches!(node.op, Op::Dot { .. }) && !node.maps.iter().flat_map(|map| &map.exprs).all(IndexExpr::is_affine) {
         traffic += 1e-3 * target.start;
     }

@@ -29,7 +29,8 @@ pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], column
         output: block.snap,
         ..*block
     };
-    let strip = &Strip { block: if is_added { &before } else { block }, rows, columns, sums };
+    let told = if is_added { &before } else { block };
+    let strip = &Strip { block: told, rows, columns, sums };
     const RELU: u64 = Activation::Relu as u64;
     const CLIP: u64 = Activation::Clip as u64;
     const LEAKY_RELU: u64 = Activation::LeakyRelu as u64;
@@ -39,7 +40,6 @@ pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], column
     const SILU: u64 = Activation::Silu as u64;
     const GELU: u64 = Activation::Gelu as u64;
     const GELU_TANH: u64 = Activation::GeluTanh as u64;
-    let Strip { block: told, .. } = *strip;
     let [p0, p1] = block.activation_parameters.map(|parameter| parameter.0);
     let is_of_bytes = told.output.stored == Stored::U8 as u64 || told.output.stored == Stored::I8 as u64;
     // SAFETY: the caller vouches for the strip and the arrays; what is looked up was stored before.
@@ -81,18 +81,11 @@ unsafe fn add_residual<S: Sums>(block: &ByteBlock, rows: [usize; 2], columns: [u
             let lanes = (columns[1] - start).min(WIDTH);
             // SAFETY: the row and the columns lie in the strip.
             unsafe {
-                let to = block.c.offset(place(block.c_row_stride)).add(start);
-                let [x] = entries.numbers([S::load_bytes(to, lanes, entries.is(Stored::I8))]);
-                let at = place(block.residual_row_stride) + start as isize;
-                let added = if residual.is(Stored::F32) {
-                    S::Floats::load_masked(block.residual.cast::<f32>().offset(at), S::Floats::mask(lanes))
-                } else {
-                    let [added] =
-                        residual.numbers([S::load_bytes(block.residual.offset(at), lanes, residual.is(Stored::I8))]);
-                    added
-                };
+                let at = |stride: i64| [place(stride) + start as isize];
+                let [x] = entries.read(block.c, at(block.c_row_stride), lanes);
+                let [added] = residual.read(block.residual, at(block.residual_row_stride), lanes);
                 let [code] = output.codes([x.add(added)]);
-                code.store_bytes(to, lanes);
+                code.store_bytes(block.c.offset(at(block.c_row_stride)[0]), lanes);
             }
         }
     }
@@ -190,6 +183,33 @@ impl<S: Sums> Codes<S> {
         }
         multiply(&mut x, self.step);
         x
+    }
+
+    /// The numbers that an array holds from some of its elements on: floats, or what bytes stand for.
+    ///
+    /// # Safety
+    /// So many elements of the array can be read from each of these places on.
+    #[inline(always)]
+    unsafe fn read<const COUNT: usize>(
+        &self,
+        array: *const u8,
+        places: [isize; COUNT],
+        lanes: usize,
+    ) -> [S::Floats; COUNT] {
+        if self.is(Stored::F32) {
+            let (mut x, mask) = ([S::Floats::splat(0.0); COUNT], S::Floats::mask(lanes));
+            for (x, place) in x.iter_mut().zip(places) {
+                // SAFETY: the caller vouches for the elements.
+                *x = unsafe { S::Floats::load_masked(array.cast::<f32>().wrapping_offset(place), mask) };
+            }
+            return x;
+        }
+        let mut codes = [S::splat(0); COUNT];
+        for (codes, place) in codes.iter_mut().zip(places) {
+            // SAFETY: as above.
+            *codes = unsafe { S::load_bytes(array.wrapping_offset(place), lanes, self.is(Stored::I8)) };
+        }
+        self.numbers(codes)
     }
 }
 
@@ -341,23 +361,12 @@ impl<S: Sums> Steps<S> {
                 snap.snap(&mut x);
             }
             if !block.residual.is_null() {
-                let mut added = [S::Floats::splat(0.0); COUNT];
-                if residual.is(Stored::F32) {
-                    for (index, added) in added.iter_mut().enumerate() {
-                        let from =
-                            block.residual.cast::<f32>().wrapping_offset(place(block.residual_row_stride, index));
-                        // SAFETY: the panels' columns in the mask are in the residual.
-                        *added = unsafe { S::Floats::load_masked(from, mask) };
-                    }
-                } else {
-                    let mut codes = [S::splat(0); COUNT];
-                    for (index, codes) in codes.iter_mut().enumerate() {
-                        let from = block.residual.wrapping_offset(place(block.residual_row_stride, index));
-                        // SAFETY: as above.
-                        *codes = unsafe { S::load_bytes(from, lanes, residual.is(Stored::I8)) };
-                    }
-                    added = residual.numbers(codes);
+                let mut at = [0; COUNT];
+                for (index, at) in at.iter_mut().enumerate() {
+                    *at = place(block.residual_row_stride, index);
                 }
+                // SAFETY: so many columns of the panels are in the residual.
+                let added = unsafe { residual.read(block.residual, at, lanes) };
                 for (x, added) in x.iter_mut().zip(added) {
                     *x = x.add(added);
                 }
