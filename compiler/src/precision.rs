@@ -98,9 +98,8 @@ fn narrowed(
 fn nearest(parameter: &Parameter) -> Option<Parameter> {
     let data = parameter.data.clone()?;
     let shape = data.shape().to_vec();
-    let round = move |target: &mut [u8]| {
-        let mut room = Tensor::scalar(0u8);
-        let values: &[[u8; 4]] = data.bytes_in(&mut room).as_chunks().0;
+    let round = move |target: &mut [u8], room: &mut Tensor| {
+        let values: &[[u8; 4]] = data.bytes_in(room).as_chunks().0;
         let target: &mut [[u8; 2]] = target.as_chunks_mut().0;
         target.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(target, values)| {
             for (target, value) in target.iter_mut().zip(values) {
@@ -109,7 +108,7 @@ fn nearest(parameter: &Parameter) -> Option<Parameter> {
         });
         data.release();
     };
-    let result = Tensor::deferred(ElementType::BF16, &shape, round).ok()?;
+    let result = Tensor::deferred(ElementType::BF16, &shape, None, round).ok()?;
     let name = format!("{}.bf16", parameter.name);
     Some(Parameter::new(name, ElementType::BF16, parameter.axes.clone()).with_data(result))
 }

@@ -105,8 +105,7 @@ impl Classifier {
         let layers = form(Splitting::Layers, Granularity::Tensor)?;
         let apart = JOINING.iter().fold(Compiler::new(), |compiler, rule| compiler.without(*rule));
         let compiled = |name, compiler: &Compiler, module: &Module| -> Result<_, Box<dyn Error>> {
-            let weights: usize =
-                compiler.plan(module.clone())?.plan.weights.iter().map(|tensor| tensor.bytes().len()).sum();
+            let weights: usize = compiler.plan(module.clone())?.plan.weights.iter().map(|tensor| tensor.length()).sum();
             Ok((name, weights, compiler.compile(module.clone())?.executable))
         };
         let usual = Compiler::new();

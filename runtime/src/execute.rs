@@ -5,6 +5,7 @@
 //! read by all workers between two barriers, so all take the same way.
 
 use crate::{
+    Tensor,
     custom::{Operands, Results},
     program::{Context, status},
     session::{
@@ -44,6 +45,8 @@ pub(crate) struct Run<'run> {
     pub(crate) failure: &'run Mutex<Option<String>>,
     /// Where times are kept, when they are: one for each step, and one for all fills.
     pub(crate) times: Option<&'run [StepTime]>,
+    /// The address of the room where weights are packed in this run, unless they are kept.
+    pub(crate) room: Option<u64>,
 }
 
 /// The time that a step took, over all of its executions in a run.
@@ -69,7 +72,10 @@ impl Run<'_> {
         let scratch = std::ptr::with_exposed_provenance_mut(scratch as usize);
         let mut walker = Walker { run: *self, worker, context, scratch, depth: 0, solo: false };
         // A stop was published by whoever met it; the caller of the run gets it from the team.
-        let _ = walker.list(&self.plan.body);
+        let _ = match self.room {
+            Some(room) => walker.packing(room),
+            None => walker.list(&self.plan.body),
+        };
     }
 }
 
@@ -91,6 +97,25 @@ impl<'run> Walker<'run, '_> {
 
     fn is_first(&self) -> bool {
         self.worker.index() == 0
+    }
+
+    /// All steps, each after weights that it is the first to read were packed in a room: by worker 0, with as many threads as
+    /// packing takes.
+    fn packing(&mut self, room: u64) -> Result<(), Stopped> {
+        let plan = self.run.plan;
+        let mut before = Tensor::scalar(0u8);
+        for (step, node) in (0u32..).zip(&plan.body) {
+            if plan.late.is_first(step) {
+                if self.is_first() {
+                    // SAFETY: the session made the room for these weights; the steps before have met at a barrier, so weights
+                    // that lie there and are not needed any more are not read.
+                    unsafe { plan.late.make(step, room, &mut before) };
+                }
+                self.worker.barrier()?;
+            }
+            self.list(std::slice::from_ref(node))?;
+        }
+        Ok(())
     }
 
     fn list(&mut self, nodes: &'run [Node]) -> Result<(), Stopped> {

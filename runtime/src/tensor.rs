@@ -29,13 +29,33 @@ enum Storage {
     Deferred(Arc<Deferred>),
 }
 
-type Make = dyn Fn(&mut [u8]) + Send + Sync;
+type Make = dyn Fn(&mut [u8], &mut Tensor) + Send + Sync;
 
 /// Bytes that are computed when they are read.
 struct Deferred {
     make: Box<Make>,
     length: usize,
     made: OnceLock<AlignedBytes>,
+    part: Option<Part>,
+}
+
+/// What is at the first positions of an axis of a tensor that is still to be computed.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// As many positions of the axis as its shape says, and all of the other axes.
+    pub tensor: Tensor,
+    /// The axis.
+    pub axis: usize,
+}
+
+impl Part {
+    /// The bits at a row-major position of the whole, which has this shape; `None` where that is not in the part.
+    fn bits_at(&self, shape: &[usize], position: usize) -> Option<u64> {
+        let inner: usize = shape[self.axis + 1..].iter().product();
+        let (extent, known) = (shape[self.axis], self.tensor.shape[self.axis]);
+        let (outer, index) = (position / inner / extent, position / inner % extent);
+        (index < known).then(|| self.tensor.bits_at((outer * known + index) * inner + position % inner))
+    }
 }
 
 impl Deferred {
@@ -47,7 +67,7 @@ impl Deferred {
         if self.made.get().is_none() {
             // Not within the lock: computing may take other tasks of its thread, which may read the same tensor.
             let mut made = AlignedBytes::zeros(self.length).expect("memory for a tensor");
-            (self.make)(made.bytes_mut());
+            (self.make)(made.bytes_mut(), &mut Tensor::scalar(0u8));
             let _ = self.made.set(made);
         }
         self.made.get().map_or(&[], AlignedBytes::bytes)
@@ -255,17 +275,19 @@ impl Tensor {
         Ok(Self { element, shape: shape.to_vec(), storage: Storage::Mapped { file, range } })
     }
 
-    /// A tensor whose bytes are computed when they are read: `make` writes all of them, and may be called more than once.
+    /// A tensor whose bytes are computed when they are read: `make` writes all of them, and may be called more than once. It is
+    /// given a room for what it has to compute first, for [`Tensor::bytes_in`]. A `part` is what is known of it without that.
     ///
     /// # Errors
     /// A shape that memory cannot hold.
     pub fn deferred(
         element: ElementType,
         shape: &[usize],
-        make: impl Fn(&mut [u8]) + Send + Sync + 'static,
+        part: Option<Part>,
+        make: impl Fn(&mut [u8], &mut Tensor) + Send + Sync + 'static,
     ) -> Result<Self, TensorError> {
         let length = bytes_needed(element, shape)?;
-        let deferred = Deferred { make: Box::new(make), length, made: OnceLock::new() };
+        let deferred = Deferred { make: Box::new(make), length, made: OnceLock::new(), part };
         Ok(Self { element, shape: shape.to_vec(), storage: Storage::Deferred(Arc::new(deferred)) })
     }
 
@@ -326,10 +348,38 @@ impl Tensor {
                     *room = Tensor::zeros(ElementType::U8, &[deferred.length]).expect("memory for a tensor");
                 }
                 let bytes = &mut room.bytes_mut()[..deferred.length];
-                (deferred.make)(bytes);
+                (deferred.make)(bytes, &mut Tensor::scalar(0u8));
                 bytes
             }
             _ => self.bytes(),
+        }
+    }
+
+    /// Writes the bytes, as many as [`Tensor::length`] says. What is still to be computed is computed there, with `room` for what
+    /// comes before, and is not kept.
+    pub(crate) fn write_to(&self, bytes: &mut [u8], room: &mut Tensor) {
+        match &self.storage {
+            Storage::Deferred(deferred) if deferred.made.get().is_none() => (deferred.make)(bytes, room),
+            _ => bytes.copy_from_slice(self.bytes()),
+        }
+    }
+
+    /// Whether the bytes are still to be computed.
+    pub fn is_deferred(&self) -> bool {
+        matches!(&self.storage, Storage::Deferred(deferred) if deferred.made.get().is_none())
+    }
+
+    /// The element at a row-major position, as [`Tensor::bits_at`] gives it; `None` where it is still to be computed, and in no
+    /// [`Part`] that is known.
+    ///
+    /// # Panics
+    /// When the position is not below [`Tensor::count`].
+    pub fn known_bits_at(&self, position: usize) -> Option<u64> {
+        match &self.storage {
+            Storage::Deferred(deferred) if deferred.made.get().is_none() => {
+                deferred.part.as_ref()?.bits_at(&self.shape, position)
+            }
+            _ => Some(self.bits_at(position)),
         }
     }
 
@@ -500,11 +550,11 @@ mod tests {
     fn deferred_bytes_are_computed_when_they_are_read() {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
-        let make = move |bytes: &mut [u8]| {
+        let make = move |bytes: &mut [u8], _: &mut Tensor| {
             counted.fetch_add(1, Ordering::Relaxed);
             bytes.copy_from_slice(bytemuck::cast_slice(&[1f32, 2., 3.]));
         };
-        let tensor = Tensor::deferred(ElementType::F32, &[3], make).unwrap();
+        let tensor = Tensor::deferred(ElementType::F32, &[3], None, make).unwrap();
         let calls = || calls.load(Ordering::Relaxed);
         assert_eq!((tensor.length(), tensor.reshaped(&[3, 1]).unwrap().length(), calls()), (12, 12, 0));
         // In a room they are computed every time, until somebody keeps them.
@@ -521,6 +571,29 @@ mod tests {
         assert_eq!(calls(), 3);
         let small = Tensor::from_slice(&[1], &[5u8]).unwrap();
         assert_eq!(small.bytes_in(&mut room), [5]);
+    }
+
+    #[test]
+    fn parts_are_known_before() {
+        let values: Vec<u16> = (0..30).collect();
+        let part = |axis: usize, positions: &[u16]| {
+            let mut shape = [2, 3, 5];
+            shape[axis] = positions.len() / (30 / shape[axis]);
+            Part { tensor: Tensor::from_slice(&shape, positions).unwrap(), axis }
+        };
+        let middle: Vec<u16> = (0..30).filter(|place| place / 5 % 3 < 2).collect();
+        let parts = [part(0, &values[..15]), part(1, &middle), part(1, &values[..0])];
+        for (part, known) in parts.into_iter().zip([15, 20, 0]) {
+            let make = |bytes: &mut [u8], _: &mut Tensor| bytes.fill(0);
+            let tensor = Tensor::deferred(ElementType::U16, &[2, 3, 5], Some(part), make).unwrap();
+            let bits: Vec<u64> = (0..30).filter_map(|place| tensor.known_bits_at(place)).collect();
+            assert_eq!(bits.len(), known);
+            assert!(tensor.is_deferred());
+            assert!((0..30).all(|place| tensor.known_bits_at(place).is_none_or(|bits| bits == place as u64)));
+            assert_eq!(tensor.bits_at(29), 0);
+            assert!(!tensor.is_deferred());
+            assert_eq!(tensor.known_bits_at(29), Some(0));
+        }
     }
 
     #[test]

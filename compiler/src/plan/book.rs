@@ -10,6 +10,8 @@ use strang_runtime::kernels::book::{CODES, pack, packed_len};
 
 /// Columns of a panel.
 const PANEL: usize = 16;
+/// Known numbers of a column that are looked at.
+const KNOWN: usize = 64;
 /// Panels that one task packs.
 const TASK: usize = 4;
 
@@ -26,13 +28,30 @@ pub struct Codes {
 /// Numbers that occur, as bits, ascending.
 type Numbers = Vec<u32>;
 
-impl Matrices<'_> {
+impl Matrices {
+    /// Whether some column is known to have more numbers than there are codes, and numbers that are no bf16, though the matrices
+    /// are still to be computed.
+    pub(super) fn is_of_many_numbers(&self) -> bool {
+        let bits = |place: usize| self.source.known_bits_at(place).map(|bits| bits as u32);
+        let has_many = |start: usize| {
+            let mut numbers = Numbers::new();
+            let of_column = (0..self.depth).filter_map(|k| bits(start + k * self.strides[0]));
+            of_column.take(KNOWN).any(|bits| insert(&mut numbers, bits).is_none())
+                && numbers.iter().any(|bits| bits & 0xffff != 0)
+        };
+        let is_large = self.starts.len() * self.depth * self.columns >= FEWEST;
+        is_large
+            && self.source.is_deferred()
+            && (0..PANEL.min(self.columns)).any(|column| has_many(self.starts[0] + column * self.strides[1]))
+    }
+
     /// Matrices of f32 as codes, if no more than sixteen numbers occur in all of them or in each column.
-    pub(super) fn codes(&self) -> Option<Codes> {
+    pub(super) fn codes(&self, bytes: &[u8]) -> Option<Codes> {
         if self.starts.len() * self.depth * self.columns < FEWEST {
             return None;
         }
-        let of_columns = self.numbers()?;
+        let values: &[[u8; 4]] = bytes.as_chunks().0;
+        let of_columns = self.occurring(values)?;
         let shared = union(&of_columns);
         let by_column = match shared {
             Some(_) => 0,
@@ -54,7 +73,7 @@ impl Matrices<'_> {
             target.par_chunks_mut(part).enumerate().try_for_each(|(task, target)| {
                 let first = task * TASK * PANEL;
                 let code = |k: usize, column: usize| {
-                    let bits = self.bits(*start, k, first + column);
+                    let bits = self.bits(values, *start, k, first + column);
                     numbers(first + column).partition_point(|number| *number < bits) as u32
                 };
                 pack(self.depth, (self.columns - first).min(TASK * PANEL), code, target).ok()
@@ -63,18 +82,12 @@ impl Matrices<'_> {
         Some(Codes { codes, book: Tensor::from_slice(&[book.len()], &book).ok()?, by_column })
     }
 
-    fn bits(&self, start: usize, k: usize, column: usize) -> u32 {
-        let values: &[[u8; 4]] = self.bytes.as_chunks().0;
+    fn bits(&self, values: &[[u8; 4]], start: usize, k: usize, column: usize) -> u32 {
         u32::from_ne_bytes(values[start + k * self.strides[0] + column * self.strides[1]])
     }
 
     /// What occurs in each column; `None` as soon as that is too much.
-    fn numbers(&self) -> Option<Vec<Numbers>> {
-        let last =
-            self.starts.iter().max()? + (self.depth - 1) * self.strides[0] + (self.columns - 1) * self.strides[1];
-        if last >= self.bytes.len() / 4 {
-            return None;
-        }
+    fn occurring(&self, values: &[[u8; 4]]) -> Option<Vec<Numbers>> {
         let panels: Option<Vec<Vec<Numbers>>> = (0..self.columns)
             .into_par_iter()
             .step_by(PANEL)
@@ -84,7 +97,7 @@ impl Matrices<'_> {
                 for start in &self.starts {
                     for k in 0..self.depth {
                         for (column, numbers) in found.iter_mut().enumerate() {
-                            insert(numbers, self.bits(*start, k, first + column))?;
+                            insert(numbers, self.bits(values, *start, k, first + column))?;
                         }
                     }
                 }
@@ -114,4 +127,31 @@ fn union(of_columns: &[Numbers]) -> Option<Numbers> {
 
 fn number(numbers: &Numbers, code: usize) -> f32 {
     numbers.get(code).map_or(0., |bits| f32::from_bits(*bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strang_runtime::tensor::Part;
+
+    /// What a part tells of matrices that are still to be computed: numbers of which there are more than codes, unless the part
+    /// is too small to tell, there are few, or bf16 holds all.
+    #[test]
+    fn a_part_tells_of_many_numbers() {
+        let (depth, columns) = (128, 64);
+        let is_of_many = |number: fn(usize) -> f32, rows: usize, strides: [usize; 2]| {
+            let values: Vec<f32> = (0..depth * columns).map(number).collect();
+            let shape = if strides[1] == 1 { [depth, columns] } else { [columns, depth] };
+            let part = Tensor::from_slice(&[rows, shape[1]], &values[..rows * shape[1]]).unwrap();
+            let part = Some(Part { tensor: part, axis: 0 });
+            let source = Tensor::deferred(ElementType::F32, &shape, part, |_, _| panic!("it is not read")).unwrap();
+            Matrices { source, starts: vec![0], strides, depth, columns }.is_of_many_numbers()
+        };
+        let many = |place: usize| place as f32 + 0.1;
+        assert!(is_of_many(many, 1, [1, depth]));
+        assert!(is_of_many(many, 17, [columns, 1]));
+        assert!(!is_of_many(many, 16, [columns, 1]));
+        assert!(!is_of_many(|place| (place % 16) as f32 + 0.1, 17, [1, depth]));
+        assert!(!is_of_many(|place| (place % 128) as f32, 17, [1, depth]));
+    }
 }

@@ -1,4 +1,5 @@
-//! Packing of weights at compile time, into the panels that the matrix kernels read.
+//! Packing of weights into the panels that the matrix kernels read: when the plan is made, or when they are needed, where they
+//! are in a file or computed.
 
 use super::{
     book::Codes,
@@ -7,12 +8,12 @@ use super::{
     lower::Planner,
     residues::Residue,
 };
-use half::slice::HalfFloatSliceExt;
+use half::{bf16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
 use std::ops::Range;
 use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
-    kernels::{bf16, bytes, pack},
+    kernels::{bf16 as pairs, bytes, pack},
     program::{Address, Base},
     tensor::Element,
 };
@@ -119,16 +120,13 @@ impl Planner<'_> {
         strides: [usize; 2],
         [depth, columns]: [usize; 2],
     ) -> Option<Packed> {
-        let data = self.plan.weights[source as usize].clone();
-        if data.element() != element {
+        let source = self.plan.weights[source as usize].clone();
+        if source.element() != element {
             return None;
         }
-        let mut room = std::mem::replace(&mut self.room, Tensor::scalar(0u8));
         let starts = (0..block.count()).map(|position| block.start + block.offset(position)).collect();
-        let matrices = Matrices { source: &data, bytes: data.bytes_in(&mut room), starts, strides, depth, columns };
-        let packed = matrices.packed(element);
-        self.room = room;
-        data.release();
+        let matrices = Matrices { source, starts, strides, depth, columns };
+        let packed = matrices.packed(&mut self.room);
         let each = |tensor: &Tensor| tensor.shape()[1];
         Some(match packed? {
             Panels::Numbers(tensor) => {
@@ -271,12 +269,14 @@ const RELEASED: usize = 16 << 20;
 /// Weights with fewer elements stay f32: little is saved, and a few numbers are few by chance.
 pub const FEWEST: usize = 4096;
 
+/// Packed matrices with fewer bytes are packed at once: they take little memory, and packing them little time.
+const LATE: usize = 1 << 16;
+
 /// Matrices of `depth` by `columns` as they lie in a parameter.
-pub struct Matrices<'a> {
+#[derive(Clone)]
+pub struct Matrices {
     /// The parameter.
-    pub source: &'a Tensor,
-    /// Its bytes.
-    pub bytes: &'a [u8],
+    pub source: Tensor,
     /// The element at which each matrix begins.
     pub starts: Vec<usize>,
     /// Elements from one depth to the next, and from one column to the next.
@@ -294,53 +294,70 @@ enum Panels {
     Codes(Codes),
 }
 
-impl Matrices<'_> {
+impl Matrices {
     /// The matrices as kernels read them: of bytes, of pairs of bf16, or of f32, which become codes where few numbers occur and
-    /// bf16 where all of them are.
-    fn packed(&self, element: ElementType) -> Option<Panels> {
+    /// bf16 where all of them are. What has to be computed first is computed in `room`.
+    fn packed(self, room: &mut Tensor) -> Option<Panels> {
         let (depth, columns) = (self.depth, self.columns);
-        match element {
-            ElementType::I8 => {
-                let values: &[i8] = bytemuck::cast_slice(self.bytes);
-                let pack = |start: usize, chunk: &mut [i8]| {
-                    bytes::pack(values.get(start..)?, self.strides, depth, columns, chunk).ok()
-                };
-                self.each(bytes::packed_len(depth, columns), pack).map(Panels::Numbers)
-            }
-            ElementType::BF16 => {
-                let values: &[[u8; 2]] = self.bytes.as_chunks().0;
-                let rows = depth.next_multiple_of(bf16::DEPTHS);
-                let packed =
-                    self.parts(bf16::packed_len(depth, columns), rows, |start, width, chunk: &mut [half::bf16]| {
-                        let halves = chunk.reinterpret_cast_mut();
-                        bf16::pack(values.get(start..)?, self.strides, depth, width, halves).ok()
-                    });
-                packed.map(Panels::Pairs)
-            }
+        if !self.lies_in_source() {
+            return None;
+        }
+        match self.source.element() {
+            ElementType::I8 => self.numbers::<i8>(bytes::packed_len(depth, columns), room).map(Panels::Numbers),
+            ElementType::BF16 => self.numbers::<bf16>(pairs::packed_len(depth, columns), room).map(Panels::Pairs),
             ElementType::F32 => {
-                let values: &[[u8; 4]] = self.bytes.as_chunks().0;
-                if let Some(codes) = self.codes() {
-                    return Some(Panels::Codes(codes));
-                }
-                if let Some(packed) = self.halves(values) {
-                    return Some(Panels::Numbers(packed));
-                }
                 let length = pack::packed_len(depth, columns);
-                let packed = if self.strides[1] == 1 && self.bytes.len() > 2 * RELEASED {
-                    self.by_depths(values, length)
-                } else {
-                    self.parts(length, depth, |start, width, chunk: &mut [f32]| {
-                        pack::pack(values.get(start..)?, self.strides, depth, width, chunk).ok()
-                    })
-                };
-                packed.map(Panels::Numbers)
+                if !self.is_of_many_numbers() {
+                    let bytes = self.source.bytes_in(room);
+                    if let Some(codes) = self.codes(bytes) {
+                        return Some(Panels::Codes(codes));
+                    }
+                    if let Some(packed) = self.halves(bytes) {
+                        return Some(Panels::Numbers(packed));
+                    }
+                }
+                self.numbers::<f32>(length, room).map(Panels::Numbers)
             }
             _ => None,
         }
     }
 
+    /// Whether all elements of all matrices are in the parameter.
+    fn lies_in_source(&self) -> bool {
+        let last = |extent: usize, stride: usize| extent.saturating_sub(1) as u128 * stride as u128;
+        let reach = last(self.depth, self.strides[0]) + last(self.columns, self.strides[1]);
+        let is_empty = self.depth == 0 || self.columns == 0;
+        is_empty || self.starts.iter().all(|start| *start as u128 + reach < self.source.count() as u128)
+    }
+
+    /// Matrices of `length` packed elements each: packed when they are needed if they are large and in a file or computed, else
+    /// now.
+    fn numbers<T: Packable>(self, length: usize, room: &mut Tensor) -> Option<Tensor> {
+        let length = if self.depth == 0 || self.columns == 0 { 0 } else { length };
+        let shape = [self.starts.len(), length];
+        let is_late = self.source.is_deferred() || self.source.is_mapped();
+        if is_late && self.starts.len() * length * size_of::<T>() >= LATE {
+            let pack = move |target: &mut [u8], room: &mut Tensor| {
+                let target = bytemuck::cast_slice_mut::<u8, T>(target);
+                self.pack(length, room, target).expect("the matrices lie in their source");
+            };
+            return Tensor::deferred(T::TYPE, &shape, None, pack).ok();
+        }
+        let mut tensor = Tensor::lasting(T::TYPE, &shape).ok()?;
+        self.pack(length, room, tensor.as_mut_slice::<T>().ok()?)?;
+        Some(tensor)
+    }
+
+    /// Writes all elements of all packed matrices, and lets the pages go back that the parameter lies in.
+    fn pack<T: Packable>(&self, length: usize, room: &mut Tensor, target: &mut [T]) -> Option<()> {
+        T::pack(self, self.source.bytes_in(room), length, target)?;
+        self.source.release();
+        Some(())
+    }
+
     /// Matrices of f32 as bf16, if all of their numbers are.
-    fn halves(&self, values: &[[u8; 4]]) -> Option<Tensor> {
+    fn halves(&self, bytes: &[u8]) -> Option<Tensor> {
+        let values: &[[u8; 4]] = bytes.as_chunks().0;
         let length = pack::packed_len(self.depth, self.columns);
         // Most numbers need all of their bits: the first few tell.
         let mut first = values.get(*self.starts.first()?..)?.iter().take(FEWEST);
@@ -348,32 +365,25 @@ impl Matrices<'_> {
         if is_small || first.any(|value| u32::from_ne_bytes(*value) & 0xffff != 0) {
             return None;
         }
-        self.parts(length, self.depth, |start, width, chunk: &mut [half::bf16]| {
+        let mut tensor = Tensor::lasting(ElementType::BF16, &[self.starts.len(), length]).ok()?;
+        let target = tensor.as_mut_slice::<bf16>().ok()?;
+        self.parts(length, self.depth, target, |start, width, chunk| {
             let halves = chunk.reinterpret_cast_mut();
             pack::pack_bf16(values.get(start..)?, self.strides, self.depth, width, halves).ok()?.then_some(())
-        })
-    }
-
-    /// Every matrix packed into `length` elements: `pack` is given the element at which it begins, and where it goes.
-    fn each<T: Element + Send>(
-        &self,
-        length: usize,
-        pack: impl Fn(usize, &mut [T]) -> Option<()> + Sync,
-    ) -> Option<Tensor> {
-        let (mut tensor, length) = self.room::<T>(length)?;
-        self.fill(&mut tensor, length, &pack)?;
+        })?;
         Some(tensor)
     }
 
-    /// The same, parts of the columns in parallel, each column of `rows` packed elements: `pack` is given the number of columns
-    /// too. Where columns lie far apart, the pages of those that are packed go back before others are read.
+    /// Packs parts of the columns in parallel, each column of `rows` packed elements: `pack` is given the element at which a part
+    /// begins, the number of its columns and its place. Where columns lie far apart, the pages of those that are packed go back
+    /// before others are read.
     fn parts<T: Element + Send>(
         &self,
         length: usize,
         rows: usize,
+        target: &mut [T],
         pack: impl Fn(usize, usize, &mut [T]) -> Option<()> + Sync,
-    ) -> Option<Tensor> {
-        let (mut tensor, length) = self.room::<T>(length)?;
+    ) -> Option<()> {
         let apart = self.strides[1] * self.source.element().bytes()?;
         let is_outermost = self.starts.iter().all(|start| start - self.starts[0] < self.strides[1]);
         let group = match RELEASED.checked_div(apart) {
@@ -381,7 +391,7 @@ impl Matrices<'_> {
             _ => self.columns.max(1),
         };
         for columns in groups(self.columns, group) {
-            self.fill(&mut tensor, length, &|start, chunk: &mut [T]| {
+            self.each(length, target, |start, chunk| {
                 // The last panel is whole, though its columns may be fewer.
                 let end = if columns.end == self.columns { chunk.len() } else { columns.end * rows };
                 chunk[columns.start * rows..end].par_chunks_mut(PART * rows).enumerate().try_for_each(
@@ -393,15 +403,13 @@ impl Matrices<'_> {
             })?;
             self.release(columns, self.strides[1]);
         }
-        Some(tensor)
+        Some(())
     }
 
-    /// Matrices of f32 with rows that lie side by side, some depths after the other: their pages go back before others are
-    /// read.
-    fn by_depths(&self, values: &[[u8; 4]], length: usize) -> Option<Tensor> {
-        let (mut tensor, length) = self.room::<f32>(length)?;
+    /// Packs f32 with rows that lie side by side, some depths after the other: their pages go back before others are read.
+    fn by_depths(&self, values: &[[u8; 4]], length: usize, target: &mut [f32]) -> Option<()> {
         for depths in groups(self.depth, (RELEASED / 4 / self.strides[0].max(1)).max(1)) {
-            self.fill(&mut tensor, length, &|start, chunk: &mut [f32]| {
+            self.each(length, target, |start, chunk| {
                 chunk.par_chunks_mut(PART * self.depth).enumerate().try_for_each(|(part, chunk)| {
                     let (first, depths) = (part * PART, depths.clone());
                     let (matrix, width) = (values.get(start + first..)?, PART.min(self.columns - first));
@@ -412,23 +420,16 @@ impl Matrices<'_> {
                 self.release(depths, self.strides[0]);
             }
         }
-        Some(tensor)
+        Some(())
     }
 
-    /// Room for every matrix, and the elements of each.
-    fn room<T: Element>(&self, length: usize) -> Option<(Tensor, usize)> {
-        let length = if self.depth == 0 || self.columns == 0 { 0 } else { length };
-        Some((Tensor::lasting(T::TYPE, &[self.starts.len(), length]).ok()?, length))
-    }
-
-    /// Calls `pack` for every matrix, with the element at which it begins and its room.
-    fn fill<T: Element + Send>(
+    /// Calls `pack` for every matrix of `length` packed elements, with the element at which it begins and its place.
+    fn each<T: Send>(
         &self,
-        tensor: &mut Tensor,
         length: usize,
-        pack: &(impl Fn(usize, &mut [T]) -> Option<()> + Sync),
+        target: &mut [T],
+        pack: impl Fn(usize, &mut [T]) -> Option<()> + Sync,
     ) -> Option<()> {
-        let target = tensor.as_mut_slice::<T>().ok()?;
         if length > 0 {
             target.par_chunks_mut(length).zip(&self.starts).try_for_each(|(chunk, start)| pack(*start, chunk))?;
         }
@@ -443,6 +444,45 @@ impl Matrices<'_> {
     }
 }
 
+/// Elements of matrices that are packed into panels.
+trait Packable: Element + Send {
+    /// Packs matrices out of the bytes of their parameter, each into `length` elements of `target`, all of which are written.
+    fn pack(matrices: &Matrices, bytes: &[u8], length: usize, target: &mut [Self]) -> Option<()>;
+}
+
+impl Packable for i8 {
+    fn pack(matrices: &Matrices, bytes: &[u8], length: usize, target: &mut [i8]) -> Option<()> {
+        let values: &[i8] = bytemuck::cast_slice(bytes);
+        matrices.each(length, target, |start, chunk| {
+            bytes::pack(values.get(start..)?, matrices.strides, matrices.depth, matrices.columns, chunk).ok()
+        })
+    }
+}
+
+impl Packable for bf16 {
+    fn pack(matrices: &Matrices, bytes: &[u8], length: usize, target: &mut [bf16]) -> Option<()> {
+        let values: &[[u8; 2]] = bytes.as_chunks().0;
+        let rows = matrices.depth.next_multiple_of(pairs::DEPTHS);
+        matrices.parts(length, rows, target, |start, width, chunk| {
+            let halves = chunk.reinterpret_cast_mut();
+            pairs::pack(values.get(start..)?, matrices.strides, matrices.depth, width, halves).ok()
+        })
+    }
+}
+
+impl Packable for f32 {
+    fn pack(matrices: &Matrices, bytes: &[u8], length: usize, target: &mut [f32]) -> Option<()> {
+        let values: &[[u8; 4]] = bytes.as_chunks().0;
+        let Matrices { strides, depth, .. } = matrices;
+        if strides[1] == 1 && bytes.len() > 2 * RELEASED {
+            return matrices.by_depths(values, length, target);
+        }
+        matrices.parts(length, *depth, target, |start, width, chunk| {
+            pack::pack(values.get(start..)?, *strides, *depth, width, chunk).ok()
+        })
+    }
+}
+
 /// Positions in groups of some length.
 fn groups(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).step_by(length).map(move |start| start..(start + length).min(count))
@@ -451,6 +491,40 @@ fn groups(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strang_runtime::tensor::Part;
+
+    /// What is packed when it is needed is what is packed at once, wherever it goes.
+    #[test]
+    fn late_packing_makes_what_packing_makes() {
+        fn check<T: Element + Into<f64>>(element: fn(usize) -> T) {
+            for (depth, columns, strides) in [(261, 300, [300, 1]), (515, 1030, [1, 515]), (260, 290, [290 * 3, 3])] {
+                let values: Vec<T> = (0..(depth + 2) * columns * 3).map(element).collect();
+                let source = Tensor::from_slice(&[values.len()], &values).unwrap();
+                let copy = source.clone();
+                let write = move |bytes: &mut [u8], _: &mut Tensor| bytes.copy_from_slice(copy.bytes());
+                let part = Part { tensor: source.clone(), axis: 0 };
+                let computed = Tensor::deferred(T::TYPE, &[values.len()], Some(part), write).unwrap();
+                let mut room = Tensor::scalar(0u8);
+                let mut packed = |source: Tensor| {
+                    let matrices = Matrices { source, starts: vec![0, 1, columns], strides, depth, columns };
+                    match matrices.packed(&mut room) {
+                        Some(Panels::Numbers(packed) | Panels::Pairs(packed)) => packed,
+                        _ => panic!("they are numbers"),
+                    }
+                };
+                let (now, late) = (packed(source), packed(computed));
+                assert_eq!((now.is_deferred(), late.is_deferred()), (false, true));
+                // Whatever was there before.
+                let mut used = Tensor::zeros(ElementType::U8, &[late.length()]).unwrap();
+                used.bytes_mut().fill(0x5a);
+                assert!(late.bytes_in(&mut used) == now.bytes(), "{depth} {columns} {strides:?}");
+                assert!(late == now);
+            }
+        }
+        check(|place| place as f32 + 0.1);
+        check(|place| bf16::from_f32(place as f32));
+        check(|place| (place * 7 % 251) as i8);
+    }
 
     /// Matrices that are packed in several groups: of columns, of depths, and taps of one weight whose columns lie outermost.
     #[test]
@@ -458,10 +532,11 @@ mod tests {
         let (depth, columns) = (9_000, 1_100);
         let values: Vec<f32> = (0..depth * columns).map(|place| place as f32 + 0.1).collect();
         let source = Tensor::from_slice(&[values.len()], &values).unwrap();
+        let mut room = Tensor::scalar(0u8);
         for (strides, taps) in [([1, depth], 1), ([columns, 1], 1), ([3, depth], 3)] {
             let (starts, depth) = ((0..taps).collect(), depth / taps);
-            let matrices = Matrices { source: &source, bytes: source.bytes(), starts, strides, depth, columns };
-            let Some(Panels::Numbers(packed)) = matrices.packed(ElementType::F32) else { panic!("they are numbers") };
+            let matrices = Matrices { source: source.clone(), starts, strides, depth, columns };
+            let Some(Panels::Numbers(packed)) = matrices.packed(&mut room) else { panic!("they are numbers") };
             let length = pack::packed_len(depth, columns);
             let mut expected = vec![0.; length];
             for (start, packed) in packed.as_slice::<f32>().unwrap().chunks(length).enumerate() {

@@ -15,9 +15,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use strang_ir::{Axis, ElementType, Function, IndexMap, Node, Op, SharedNode, Size, Tensor, Value, op::Monoid};
+use strang_runtime::tensor::Part;
 
 /// Nodes that make less are computed one after the other.
 const FEWEST_BYTES: usize = 1 << 14;
+/// Positions of the axis that tell what the value of a cone is like: more than numbers that codes of four bits stand for.
+const PART: usize = 17;
 /// The bytes of the largest array of a block.
 const BLOCK_BYTES: usize = 1 << 18;
 
@@ -215,7 +218,9 @@ impl Blocks {
             return self.computed();
         }
         let (element, shape) = (self.element, self.shape.clone());
-        Tensor::deferred(element, &shape, move |bytes| self.write(bytes)).ok()
+        let first = self.block(&(0..shape[self.axis].min(PART)));
+        let part = first.map(|tensor| Part { tensor, axis: self.axis });
+        Tensor::deferred(element, &shape, part, move |bytes, _| self.write(bytes)).ok()
     }
 
     fn kind(&self) -> Kind {

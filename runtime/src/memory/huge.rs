@@ -45,6 +45,11 @@ pub(crate) unsafe fn take(range: Range<usize>) {
     }
 }
 
+/// Asks for huge pages for a range of addresses of whole ones, however long they take to come.
+pub(crate) fn want(range: Range<usize>) {
+    advise(range, Advice::Huge);
+}
+
 /// Moves what lies in ranges of addresses into huge pages, as far as these lie wholly in one of the ranges and the system has any;
 /// less than [`LEAST`] stays where it is. It takes about as long as copying the bytes, and nothing where they lie in huge pages.
 /// Contents and addresses stay.

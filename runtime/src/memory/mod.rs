@@ -30,19 +30,36 @@ impl Block {
     /// # Errors
     /// The system has no room for it.
     pub(crate) fn new(length: u64) -> std::io::Result<Block> {
+        let block = Block::mapped(length)?;
+        // SAFETY: the pages were mapped just now, and nobody else knows of them.
+        unsafe { huge::take(block.huge_pages()) };
+        Ok(block)
+    }
+
+    /// The same for what is used for long and by nobody who waits: in huge pages, however long these take to come.
+    ///
+    /// # Errors
+    /// As for [`Block::new`].
+    pub(crate) fn lasting(length: u64) -> std::io::Result<Block> {
+        let block = Block::mapped(length)?;
+        huge::want(block.huge_pages());
+        Ok(block)
+    }
+
+    fn mapped(length: u64) -> std::io::Result<Block> {
         let too_large = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
         let alignment = if length >= HUGE_PAGE { HUGE_PAGE } else { LINE };
         let whole = length.max(1).checked_add(alignment).ok_or_else(too_large)?;
         let pages = MmapMut::map_anon(usize::try_from(whole).map_err(|_| too_large())?)?;
         let start = pages.as_ptr().align_offset(alignment as usize);
-        if alignment == HUGE_PAGE {
-            let first = pages[start..].as_ptr().expose_provenance();
-            // The end that does not fill a huge page stays in small ones, which take no more memory than is used.
-            let whole_pages = length / HUGE_PAGE * HUGE_PAGE;
-            // SAFETY: the pages were mapped just now, and nobody else knows of them; the range lies in them, as `whole` says.
-            unsafe { huge::take(first..first + whole_pages as usize) };
-        }
         Ok(Block { pages, start, length: length as usize })
+    }
+
+    /// The addresses of the huge pages in it. The end that does not fill one stays in small ones, which take no more memory than
+    /// is used.
+    fn huge_pages(&self) -> Range<usize> {
+        let start = self.addresses().start;
+        start..start + self.length / HUGE_PAGE as usize * HUGE_PAGE as usize
     }
 
     /// The address of a byte, for kernels. It stays valid as long as the block lives.

@@ -33,6 +33,8 @@ pub(crate) struct Bound {
     pub(crate) words: Box<[u64]>,
     /// The words that are addresses in inputs and outputs.
     pub(super) patches: Box<[Patch]>,
+    /// The words that are addresses in weights without a place; none, once these have theirs.
+    pub(super) late: Box<[Patch]>,
     pub(crate) kernels: Box<[BoundKernel]>,
     pub(crate) customs: Box<[BoundCustom]>,
     pub(crate) fills: Box<[BoundFill]>,
@@ -50,12 +52,12 @@ pub(crate) struct BoundPort {
     pub(super) bytes: u64,
 }
 
-/// A word that holds an address in an input or an output.
+/// A word that holds an address in an input or an output, or in late weights.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patch {
     pub(super) word: u32,
-    /// The position among all inputs, followed by all outputs.
-    pub(super) port: u32,
+    /// The position among all inputs, followed by all outputs; or among the late weights.
+    pub(super) place: u32,
     pub(super) offset: u64,
 }
 
@@ -137,6 +139,8 @@ enum Place {
     Address(u64),
     /// In the port of this position, inputs first.
     Port(u32),
+    /// In the late weights of this position.
+    Late(u32),
 }
 
 /// Binds a plan for at most `workers` workers, which `always` work or else only when it pays.
@@ -158,10 +162,10 @@ pub(super) fn bind(plan: &Plan, symbols: &[i64], workers: usize, always: bool) -
     binder.conditions(&plan.body)?;
     let customs = binder.customs()?;
     let fills = binder.fills()?;
-    let Binder { values, words, patches, .. } = binder;
-    let (words, patches) = (words.into(), patches.into());
+    let Binder { values, words, patches, late, .. } = binder;
+    let (words, patches, late) = (words.into(), patches.into(), late.into());
     let (kernels, customs, fills) = (kernels.into(), customs.into(), fills.into());
-    Ok((Bound { values, inputs, outputs, words, patches, kernels, customs, fills, modes, alone, layout }, block))
+    Ok((Bound { values, inputs, outputs, words, patches, late, kernels, customs, fills, modes, alone, layout }, block))
 }
 
 struct Binder<'plan> {
@@ -173,6 +177,7 @@ struct Binder<'plan> {
     lengths: Vec<u64>,
     words: Vec<u64>,
     patches: Vec<Patch>,
+    late: Vec<Patch>,
 }
 
 impl<'plan> Binder<'plan> {
@@ -183,7 +188,7 @@ impl<'plan> Binder<'plan> {
             failed_check(plan, symbols).unwrap_or(BindError::Size { error, bindings })
         })?;
         let words = vec![0; plan.words.len()];
-        Ok(Binder { plan, symbols, values, places: vec![], lengths: vec![], words, patches: vec![] })
+        Ok(Binder { plan, symbols, values, places: vec![], lengths: vec![], words, patches: vec![], late: vec![] })
     }
 
     fn bindings(&self) -> String {
@@ -262,7 +267,7 @@ impl<'plan> Binder<'plan> {
                 Base::Input(port) => inputs[port as usize].bytes,
                 Base::Output(port) => outputs[port as usize].bytes,
                 Base::State(port) => states[port as usize].bytes,
-                Base::Weights(tensor) => plan.weights[tensor as usize].bytes().len() as u64,
+                Base::Weights(tensor) => plan.weights[tensor as usize].length() as u64,
             };
             if bytes > available {
                 return Err(self.bounds(place(), bytes.into(), available));
@@ -279,9 +284,10 @@ impl<'plan> Binder<'plan> {
             self.places.push(match buffer.base {
                 Base::Arena => Place::Address(block.address(offsets.next().unwrap_or_default())),
                 Base::State(port) => Place::Address(block.address(state_offsets[port as usize])),
-                Base::Weights(tensor) => {
-                    Place::Address(plan.weights[tensor as usize].bytes().as_ptr().expose_provenance() as u64)
-                }
+                Base::Weights(tensor) => match plan.late.position(tensor) {
+                    Some(position) => Place::Late(position),
+                    None => Place::Address(plan.weights[tensor as usize].bytes().as_ptr().expose_provenance() as u64),
+                },
                 Base::Input(port) => Place::Port(port),
                 Base::Output(port) => Place::Port(plan.inputs.len() as u32 + port),
             });
@@ -335,7 +341,8 @@ impl<'plan> Binder<'plan> {
         let offset = offset as u64;
         match self.places[buffer] {
             Place::Address(start) => self.words[index as usize] = start + offset,
-            Place::Port(port) => self.patches.push(Patch { word: index, port, offset }),
+            Place::Port(port) => self.patches.push(Patch { word: index, place: port, offset }),
+            Place::Late(weights) => self.late.push(Patch { word: index, place: weights, offset }),
         }
         Ok(Word::Bytes(length - offset))
     }
@@ -416,12 +423,12 @@ impl<'plan> Binder<'plan> {
         Ok(bound)
     }
 
-    /// Whether two arrays share bytes. Different ports, and a port and the session's memory, never do.
+    /// Whether two arrays share bytes. Different ports, and a port and the session's memory, never do; weights are only read.
     fn overlap(&self, a: &CustomArray, b: &CustomArray) -> bool {
         let range = |array: &CustomArray| {
             let patch = self.patches.iter().rev().find(|patch| patch.word == array.word);
             let (port, start) = match patch {
-                Some(patch) => (Some(patch.port), patch.offset),
+                Some(patch) => (Some(patch.place), patch.offset),
                 None => (None, self.words[array.word as usize]),
             };
             (port, start, start + array.bytes as u64)

@@ -5,6 +5,7 @@
 
 use super::{
     error::LoadError,
+    late::{Late, Reads},
     plan::{Action, Node, Plan, PlanArray, PlanBuffer, PlanCustom, PlanFill, PlanKernel, PlanPort, WordSource},
     sizes::{SizeId, SizeTableBuilder},
     steps::{check_nesting, count_steps, lifetimes},
@@ -67,6 +68,8 @@ pub(super) fn load(program: Program, operations: &Operations, memory: Box<dyn Co
     if u32::try_from(words.len()).is_err() {
         return Err(LoadError::TooMany { what: "arguments" });
     }
+    let reads = Reads { words: &words, buffers: &plan_buffers, kernels: &kernels, customs: &customs };
+    let late = Late::new(&weights, &body, &reads).ok_or(LoadError::TooMany { what: "bytes of weights" })?;
     Ok(Plan {
         sizes: sizes.finish(),
         symbols,
@@ -78,6 +81,7 @@ pub(super) fn load(program: Program, operations: &Operations, memory: Box<dyn Co
             .zip(weights)
             .map(|(number, tensor)| if unaligned.contains(&number) { Ok(tensor) } else { aligned(tensor) })
             .collect::<Result<_, _>>()?,
+        late,
         buffers: plan_buffers,
         words,
         kernels,
@@ -94,7 +98,7 @@ pub(super) fn load(program: Program, operations: &Operations, memory: Box<dyn Co
 
 /// A tensor whose elements are aligned: a copy of one that is mapped at an odd place.
 pub(super) fn aligned(tensor: Tensor) -> Result<Tensor, LoadError> {
-    if is_aligned(&tensor) {
+    if tensor.is_deferred() || is_aligned(&tensor) {
         return Ok(tensor);
     }
     Ok(Tensor::from_bytes(tensor.element(), tensor.shape(), tensor.bytes())?)

@@ -9,7 +9,8 @@
 //! buffers and computes the arguments of every step; running patches the addresses of inputs and outputs in and walks the
 //! steps. Invariants:
 //! - **A run allocates nothing, takes no lock and formats nothing**, unless it fails or a tensor has to be copied: an input
-//!   whose bytes are mapped at an odd address, an output whose bytes are shared. The second one gathers memory into huge pages.
+//!   whose bytes are mapped at an odd address, an output whose bytes are shared. The first run packs weights as it comes to them;
+//!   the second packs all and keeps them, and gathers memory into huge pages.
 //! - **Who runs a step, and how many do, changes no bit** of a result.
 //! - **A malformed program is refused** when it is loaded or bound. What its machine code does with good arguments is the
 //!   compiler's promise.
@@ -18,6 +19,7 @@ pub(crate) mod bind;
 pub(crate) mod effort;
 mod error;
 mod executable;
+pub(crate) mod late;
 mod load;
 pub(crate) mod plan;
 pub(crate) mod sizes;
@@ -114,7 +116,7 @@ pub struct MemoryUse {
     pub states: u64,
     /// The workers' scratch.
     pub scratch: u64,
-    /// Weights, packed ones and mapped ones; all sessions of a program share them.
+    /// Weights, packed ones (from the second run on) and mapped ones; all sessions of a program share them.
     pub weights: u64,
     /// Machine code; shared as well.
     pub code: u64,
@@ -215,7 +217,7 @@ impl Session {
             arena: layout.arena,
             states: layout.states,
             scratch: layout.total - layout.scratch,
-            weights: self.plan.weights.iter().map(|tensor| tensor.bytes().len() as u64).sum(),
+            weights: self.plan.weights.iter().map(|tensor| tensor.length() as u64).sum(),
             code: self.plan.code_bytes as u64,
         }
     }
@@ -231,14 +233,15 @@ impl Session {
         outputs: &mut [Tensor],
         times: Option<&[StepTime]>,
     ) -> Result<(), RunError> {
+        self.take_inputs(inputs)?;
+        self.take_outputs(outputs)?;
+        let room = self.place_weights()?;
         if self.runs == 1 {
             self.gather_memory();
         }
         self.runs = 2.min(self.runs + 1);
-        self.take_inputs(inputs)?;
-        self.take_outputs(outputs)?;
         for patch in &self.bound.patches {
-            self.bound.words[patch.word as usize] = self.addresses[patch.port as usize] + patch.offset;
+            self.bound.words[patch.word as usize] = self.addresses[patch.place as usize] + patch.offset;
         }
         let layout = self.bound.layout;
         let run = Run {
@@ -249,6 +252,7 @@ impl Session {
             cancel: self.cancel.as_deref(),
             failure: &self.failure,
             times,
+            room: room.as_ref().map(|room| room.addresses().start as u64),
         };
         // SAFETY: the words were computed by binding and patched above with the addresses of tensors that are borrowed
         // until this returns; the session, and so its memory, is borrowed exclusively. Binding made the scratch for as many
@@ -257,11 +261,45 @@ impl Session {
         outcome.map_err(|stop| self.error(stop))
     }
 
+    /// Does now what the second run would do: packs all weights and keeps them, for all sessions of the program, and gathers
+    /// memory into huge pages. For programs that run for long and answer nobody yet.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn prepare(&mut self) -> Result<(), RunError> {
+        self.plan.late.keep().map_err(|reason| self.no_memory(reason))?;
+        self.gather_memory();
+        self.runs = 2;
+        Ok(())
+    }
+
+    /// Gives weights that have no place theirs: in a room for this run, or where they stay.
+    fn place_weights(&mut self) -> Result<Option<Block>, RunError> {
+        if self.bound.late.is_empty() {
+            return Ok(None);
+        }
+        let late = &self.plan.late;
+        let room = late.room().map_err(|reason| self.no_memory(reason))?;
+        for patch in &self.bound.late {
+            self.bound.words[patch.word as usize] = late.address(patch.place, room.as_ref()) + patch.offset;
+        }
+        if room.is_none() {
+            self.bound.late = Box::default();
+        }
+        Ok(room)
+    }
+
+    #[cold]
+    fn no_memory(&self, reason: std::io::Error) -> RunError {
+        BindError::Memory { bytes: self.plan.late.total(), reason }.into()
+    }
+
     /// Gathers the memory of a session that is used again into huge pages: after its first result, which does not wait for it.
     #[cold]
     fn gather_memory(&self) {
         let weights = self.plan.weights.iter().filter_map(Tensor::pages);
-        huge::gather(weights.chain([self.block.addresses()]));
+        let kept = self.plan.late.kept().map(Block::addresses);
+        huge::gather(weights.chain(kept).chain([self.block.addresses()]));
     }
 
     /// Checks the inputs and notes their addresses.

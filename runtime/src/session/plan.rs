@@ -1,7 +1,10 @@
 //! A loaded program: checked, its sizes in one table, its addresses in one list of words, its steps with their kernels
 //! found. Everything that does not depend on the values of symbols is done here once, for all sessions.
 
-use super::sizes::{SizeId, SizeTable};
+use super::{
+    late::Late,
+    sizes::{SizeId, SizeTable},
+};
 use crate::{
     ElementType, Tensor,
     code::Code,
@@ -21,6 +24,8 @@ pub(crate) struct Plan {
     pub(super) states: Vec<PlanPort>,
     pub(super) checks: Vec<(SizeId, String)>,
     pub(super) weights: Vec<Tensor>,
+    /// Those of them that are not there yet.
+    pub(crate) late: Late,
     pub(super) buffers: Vec<PlanBuffer>,
     /// The words of all steps: the arguments of kernels, and the places of conditions, arrays and fills.
     pub(super) words: Vec<WordSource>,

@@ -1,6 +1,7 @@
 //! Sessions on programs made by hand.
 
 pub(crate) mod kernels;
+mod late;
 mod machine_code;
 mod malformed;
 mod runs;
