@@ -108,7 +108,7 @@ fn nearest(parameter: &Parameter) -> Option<Parameter> {
         });
         data.release();
     };
-    let result = Tensor::deferred(ElementType::BF16, &shape, None, round).ok()?;
+    let result = Tensor::deferred(ElementType::BF16, &shape, round).ok()?;
     let name = format!("{}.bf16", parameter.name);
     Some(Parameter::new(name, ElementType::BF16, parameter.axes.clone()).with_data(result))
 }

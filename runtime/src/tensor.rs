@@ -29,33 +29,45 @@ enum Storage {
     Deferred(Arc<Deferred>),
 }
 
-type Make = dyn Fn(&mut [u8], &mut Tensor) + Send + Sync;
+/// Computes the bytes of a tensor when they are read; [`Tensor::deferred`] makes one. It may be asked more than once.
+///
+/// Functions that write all bytes are such.
+pub trait Make: Send + Sync {
+    /// Writes all bytes. `room` is for what has to be computed first, with [`Tensor::bytes_in`].
+    fn write(&self, bytes: &mut [u8], room: &mut Tensor);
+
+    /// How the tensor is cut where it can be computed in parts.
+    fn cut(&self) -> Option<Cut> {
+        None
+    }
+
+    /// What is at some positions of the axis that is cut; `None` where that is not known without all.
+    fn part(&self, positions: Range<usize>) -> Option<Tensor> {
+        let _ = positions;
+        None
+    }
+}
+
+impl<F: Fn(&mut [u8], &mut Tensor) + Send + Sync> Make for F {
+    fn write(&self, bytes: &mut [u8], room: &mut Tensor) {
+        self(bytes, room);
+    }
+}
+
+/// Parts of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The axis that they are ranges of.
+    pub axis: usize,
+    /// How many positions fit a cache, with what they are computed from.
+    pub length: usize,
+}
 
 /// Bytes that are computed when they are read.
 struct Deferred {
-    make: Box<Make>,
+    make: Box<dyn Make>,
     length: usize,
     made: OnceLock<AlignedBytes>,
-    part: Option<Part>,
-}
-
-/// What is at the first positions of an axis of a tensor that is still to be computed.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// As many positions of the axis as its shape says, and all of the other axes.
-    pub tensor: Tensor,
-    /// The axis.
-    pub axis: usize,
-}
-
-impl Part {
-    /// The bits at a row-major position of the whole, which has this shape; `None` where that is not in the part.
-    fn bits_at(&self, shape: &[usize], position: usize) -> Option<u64> {
-        let inner: usize = shape[self.axis + 1..].iter().product();
-        let (extent, known) = (shape[self.axis], self.tensor.shape[self.axis]);
-        let (outer, index) = (position / inner / extent, position / inner % extent);
-        (index < known).then(|| self.tensor.bits_at((outer * known + index) * inner + position % inner))
-    }
 }
 
 impl Deferred {
@@ -67,7 +79,7 @@ impl Deferred {
         if self.made.get().is_none() {
             // Not within the lock: computing may take other tasks of its thread, which may read the same tensor.
             let mut made = AlignedBytes::zeros(self.length).expect("memory for a tensor");
-            (self.make)(made.bytes_mut(), &mut Tensor::scalar(0u8));
+            self.make.write(made.bytes_mut(), &mut Tensor::scalar(0u8));
             let _ = self.made.set(made);
         }
         self.made.get().map_or(&[], AlignedBytes::bytes)
@@ -275,19 +287,13 @@ impl Tensor {
         Ok(Self { element, shape: shape.to_vec(), storage: Storage::Mapped { file, range } })
     }
 
-    /// A tensor whose bytes are computed when they are read: `make` writes all of them, and may be called more than once. It is
-    /// given a room for what it has to compute first, for [`Tensor::bytes_in`]. A `part` is what is known of it without that.
+    /// A tensor whose bytes are computed when they are read.
     ///
     /// # Errors
     /// A shape that memory cannot hold.
-    pub fn deferred(
-        element: ElementType,
-        shape: &[usize],
-        part: Option<Part>,
-        make: impl Fn(&mut [u8], &mut Tensor) + Send + Sync + 'static,
-    ) -> Result<Self, TensorError> {
+    pub fn deferred(element: ElementType, shape: &[usize], make: impl Make + 'static) -> Result<Self, TensorError> {
         let length = bytes_needed(element, shape)?;
-        let deferred = Deferred { make: Box::new(make), length, made: OnceLock::new(), part };
+        let deferred = Deferred { make: Box::new(make), length, made: OnceLock::new() };
         Ok(Self { element, shape: shape.to_vec(), storage: Storage::Deferred(Arc::new(deferred)) })
     }
 
@@ -348,7 +354,7 @@ impl Tensor {
                     *room = Tensor::zeros(ElementType::U8, &[deferred.length]).expect("memory for a tensor");
                 }
                 let bytes = &mut room.bytes_mut()[..deferred.length];
-                (deferred.make)(bytes, &mut Tensor::scalar(0u8));
+                deferred.make.write(bytes, &mut Tensor::scalar(0u8));
                 bytes
             }
             _ => self.bytes(),
@@ -359,7 +365,7 @@ impl Tensor {
     /// comes before, and is not kept.
     pub(crate) fn write_to(&self, bytes: &mut [u8], room: &mut Tensor) {
         match &self.storage {
-            Storage::Deferred(deferred) if deferred.made.get().is_none() => (deferred.make)(bytes, room),
+            Storage::Deferred(deferred) if deferred.made.get().is_none() => deferred.make.write(bytes, room),
             _ => bytes.copy_from_slice(self.bytes()),
         }
     }
@@ -369,17 +375,19 @@ impl Tensor {
         matches!(&self.storage, Storage::Deferred(deferred) if deferred.made.get().is_none())
     }
 
-    /// The element at a row-major position, as [`Tensor::bits_at`] gives it; `None` where it is still to be computed, and in no
-    /// [`Part`] that is known.
-    ///
-    /// # Panics
-    /// When the position is not below [`Tensor::count`].
-    pub fn known_bits_at(&self, position: usize) -> Option<u64> {
+    /// How the tensor is cut, if it is still to be computed and can be computed in parts. It has the shape that it was made with.
+    pub fn cut(&self) -> Option<Cut> {
         match &self.storage {
-            Storage::Deferred(deferred) if deferred.made.get().is_none() => {
-                deferred.part.as_ref()?.bits_at(&self.shape, position)
-            }
-            _ => Some(self.bits_at(position)),
+            Storage::Deferred(deferred) if deferred.made.get().is_none() => deferred.make.cut(),
+            _ => None,
+        }
+    }
+
+    /// What is at some positions of the axis that is cut, computed now and not kept; `None` where that cannot be.
+    pub fn part(&self, positions: Range<usize>) -> Option<Tensor> {
+        match &self.storage {
+            Storage::Deferred(deferred) => deferred.make.part(positions),
+            _ => None,
         }
     }
 
@@ -554,7 +562,7 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
             bytes.copy_from_slice(bytemuck::cast_slice(&[1f32, 2., 3.]));
         };
-        let tensor = Tensor::deferred(ElementType::F32, &[3], None, make).unwrap();
+        let tensor = Tensor::deferred(ElementType::F32, &[3], make).unwrap();
         let calls = || calls.load(Ordering::Relaxed);
         assert_eq!((tensor.length(), tensor.reshaped(&[3, 1]).unwrap().length(), calls()), (12, 12, 0));
         // In a room they are computed every time, until somebody keeps them.
@@ -571,29 +579,6 @@ mod tests {
         assert_eq!(calls(), 3);
         let small = Tensor::from_slice(&[1], &[5u8]).unwrap();
         assert_eq!(small.bytes_in(&mut room), [5]);
-    }
-
-    #[test]
-    fn parts_are_known_before() {
-        let values: Vec<u16> = (0..30).collect();
-        let part = |axis: usize, positions: &[u16]| {
-            let mut shape = [2, 3, 5];
-            shape[axis] = positions.len() / (30 / shape[axis]);
-            Part { tensor: Tensor::from_slice(&shape, positions).unwrap(), axis }
-        };
-        let middle: Vec<u16> = (0..30).filter(|place| place / 5 % 3 < 2).collect();
-        let parts = [part(0, &values[..15]), part(1, &middle), part(1, &values[..0])];
-        for (part, known) in parts.into_iter().zip([15, 20, 0]) {
-            let make = |bytes: &mut [u8], _: &mut Tensor| bytes.fill(0);
-            let tensor = Tensor::deferred(ElementType::U16, &[2, 3, 5], Some(part), make).unwrap();
-            let bits: Vec<u64> = (0..30).filter_map(|place| tensor.known_bits_at(place)).collect();
-            assert_eq!(bits.len(), known);
-            assert!(tensor.is_deferred());
-            assert!((0..30).all(|place| tensor.known_bits_at(place).is_none_or(|bits| bits == place as u64)));
-            assert_eq!(tensor.bits_at(29), 0);
-            assert!(!tensor.is_deferred());
-            assert_eq!(tensor.known_bits_at(29), Some(0));
-        }
     }
 
     #[test]

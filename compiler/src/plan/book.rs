@@ -6,7 +6,10 @@
 use super::pack::{FEWEST, Matrices};
 use rayon::prelude::*;
 use strang_ir::{ElementType, Tensor};
-use strang_runtime::kernels::book::{CODES, pack, packed_len};
+use strang_runtime::{
+    kernels::book::{CODES, pack, packed_len},
+    tensor::Cut,
+};
 
 /// Columns of a panel.
 const PANEL: usize = 16;
@@ -29,20 +32,28 @@ pub struct Codes {
 type Numbers = Vec<u32>;
 
 impl Matrices {
-    /// Whether some column is known to have more numbers than there are codes, and numbers that are no bf16, though the matrices
+    /// Whether some column has more numbers than there are codes, and numbers that are no bf16, as a part of matrices tells that
     /// are still to be computed.
     pub(super) fn is_of_many_numbers(&self) -> bool {
-        let bits = |place: usize| self.source.known_bits_at(place).map(|bits| bits as u32);
+        let Some(Cut { axis, .. }) = self.source.cut() else { return false };
+        if self.starts.len() * self.depth * self.columns < FEWEST {
+            return false;
+        }
+        let shape = self.source.shape();
+        let Some(part) = self.source.part(0..shape[axis].min(CODES + 1)) else { return false };
+        let inner: usize = shape[axis + 1..].iter().product();
+        let (extent, known) = (shape[axis], part.shape()[axis]);
+        let bits = |place: usize| {
+            let (outer, index) = (place / inner / extent, place / inner % extent);
+            (index < known).then(|| part.bits_at((outer * known + index) * inner + place % inner) as u32)
+        };
         let has_many = |start: usize| {
             let mut numbers = Numbers::new();
             let of_column = (0..self.depth).filter_map(|k| bits(start + k * self.strides[0]));
             of_column.take(KNOWN).any(|bits| insert(&mut numbers, bits).is_none())
                 && numbers.iter().any(|bits| bits & 0xffff != 0)
         };
-        let is_large = self.starts.len() * self.depth * self.columns >= FEWEST;
-        is_large
-            && self.source.is_deferred()
-            && (0..PANEL.min(self.columns)).any(|column| has_many(self.starts[0] + column * self.strides[1]))
+        (0..PANEL.min(self.columns)).any(|column| has_many(self.starts[0] + column * self.strides[1]))
     }
 
     /// Matrices of f32 as codes, if no more than sixteen numbers occur in all of them or in each column.
@@ -132,26 +143,29 @@ fn number(numbers: &Numbers, code: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use strang_runtime::tensor::Part;
+    use crate::plan::pack::tests::Computed;
 
-    /// What a part tells of matrices that are still to be computed: numbers of which there are more than codes, unless the part
-    /// is too small to tell, there are few, or bf16 holds all.
+    /// Matrices that are still to be computed, by rows of their source.
+    fn is_of_many(number: fn(usize) -> f32, strides: [usize; 2], [depth, columns]: [usize; 2]) -> bool {
+        let values: Vec<f32> = (0..depth * columns).map(number).collect();
+        let shape = if strides[1] == 1 { [depth, columns] } else { [columns, depth] };
+        let computed = Computed { whole: Tensor::from_slice(&shape, &values).unwrap(), axis: 0, length: 1 };
+        let matrices = Matrices { source: computed.tensor(), starts: vec![0], strides, depth, columns };
+        let is_of_many = matrices.is_of_many_numbers();
+        assert!(matrices.source.is_deferred());
+        is_of_many
+    }
+
     #[test]
     fn a_part_tells_of_many_numbers() {
-        let (depth, columns) = (128, 64);
-        let is_of_many = |number: fn(usize) -> f32, rows: usize, strides: [usize; 2]| {
-            let values: Vec<f32> = (0..depth * columns).map(number).collect();
-            let shape = if strides[1] == 1 { [depth, columns] } else { [columns, depth] };
-            let part = Tensor::from_slice(&[rows, shape[1]], &values[..rows * shape[1]]).unwrap();
-            let part = Some(Part { tensor: part, axis: 0 });
-            let source = Tensor::deferred(ElementType::F32, &shape, part, |_, _| panic!("it is not read")).unwrap();
-            Matrices { source, starts: vec![0], strides, depth, columns }.is_of_many_numbers()
-        };
         let many = |place: usize| place as f32 + 0.1;
-        assert!(is_of_many(many, 1, [1, depth]));
-        assert!(is_of_many(many, 17, [columns, 1]));
-        assert!(!is_of_many(many, 16, [columns, 1]));
-        assert!(!is_of_many(|place| (place % 16) as f32 + 0.1, 17, [1, depth]));
-        assert!(!is_of_many(|place| (place % 128) as f32, 17, [1, depth]));
+        assert!(is_of_many(many, [1, 128], [128, 64]));
+        assert!(is_of_many(many, [64, 1], [128, 64]));
+        // Too few to tell, in a column or in all.
+        assert!(!is_of_many(many, [512, 1], [16, 512]));
+        assert!(!is_of_many(many, [1, 32], [32, 64]));
+        assert!(!is_of_many(|place| (place % 16) as f32 + 0.1, [1, 128], [128, 64]));
+        // bf16 holds them all.
+        assert!(!is_of_many(|place| (place % 128) as f32, [1, 128], [128, 64]));
     }
 }

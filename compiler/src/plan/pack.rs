@@ -15,7 +15,7 @@ use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
     kernels::{bf16 as pairs, bytes, pack},
     program::{Address, Base},
-    tensor::Element,
+    tensor::{Cut, Element},
 };
 
 /// A variable that selects a matrix of a block of weights.
@@ -269,6 +269,9 @@ const RELEASED: usize = 16 << 20;
 /// Weights with fewer elements stay f32: little is saved, and a few numbers are few by chance.
 pub const FEWEST: usize = 4096;
 
+/// Columns of a panel.
+const WIDTH: usize = 16;
+
 /// Packed matrices with fewer bytes are packed at once: they take little memory, and packing them little time.
 const LATE: usize = 1 << 16;
 
@@ -341,7 +344,7 @@ impl Matrices {
                 let target = bytemuck::cast_slice_mut::<u8, T>(target);
                 self.pack(length, room, target).expect("the matrices lie in their source");
             };
-            return Tensor::deferred(T::TYPE, &shape, None, pack).ok();
+            return Tensor::deferred(T::TYPE, &shape, pack).ok();
         }
         let mut tensor = Tensor::lasting(T::TYPE, &shape).ok()?;
         self.pack(length, room, tensor.as_mut_slice::<T>().ok()?)?;
@@ -350,8 +353,45 @@ impl Matrices {
 
     /// Writes all elements of all packed matrices, and lets the pages go back that the parameter lies in.
     fn pack<T: Packable>(&self, length: usize, room: &mut Tensor, target: &mut [T]) -> Option<()> {
+        if self.columns_in_part().is_some() {
+            return self.pack_in_parts(length, target);
+        }
         T::pack(self, self.source.bytes_in(room), length, target)?;
         self.source.release();
+        Some(())
+    }
+
+    /// How many columns are computed at a time, in whole panels, if the parts of a parameter that is still to be computed are
+    /// ranges of columns.
+    fn columns_in_part(&self) -> Option<usize> {
+        let Cut { axis, length } = self.source.cut()?;
+        let (shape, [depth_stride, column_stride]) = (self.source.shape(), self.strides);
+        let inner: usize = shape[axis + 1..].iter().product();
+        let is_axis = shape[axis] == self.columns && column_stride == inner && self.depth * depth_stride <= inner;
+        let begins = |start: &usize| start % (self.columns * inner) + (self.depth - 1) * depth_stride < inner;
+        (is_axis && self.depth > 0 && self.columns > 0 && self.starts.iter().all(begins))
+            .then(|| length.next_multiple_of(WIDTH))
+    }
+
+    /// Packs matrices as their parameter is computed, which so is never there as a whole.
+    fn pack_in_parts<T: Packable>(&self, length: usize, target: &mut [T]) -> Option<()> {
+        let (width, inner) = (self.columns_in_part()?, self.strides[1]);
+        let rows = length / self.columns.next_multiple_of(WIDTH);
+        let parts: Vec<Range<usize>> = groups(self.columns, width).collect();
+        for parts in parts.chunks(rayon::current_num_threads()) {
+            let computed = parts.par_iter().map(|columns| self.source.part(columns.clone()));
+            let computed = computed.collect::<Option<Vec<Tensor>>>()?;
+            target.par_chunks_mut(length).zip(&self.starts).try_for_each(|(target, start)| {
+                parts.iter().zip(&computed).try_for_each(|(columns, source)| {
+                    let start = start / (self.columns * inner) * (columns.len() * inner) + start % inner;
+                    let whole = columns.len().next_multiple_of(WIDTH);
+                    let target = &mut target[columns.start * rows..][..whole * rows];
+                    let columns = columns.len();
+                    let part = Matrices { source: source.clone(), starts: vec![start], columns, ..*self };
+                    T::pack(&part, source.bytes(), whole * rows, target)
+                })
+            })?;
+        }
         Some(())
     }
 
@@ -489,24 +529,64 @@ fn groups(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use strang_runtime::tensor::Part;
+    use strang_runtime::tensor::Make;
+
+    /// A tensor that is computed when it is read, in parts or as a whole.
+    pub struct Computed {
+        pub whole: Tensor,
+        pub axis: usize,
+        pub length: usize,
+    }
+
+    impl Computed {
+        pub fn tensor(self) -> Tensor {
+            let (element, shape) = (self.whole.element(), self.whole.shape().to_vec());
+            Tensor::deferred(element, &shape, self).unwrap()
+        }
+    }
+
+    impl Make for Computed {
+        fn write(&self, bytes: &mut [u8], _: &mut Tensor) {
+            bytes.copy_from_slice(self.whole.bytes());
+        }
+
+        fn cut(&self) -> Option<Cut> {
+            Some(Cut { axis: self.axis, length: self.length })
+        }
+
+        fn part(&self, positions: Range<usize>) -> Option<Tensor> {
+            let (shape, size) = (self.whole.shape(), self.whole.element().bytes()?);
+            let inner: usize = size * shape[self.axis + 1..].iter().product::<usize>();
+            let rows = self.whole.bytes().chunks(shape[self.axis] * inner);
+            let bytes: Vec<u8> =
+                rows.flat_map(|row| row[positions.start * inner..positions.end * inner].to_vec()).collect();
+            let mut part = shape.to_vec();
+            part[self.axis] = positions.len();
+            Tensor::from_bytes(self.whole.element(), &part, &bytes).ok()
+        }
+    }
 
     /// What is packed when it is needed is what is packed at once, wherever it goes.
     #[test]
     fn late_packing_makes_what_packing_makes() {
         fn check<T: Element + Into<f64>>(element: fn(usize) -> T) {
-            for (depth, columns, strides) in [(261, 300, [300, 1]), (515, 1030, [1, 515]), (260, 290, [290 * 3, 3])] {
-                let values: Vec<T> = (0..(depth + 2) * columns * 3).map(element).collect();
-                let source = Tensor::from_slice(&[values.len()], &values).unwrap();
-                let copy = source.clone();
-                let write = move |bytes: &mut [u8], _: &mut Tensor| bytes.copy_from_slice(copy.bytes());
-                let part = Part { tensor: source.clone(), axis: 0 };
-                let computed = Tensor::deferred(T::TYPE, &[values.len()], Some(part), write).unwrap();
+            // Two matrices of rows, the same by columns, and two that are columns of others; cut along columns or not.
+            for (shape, axis, starts, strides, [depth, columns]) in [
+                ([2, 261, 300], 1, [0, 261 * 300], [300, 1], [261, 300]),
+                ([2, 261, 300], 2, [0, 261 * 300], [300, 1], [261, 300]),
+                ([2, 515, 230], 1, [0, 515 * 230], [1, 230], [230, 515]),
+                ([130, 530, 2], 1, [0, 1], [530 * 2, 2], [130, 530]),
+                ([300, 260, 2], 0, [0, 1], [2, 520], [260, 300]),
+            ] {
+                let count: usize = shape.iter().product();
+                let values: Vec<T> = (0..count).map(element).collect();
+                let source = Tensor::from_slice(&shape, &values).unwrap();
+                let computed = Computed { whole: source.clone(), axis, length: 41 }.tensor();
                 let mut room = Tensor::scalar(0u8);
                 let mut packed = |source: Tensor| {
-                    let matrices = Matrices { source, starts: vec![0, 1, columns], strides, depth, columns };
+                    let matrices = Matrices { source, starts: starts.to_vec(), strides, depth, columns };
                     match matrices.packed(&mut room) {
                         Some(Panels::Numbers(packed) | Panels::Pairs(packed)) => packed,
                         _ => panic!("they are numbers"),

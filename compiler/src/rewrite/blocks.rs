@@ -15,12 +15,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use strang_ir::{Axis, ElementType, Function, IndexMap, Node, Op, SharedNode, Size, Tensor, Value, op::Monoid};
-use strang_runtime::tensor::Part;
+use strang_runtime::tensor::{Cut, Make};
 
 /// Nodes that make less are computed one after the other.
 const FEWEST_BYTES: usize = 1 << 14;
-/// Positions of the axis that tell what the value of a cone is like: more than numbers that codes of four bits stand for.
-const PART: usize = 17;
 /// The bytes of the largest array of a block.
 const BLOCK_BYTES: usize = 1 << 18;
 
@@ -208,7 +206,7 @@ impl Blocks {
     /// The value, computed now.
     pub fn computed(self) -> Option<Tensor> {
         let mut tensor = Tensor::zeros(self.element, &self.shape).ok()?;
-        self.write(tensor.bytes_mut());
+        self.fill(tensor.bytes_mut());
         Some(tensor)
     }
 
@@ -218,9 +216,7 @@ impl Blocks {
             return self.computed();
         }
         let (element, shape) = (self.element, self.shape.clone());
-        let first = self.block(&(0..shape[self.axis].min(PART)));
-        let part = first.map(|tensor| Part { tensor, axis: self.axis });
-        Tensor::deferred(element, &shape, part, move |bytes, _| self.write(bytes)).ok()
+        Tensor::deferred(element, &shape, self).ok()
     }
 
     fn kind(&self) -> Kind {
@@ -241,7 +237,7 @@ impl Blocks {
     }
 
     /// Computes the bytes of the value.
-    fn write(&self, bytes: &mut [u8]) {
+    fn fill(&self, bytes: &mut [u8]) {
         let bytes = Mutex::new(bytes);
         (0..self.count()).into_par_iter().for_each(|number| {
             let range = self.range(number);
@@ -270,6 +266,20 @@ impl Blocks {
             values.push(evaluate(&node, &operands)?);
         }
         values.pop()
+    }
+}
+
+impl Make for Blocks {
+    fn write(&self, bytes: &mut [u8], _: &mut Tensor) {
+        self.fill(bytes);
+    }
+
+    fn cut(&self) -> Option<Cut> {
+        Some(Cut { axis: self.axis, length: self.length })
+    }
+
+    fn part(&self, positions: Range<usize>) -> Option<Tensor> {
+        self.block(&positions)
     }
 }
 

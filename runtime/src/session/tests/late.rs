@@ -11,7 +11,7 @@ fn late(length: usize, value: f32, made: &Arc<AtomicUsize>) -> Tensor {
         made.fetch_add(1, Ordering::Relaxed);
         bytes.as_chunks_mut().0.fill(value.to_ne_bytes());
     };
-    Tensor::deferred(ElementType::F32, &[length], None, make).unwrap()
+    Tensor::deferred(ElementType::F32, &[length], make).unwrap()
 }
 
 /// A chain of additions, of 1, 2, 4 and so on to 8 and of the first once more, where three of them are repeated thrice: what is
