@@ -46,6 +46,9 @@ pub trait Make: Send + Sync {
         let _ = positions;
         None
     }
+
+    /// Lets the system take back the memory of what the tensor is computed from, as [`Tensor::release`] does.
+    fn release(&self) {}
 }
 
 impl<F: Fn(&mut [u8], &mut Tensor) + Send + Sync> Make for F {
@@ -400,13 +403,16 @@ impl Tensor {
         Arc::make_mut(owned).bytes_mut()
     }
 
-    /// Lets the system take back the memory of a tensor in a mapped file: what is read again comes from the file again.
-    /// For a tensor that was copied elsewhere and will hardly be read again; does nothing to others.
+    /// Lets the system take back the memory of a tensor in a mapped file, or of what it is computed from: what is read again comes
+    /// from the file again. For a tensor that was copied elsewhere and will hardly be read again; does nothing to others.
     pub fn release(&self) {
-        self.release_part(0..usize::MAX);
+        match &self.storage {
+            Storage::Deferred(deferred) => deferred.make.release(),
+            _ => self.release_part(0..usize::MAX),
+        }
     }
 
-    /// [`Tensor::release`] for a range of its bytes.
+    /// [`Tensor::release`] for a range of bytes in a mapped file.
     pub fn release_part(&self, part: Range<usize>) {
         if let Storage::Mapped { file, range } = &self.storage {
             let place = |byte: usize| range.start.saturating_add(byte).min(range.end);

@@ -353,10 +353,10 @@ impl Matrices {
 
     /// Writes all elements of all packed matrices, and lets the pages go back that the parameter lies in.
     fn pack<T: Packable>(&self, length: usize, room: &mut Tensor, target: &mut [T]) -> Option<()> {
-        if self.columns_in_part().is_some() {
-            return self.pack_in_parts(length, target);
+        match self.columns_in_part() {
+            Some(width) => self.pack_in_parts(width, length, target)?,
+            None => T::pack(self, self.source.bytes_in(room), length, target)?,
         }
-        T::pack(self, self.source.bytes_in(room), length, target)?;
         self.source.release();
         Some(())
     }
@@ -373,9 +373,9 @@ impl Matrices {
             .then(|| length.next_multiple_of(WIDTH))
     }
 
-    /// Packs matrices as their parameter is computed, which so is never there as a whole.
-    fn pack_in_parts<T: Packable>(&self, length: usize, target: &mut [T]) -> Option<()> {
-        let (width, inner) = (self.columns_in_part()?, self.strides[1]);
+    /// Packs matrices as `width` columns of their parameter are computed after the other: it is never there as a whole.
+    fn pack_in_parts<T: Packable>(&self, width: usize, length: usize, target: &mut [T]) -> Option<()> {
+        let inner = self.strides[1];
         let rows = length / self.columns.next_multiple_of(WIDTH);
         let parts: Vec<Range<usize>> = groups(self.columns, width).collect();
         for parts in parts.chunks(rayon::current_num_threads()) {

@@ -247,7 +247,7 @@ impl Blocks {
             let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
             put(&mut bytes, self.shape[self.axis], self.axis, &range, &part);
         });
-        self.leaves.iter().for_each(|(leaf, _)| leaf.release());
+        self.release();
     }
 
     fn block(&self, range: &Range<usize>) -> Option<Tensor> {
@@ -280,6 +280,10 @@ impl Make for Blocks {
 
     fn part(&self, positions: Range<usize>) -> Option<Tensor> {
         self.block(&positions)
+    }
+
+    fn release(&self) {
+        self.leaves.iter().for_each(|(leaf, _)| leaf.release());
     }
 }
 
