@@ -9,6 +9,7 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use std::{
+    any::Any,
     fmt,
     ops::Range,
     sync::{Arc, OnceLock},
@@ -32,7 +33,7 @@ enum Storage {
 /// Computes the bytes of a tensor when they are read; [`Tensor::deferred`] makes one. It may be asked more than once.
 ///
 /// Functions that write all bytes are such.
-pub trait Make: Send + Sync {
+pub trait Make: Any + Send + Sync {
     /// Writes all bytes. `room` is for what has to be computed first, with [`Tensor::bytes_in`].
     fn write(&self, bytes: &mut [u8], room: &mut Tensor);
 
@@ -51,7 +52,7 @@ pub trait Make: Send + Sync {
     fn release(&self) {}
 }
 
-impl<F: Fn(&mut [u8], &mut Tensor) + Send + Sync> Make for F {
+impl<F: Fn(&mut [u8], &mut Tensor) + Send + Sync + 'static> Make for F {
     fn write(&self, bytes: &mut [u8], room: &mut Tensor) {
         self(bytes, room);
     }
@@ -294,7 +295,7 @@ impl Tensor {
     ///
     /// # Errors
     /// A shape that memory cannot hold.
-    pub fn deferred(element: ElementType, shape: &[usize], make: impl Make + 'static) -> Result<Self, TensorError> {
+    pub fn deferred(element: ElementType, shape: &[usize], make: impl Make) -> Result<Self, TensorError> {
         let length = bytes_needed(element, shape)?;
         let deferred = Deferred { make: Box::new(make), length, made: OnceLock::new() };
         Ok(Self { element, shape: shape.to_vec(), storage: Storage::Deferred(Arc::new(deferred)) })
@@ -386,6 +387,26 @@ impl Tensor {
         }
     }
 
+    /// What computes the bytes, if that is of this type and they are still to be computed.
+    pub fn made_by<M: Make>(&self) -> Option<&M> {
+        match &self.storage {
+            Storage::Deferred(deferred) if deferred.made.get().is_none() => {
+                let make: &dyn Any = &*deferred.make;
+                make.downcast_ref()
+            }
+            _ => None,
+        }
+    }
+
+    /// The same bytes as elements of another type, under a shape that takes as many.
+    ///
+    /// # Errors
+    /// A shape that takes more or fewer bytes.
+    pub fn reinterpreted(&self, element: ElementType, shape: &[usize]) -> Result<Self, TensorError> {
+        Self::check_length(element, shape, self.length())?;
+        Ok(Self { element, shape: shape.to_vec(), storage: self.storage.clone() })
+    }
+
     /// What is at some positions of the axis that is cut, computed now and not kept; `None` where that cannot be.
     pub fn part(&self, positions: Range<usize>) -> Option<Tensor> {
         match &self.storage {
@@ -473,8 +494,7 @@ impl Tensor {
     /// # Errors
     /// A shape with another number of elements.
     pub fn reshaped(&self, shape: &[usize]) -> Result<Self, TensorError> {
-        Self::check_length(self.element, shape, self.length())?;
-        Ok(Self { element: self.element, shape: shape.to_vec(), storage: self.storage.clone() })
+        self.reinterpreted(self.element, shape)
     }
 
     /// The element at a row-major position as a bit pattern in the low bits (two's complement for signed integers).

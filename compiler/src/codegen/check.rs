@@ -134,8 +134,11 @@ fn check_factors(kernel: &Kernel, gemm: &Gemm) -> Result<(), String> {
             _ => Err("bytes are multiplied with something other than packed signed bytes".to_owned()),
         },
         (Some(ElementType::U8), _) => Err("weights of bytes are not packed".to_owned()),
-        (_, RightOperand::Coded { codes, book, .. }) => {
+        (_, RightOperand::Coded { codes, book, scales, .. }) => {
             check_operands(kernel, [gemm.a, *book])?;
+            if let Some(scales) = scales {
+                check_operands(kernel, [scales.rows])?;
+            }
             match kernel.accesses.get(*codes as usize) {
                 Some(access) if access.element == ElementType::U32 => Ok(()),
                 _ => Err("codes are not words of 32 bits".to_owned()),

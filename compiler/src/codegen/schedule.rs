@@ -9,7 +9,7 @@
 //! ```
 
 use super::gemm::{Blocking, ceiling};
-use crate::plan::kernel::{Gemm, Kernel, RightOperand};
+use crate::plan::kernel::{CodeScales, Gemm, Kernel, RightOperand};
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::OnceLock};
 use strang_ir::{ElementType, Size};
 
@@ -128,6 +128,9 @@ pub fn product(kernel: &Kernel, gemm: &Gemm) -> Option<String> {
     let right = match gemm.b {
         RightOperand::Packed(access) => format!("packed {}", kernel.accesses[access as usize].element),
         RightOperand::Pairs(_) => "pairs of bf16".to_owned(),
+        RightOperand::Coded { scales: Some(CodeScales { bits, depths, .. }), .. } => {
+            format!("codes of {bits} bits, {depths} a scale")
+        }
         RightOperand::Coded { .. } => "codes".to_owned(),
         RightOperand::Strided(_) => "computed".to_owned(),
     };

@@ -3,7 +3,10 @@
 //! Nothing is rounded: what was quantised before, by whichever method, is found by its numbers. So layers that were split and
 //! then joined by rewriting are one product again, at four bits a weight.
 
-use super::pack::{FEWEST, Matrices};
+use super::{
+    pack::{FEWEST, Matrices},
+    scaled::Scales,
+};
 use rayon::prelude::*;
 use strang_ir::{ElementType, Tensor};
 use strang_runtime::{
@@ -11,6 +14,8 @@ use strang_runtime::{
     tensor::Cut,
 };
 
+/// Bits of a code.
+const BITS: usize = 4;
 /// Columns of a panel.
 const PANEL: usize = 16;
 /// Known numbers of a column that are looked at.
@@ -26,6 +31,8 @@ pub struct Codes {
     pub book: Tensor,
     /// When each column has numbers of its own, how many at most are used; 0 otherwise.
     pub by_column: u8,
+    /// What the numbers are scaled by.
+    pub scales: Option<Scales>,
 }
 
 /// Numbers that occur, as bits, ascending.
@@ -76,10 +83,10 @@ impl Matrices {
                 .map(|(column, code)| if column < self.columns { number(numbers(column), code) } else { 0. })
                 .collect(),
         };
-        let words = packed_len(self.depth, self.columns);
+        let words = packed_len(BITS, self.depth, self.columns);
         let mut codes = Tensor::lasting(ElementType::U32, &[self.starts.len(), words]).ok()?;
         let target = codes.as_mut_slice::<u32>().ok()?;
-        let part = TASK * packed_len(self.depth, PANEL);
+        let part = TASK * packed_len(BITS, self.depth, PANEL);
         target.par_chunks_mut(words).zip(&self.starts).try_for_each(|(target, start)| {
             target.par_chunks_mut(part).enumerate().try_for_each(|(task, target)| {
                 let first = task * TASK * PANEL;
@@ -87,10 +94,10 @@ impl Matrices {
                     let bits = self.bits(values, *start, k, first + column);
                     numbers(first + column).partition_point(|number| *number < bits) as u32
                 };
-                pack(self.depth, (self.columns - first).min(TASK * PANEL), code, target).ok()
+                pack(BITS, self.depth, (self.columns - first).min(TASK * PANEL), code, target).ok()
             })
         })?;
-        Some(Codes { codes, book: Tensor::from_slice(&[book.len()], &book).ok()?, by_column })
+        Some(Codes { codes, book: Tensor::from_slice(&[book.len()], &book).ok()?, by_column, scales: None })
     }
 
     fn bits(&self, values: &[[u8; 4]], start: usize, k: usize, column: usize) -> u32 {

@@ -2,7 +2,7 @@
 
 use super::{
     build::KernelBuilder,
-    kernel::{Access, Block, Body, Fold, Instruction, LoopVariable, RightOperand},
+    kernel::{Access, Block, Body, CodeScales, Fold, Instruction, LoopVariable, RightOperand},
 };
 use rustc_hash::FxHashSet;
 use strang_ir::Size;
@@ -69,10 +69,20 @@ fn bytes_of_right(body: &Body, kernel: &KernelBuilder) -> Option<Size> {
         .sum();
     let own = touched(kernel, &kernel.accesses[packed as usize]);
     let depth = match gemm.b {
-        RightOperand::Coded { .. } => kernel.size_of(gemm.depth).ceil_div(&Size::from(book::DEPTHS as i64)),
+        RightOperand::Coded { .. } => {
+            let words = kernel.size_of(gemm.depth).ceil_div(&Size::from(book::DEPTHS as i64));
+            words * Size::from(i64::from(gemm.b.code_bits() / 4))
+        }
         _ => kernel.size_of(gemm.depth),
     };
-    Some(others + own * depth * kernel.size_of(gemm.columns))
+    let scales = match gemm.b {
+        RightOperand::Coded { scales: Some(CodeScales { depths, have_zeros, .. }), .. } => {
+            let rows = kernel.size_of(gemm.depth).ceil_div(&Size::from(depths as i64));
+            rows * Size::from(4 * (1 + i64::from(have_zeros)))
+        }
+        _ => Size::ZERO,
+    };
+    Some(others + (own * depth + scales) * kernel.size_of(gemm.columns))
 }
 
 /// Bytes of the elements that an access touches, each once: the variables that move it, windows counted as overlapping.

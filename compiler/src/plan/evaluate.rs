@@ -9,7 +9,8 @@ mod table;
 pub use table::table;
 
 use super::kernel::{
-    Access, Block, Body, Fold, Gemm, Instruction, Kernel, LoopVariable, Nest, RightOperand, RowOperation, Rows, Store,
+    Access, Block, Body, CodeScales, Fold, Gemm, Instruction, Kernel, LoopVariable, Nest, RightOperand, RowOperation,
+    Rows, Store,
 };
 use crate::codegen::strip::strip_of;
 use half::{bf16, f16};
@@ -314,14 +315,31 @@ impl Machine<'_> {
         };
         let (k, column) = (self.variables[gemm.depth as usize], self.variables[gemm.columns as usize]);
         let (depth, element) = (self.size(depth)?, access.element);
-        if let RightOperand::Coded { book, by_column, .. } = gemm.b {
-            let word = (column / 16 * ((depth + 7) / 8) + k / 8) * 16 + column % 16;
+        if let RightOperand::Coded { book, by_column, scales, .. } = gemm.b {
+            let bits = i64::from(gemm.b.code_bits());
+            let of_word = 32 / bits;
+            let words = (depth + 7) / 8 * 8 / of_word;
+            let word = (column / 16 * words + k / of_word) * 16 + column % 16;
             let (buffer, bit) = self.place(access)?;
-            let code = read_bits(&self.memory[buffer], ElementType::U4, bit + word as usize * 32 + k as usize % 8 * 4);
+            let code = if bits == 8 { ElementType::U8 } else { ElementType::U4 };
+            let bit = bit + word as usize * 32 + (k % of_word * bits) as usize;
+            let code = read_bits(&self.memory[buffer], code, bit);
+            let float = |access: u32, entry: i64| -> Outcome<f32> {
+                let (buffer, bit) = self.place(&self.kernel.accesses[access as usize])?;
+                let bits = read_bits(&self.memory[buffer], ElementType::F32, bit + entry as usize * 32);
+                Ok(f32::from_bits(bits as u32))
+            };
             let entry = if by_column > 0 { (column / 16 * 16 + code as i64) * 16 + column % 16 } else { code as i64 };
-            let (buffer, bit) = self.place(&self.kernel.accesses[book as usize])?;
-            let bit = bit + entry as usize * 32;
-            return Ok(number(ElementType::F32, read_bits(&self.memory[buffer], ElementType::F32, bit)));
+            let mut value = if bits == 8 { code as f32 } else { float(book, entry)? };
+            if let Some(CodeScales { rows, depths, have_zeros, .. }) = scales {
+                let (depths, of_group) = (depths as i64, 1 + i64::from(have_zeros));
+                let row = (column / 16 * ((depth + depths - 1) / depths) + k / depths) * of_group;
+                if have_zeros {
+                    value -= float(rows, (row + 1) * 16 + column % 16)?;
+                }
+                value *= float(rows, row * 16 + column % 16)?;
+            }
+            return Ok(Number::Float(value.into()));
         }
         let within = match element {
             ElementType::BF16 if matches!(gemm.b, RightOperand::Pairs(_)) => {

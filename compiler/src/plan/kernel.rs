@@ -358,23 +358,47 @@ pub enum RightOperand {
     /// Packed as bf16 when the model was compiled, two depths side by side: at the address lie `ceil(columns/16)` panels of
     /// `ceil(depth/2) * 32` elements, those beyond the matrix zero. The left operand is rounded to bf16 when it is read.
     Pairs(u32),
-    /// Packed as codes of four bits, when no more than sixteen numbers occur ([`BookBlock`]).
+    /// Packed as codes: of four bits, when no more than sixteen numbers occur, or with scales ([`BookBlock`]).
     ///
     /// [`BookBlock`]: strang_runtime::kernels::book::BookBlock
     Coded {
-        /// The address (over batch and taps) of `ceil(columns/16)` panels of `ceil(depth/8) * 16` words.
+        /// The address (over batch and taps) of `ceil(columns/16)` panels of `ceil(depth/8) * 16` words, twice as many for codes of
+        /// eight bits.
         codes: u32,
         /// The numbers.
         book: u32,
         /// When each column has numbers of its own, how many at most are used; 0 otherwise.
         by_column: u8,
+        /// What the numbers are scaled by.
+        scales: Option<CodeScales>,
     },
     /// As it lies in memory: affine in batch, taps, depth and columns. The code generator reads it in place when its
     /// columns are contiguous, else packs it into scratch.
     Strided(u32),
 }
 
+/// The scales of codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeScales {
+    /// The address of a row of 16 for every panel and every `depths` depths, followed by one of zero points if there are any.
+    pub rows: u32,
+    /// Depths that have a scale in common.
+    pub depths: usize,
+    /// Bits of a code; those of eight bits stand for themselves, and are in no book.
+    pub bits: u8,
+    /// Whether there are zero points.
+    pub have_zeros: bool,
+}
+
 impl RightOperand {
+    /// Bits of a code; 4 for everything else.
+    pub fn code_bits(&self) -> u8 {
+        match self {
+            RightOperand::Coded { scales: Some(scales), .. } => scales.bits,
+            _ => 4,
+        }
+    }
+
     /// The access whose address batch and taps move.
     pub fn access(&self) -> u32 {
         match self {

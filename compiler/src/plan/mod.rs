@@ -10,7 +10,7 @@
 //! | `padding` | rows of whole pages, kept apart |
 //! | `windows` | copies of what windows read |
 //! | `bands` | products that depthwise convolutions read, without the image between |
-//! | `pack`, `book` | weights into panels: of numbers, of codes |
+//! | `pack`, `book`, `scaled` | weights into panels: of numbers, of codes, of codes with scales |
 //! | `memory`, `cost`, `print` | live ranges; flops and bytes; text |
 //! | `kernel` | the result, which code generation reads |
 //! | `evaluate` | kernels evaluated from their definition, for tests |
@@ -34,6 +34,7 @@ pub(crate) mod pack;
 mod padding;
 mod print;
 pub(crate) mod residues;
+mod scaled;
 mod scope;
 mod sweep;
 pub(crate) mod trace;

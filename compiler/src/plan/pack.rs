@@ -4,9 +4,10 @@
 use super::{
     book::Codes,
     build::KernelBuilder,
-    kernel::{Access, LoopVariable, RightOperand},
+    kernel::{Access, CodeScales, LoopVariable, RightOperand},
     lower::Planner,
     residues::Residue,
+    scaled::Scales,
 };
 use half::{bf16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
@@ -65,6 +66,8 @@ pub enum Packed {
         book: u32,
         /// When each column has numbers of its own, how many at most are used; 0 otherwise.
         by_column: u8,
+        /// The buffer of the scales, and what they are.
+        scales: Option<(u32, CodeScales)>,
     },
 }
 
@@ -103,10 +106,15 @@ impl Planner<'_> {
             Packed::Pairs { buffer, each } => {
                 RightOperand::Pairs(block.access(kernel, buffer, each, ElementType::BF16))
             }
-            Packed::Codes { codes, each, book, by_column } => {
+            Packed::Codes { codes, each, book, by_column, scales } => {
                 let codes = block.access(kernel, codes, each, ElementType::U32);
-                let numbers = Block { outer: Vec::new(), start: 0 };
-                RightOperand::Coded { codes, book: numbers.access(kernel, book, 0, ElementType::F32), by_column }
+                let whole = Block { outer: Vec::new(), start: 0 };
+                let book = whole.access(kernel, book, 0, ElementType::F32);
+                let scales = scales.map(|(buffer, scales)| CodeScales {
+                    rows: whole.access(kernel, buffer, 0, ElementType::F32),
+                    ..scales
+                });
+                RightOperand::Coded { codes, book, by_column, scales }
             }
         })
     }
@@ -133,8 +141,12 @@ impl Planner<'_> {
                 Packed::Panels { each: each(&tensor), element: tensor.element(), buffer: self.weights(tensor) }
             }
             Panels::Pairs(tensor) => Packed::Pairs { each: each(&tensor), buffer: self.weights(tensor) },
-            Panels::Codes(Codes { codes, book, by_column }) => {
-                Packed::Codes { each: each(&codes), codes: self.weights(codes), book: self.weights(book), by_column }
+            Panels::Codes(Codes { codes, book, by_column, scales }) => {
+                let scales = scales.map(|Scales { rows, depths, bits, have_zeros }| {
+                    (self.weights(rows), CodeScales { rows: 0, depths, bits, have_zeros })
+                });
+                let (each, codes, book) = (each(&codes), self.weights(codes), self.weights(book));
+                Packed::Codes { codes, each, book, by_column, scales }
             }
         })
     }
@@ -273,7 +285,7 @@ pub const FEWEST: usize = 4096;
 const WIDTH: usize = 16;
 
 /// Packed matrices with fewer bytes are packed at once: they take little memory, and packing them little time.
-const LATE: usize = 1 << 16;
+pub const LATE: usize = 1 << 16;
 
 /// Matrices of `depth` by `columns` as they lie in a parameter.
 #[derive(Clone)]
@@ -310,6 +322,9 @@ impl Matrices {
             ElementType::BF16 => self.numbers::<bf16>(pairs::packed_len(depth, columns), room).map(Panels::Pairs),
             ElementType::F32 => {
                 let length = pack::packed_len(depth, columns);
+                if let Some(codes) = self.scaled() {
+                    return Some(Panels::Codes(codes));
+                }
                 if !self.is_of_many_numbers() {
                     let bytes = self.source.bytes_in(room);
                     if let Some(codes) = self.codes(bytes) {

@@ -1,7 +1,8 @@
 //! The text of a plan: kernels in order, what each reads and writes, where arrays lie, memory.
 
 use super::kernel::{
-    Block, Body, Depthwise, Fold, Gemm, Instruction, Kernel, LoopVariable, Plan, PlanStep, RightOperand, Store,
+    Block, Body, CodeScales, Depthwise, Fold, Gemm, Instruction, Kernel, LoopVariable, Plan, PlanStep, RightOperand,
+    Store,
 };
 use std::fmt::{self, Display, Formatter, Write};
 use strang_ir::{Atom, Condition, ElementType, IndexExpr};
@@ -161,6 +162,11 @@ impl Kernel {
             }
             RightOperand::Pairs(_) => writeln!(f, "    {a} rounded, times packed pairs of bf16 {b}")?,
             RightOperand::Strided(_) => writeln!(f, "    {a} times {b}")?,
+            RightOperand::Coded { scales: Some(CodeScales { rows, depths, bits, have_zeros }), .. } => {
+                let zeros = if have_zeros { " and zero points" } else { "" };
+                let scales = self.access(rows);
+                writeln!(f, "    {a} times codes of {bits} bits {b}, scales{zeros} of {depths} depths {scales}")?;
+            }
             RightOperand::Coded { book, by_column, .. } => {
                 let columns = if by_column > 0 { " of each column" } else { "" };
                 writeln!(f, "    {a} times codes {b} in the book {}{columns}", self.access(book))?;

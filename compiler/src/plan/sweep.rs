@@ -59,9 +59,10 @@ pub(super) fn visit_accesses(body: &mut Body, visit: &mut dyn FnMut(&mut u32)) {
         visit(&mut gemm.a);
         match &mut gemm.b {
             RightOperand::Packed(b) | RightOperand::Pairs(b) | RightOperand::Strided(b) => visit(b),
-            RightOperand::Coded { codes, book, .. } => {
+            RightOperand::Coded { codes, book, scales, .. } => {
                 visit(codes);
                 visit(book);
+                scales.iter_mut().for_each(|scales| visit(&mut scales.rows));
             }
         }
         block(&mut gemm.finish, visit);

@@ -8,13 +8,14 @@ use super::{
     Receipt, RewriteError,
     blocks::{Cone, Kinds},
     evaluate::has_blocks,
+    scaled::Scaled,
 };
 use crate::plan::error::layer_of;
 use petgraph::{Direction, stable_graph::NodeIndex};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 use strang_ir::{
-    Bindings, ElementType, Function, FunctionId, Module, Op, Parameter, Tensor, Value,
+    Bindings, ElementType, Function, FunctionId, Module, Op, Parameter, ScalarExpr, Tensor, Value,
     interpret::{Arithmetic, InterpretError, interpret_node},
 };
 use strang_runtime::size::SizeError;
@@ -44,18 +45,29 @@ pub fn fold_constants(
         let mut computed = Computed::default();
         let constant = constants(module, position, larger);
         let mut cones = cones(&module.functions[position], &constant);
+        let wide: FxHashSet<NodeIndex> =
+            constant.iter().filter(|constant| constant.is_wide).map(|constant| constant.node).collect();
         let within: FxHashSet<NodeIndex> = cones.values().flat_map(|cone| cone.nodes.iter().copied()).collect();
         for Constant { node, .. } in constant {
             if receipt.spent >= fuel {
                 break;
             }
-            let Some(cone) = cones.remove(&node) else {
-                if !within.contains(&node) {
-                    fold(module, position, node, larger, &mut computed, receipt)?;
-                }
+            let cone = cones.remove(&node);
+            let own = [node];
+            let nodes = match &cone {
+                Some(cone) => &cone.nodes,
+                None if within.contains(&node) => continue,
+                None => &own[..],
+            };
+            let fits = larger == WIDE && receipt.spent + nodes.len() <= fuel;
+            if fits && fold_scaled(module, position, nodes, &mut computed, receipt).is_some() {
+                continue;
+            }
+            let Some(cone) = cone else {
+                fold(module, position, node, larger, &mut computed, receipt)?;
                 continue;
             };
-            let enough = receipt.spent + cone.nodes.len() <= fuel;
+            let enough = receipt.spent + cone.nodes.len() <= fuel && cone.nodes.iter().all(|node| !wide.contains(node));
             if !enough || !fold_blocks(module, position, &cone, larger, &mut kinds, &mut computed, receipt) {
                 for node in cone.nodes.into_iter().take(fuel.saturating_sub(receipt.spent)) {
                     fold(module, position, node, larger, &mut computed, receipt)?;
@@ -75,6 +87,8 @@ struct Constant {
     node: NodeIndex,
     /// Whether it may be by ranges of an axis.
     has_blocks: bool,
+    /// Whether it is, or reads, zero points that were widened for every position: it is computed with codes alone.
+    is_wide: bool,
 }
 
 /// The nodes that may be computed, and views of weights and of them; operands first.
@@ -82,6 +96,7 @@ fn constants(module: &Module, position: usize, larger: usize) -> Vec<Constant> {
     let function = &module.functions[position];
     let mut constant = Vec::new();
     let mut known: FxHashSet<NodeIndex> = FxHashSet::default();
+    let mut wide: FxHashSet<NodeIndex> = FxHashSet::default();
     for node in function.order() {
         let is_known = |operand: NodeIndex| match &function.graph[operand].op {
             Op::Param(number) => module.parameters.get(*number as usize).is_some_and(|other| other.data.is_some()),
@@ -94,14 +109,30 @@ fn constants(module: &Module, position: usize, larger: usize) -> Vec<Constant> {
         let operands = function.operands(node);
         let sizes = operands.iter().map(|value| Some((function.element_of(*value), bytes_of(function, *value)?)));
         if let Some(sizes) = sizes.collect::<Option<Vec<_>>>()
-            && (function.graph[node].op == Op::View || pays(function, node, &sizes, larger))
+            && (function.graph[node].op == Op::View || pays(function, node, &sizes, larger) || widens(function, node))
         {
             known.insert(node);
+            let is_wide = !pays(function, node, &sizes, larger) && widens(function, node)
+                || operands.iter().any(|operand| wide.contains(&operand.node));
+            if is_wide {
+                wide.insert(node);
+            }
             let types: Vec<ElementType> = sizes.into_iter().map(|(element, _)| element).collect();
-            constant.push(Constant { node, has_blocks: has_blocks(&function.graph[node], &types) });
+            constant.push(Constant { node, has_blocks: has_blocks(&function.graph[node], &types), is_wide });
         }
     }
     constant
+}
+
+/// Whether a node makes codes of few bits floats, for every position of some axes that these do not have.
+fn widens(function: &Function, node: NodeIndex) -> bool {
+    let operand = || function.element_of(function.operands(node)[0]);
+    match &function.graph[node].op {
+        Op::Map(ScalarExpr::Cast(ElementType::F32, inner)) => {
+            **inner == ScalarExpr::Operand(0) && operand().is_integer() && operand().bits() <= 8
+        }
+        _ => false,
+    }
 }
 
 /// The nodes of which several are computed together, by the last of them.
@@ -144,6 +175,25 @@ fn fold_blocks(
     }
     computed.values.insert(*root, data);
     true
+}
+
+/// Makes nodes that scale codes a weight that knows its codes; `None` where they compute something else.
+fn fold_scaled(
+    module: &Module,
+    position: usize,
+    nodes: &[NodeIndex],
+    computed: &mut Computed,
+    receipt: &mut Receipt,
+) -> Option<()> {
+    let function = &module.functions[position];
+    let value = |value: Value| constant(module, position, value, computed);
+    let data = Scaled::of(function, nodes, &value)?.deferred()?;
+    for node in nodes {
+        receipt.apply("fold-constants", layer_of(&function.graph[*node]));
+        computed.note(function, *node);
+    }
+    computed.values.insert(*nodes.last()?, data);
+    Some(())
 }
 
 fn fold(

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `fold`, `evaluate`, `blocks` | nodes of weights alone become weights: which, one of them, several together |
+//! | `scaled` | weights that are codes with scales |
 //! | `inward` | weights into scans |
 //! | `hoist` | products out of scans |
 //! | `unread` | positions that nothing reads |
@@ -24,6 +25,7 @@ mod lazy;
 mod receipt;
 pub mod rule;
 pub mod rules;
+pub mod scaled;
 pub mod search;
 pub mod single;
 pub mod unread;

@@ -143,7 +143,7 @@ impl Product {
             Right::Coded(by_column) => {
                 let pointers = accesses.iter().map(|access| access.pointer + 1).max().unwrap_or(0);
                 accesses.push(access(pointers, F32, &[], 0));
-                RightOperand::Coded { codes: 1, book, by_column }
+                RightOperand::Coded { codes: 1, book, by_column, scales: None }
             }
         };
         let body = Body::Gemm(Gemm {

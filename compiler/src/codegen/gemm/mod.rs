@@ -17,7 +17,7 @@ use super::{
     strip::{Job, Sink},
     tile,
 };
-use crate::plan::kernel::{Gemm, RightOperand, Store};
+use crate::plan::kernel::{CodeScales, Gemm, RightOperand, Store};
 pub use blocking::Blocking;
 use blocking::Extents;
 pub(super) use blocking::{MOST_ROWS, ceiling};
@@ -41,7 +41,7 @@ enum Right {
     /// Panels of pairs of bf16, beside which A is rounded.
     Pairs,
     /// Panels of codes, and the access to what they stand for.
-    Coded { book: u32, by_column: u8 },
+    Coded { book: u32, by_column: u8, scales: Option<CodeScales> },
     /// Rows with contiguous columns, in place.
     InPlace,
     /// Packed by every tile into scratch memory.
@@ -94,6 +94,8 @@ fn emit_floats(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
         blocks.compute(emitter, rows, columns);
     });
     let kind = match (emitter.extent(gemm.rows).is(1), &blocks.plan.right) {
+        (true, Right::Coded { scales: Some(CodeScales { bits: 8, .. }), .. }) => "gemv u8",
+        (false, Right::Coded { scales: Some(CodeScales { bits: 8, .. }), .. }) => "gemm u8",
         (true, Right::Coded { .. }) => "gemv u4",
         (true, Right::Pairs) => "gemv bf16",
         (false, Right::Pairs) => "gemm bf16",
@@ -173,11 +175,6 @@ fn grid(
     grid
 }
 
-/// Words of codes, one below the other, that a depth takes.
-fn words_deep(depth: &Size) -> Size {
-    depth.ceil_div(&Size::from(DEPTHS as i64))
-}
-
 /// Pairs of depths, one below the other.
 fn pairs_deep(depth: &Size) -> Size {
     depth.ceil_div(&Size::from(bf16::DEPTHS as i64))
@@ -200,7 +197,7 @@ impl<'g> Plan<'g> {
                 (access, Right::Packed { bytes: i64::from(bits / 8) })
             }
             RightOperand::Pairs(access) => (access, Right::Pairs),
-            RightOperand::Coded { codes, book, by_column } => (codes, Right::Coded { book, by_column }),
+            RightOperand::Coded { codes, book, by_column, scales } => (codes, Right::Coded { book, by_column, scales }),
             RightOperand::Strided(access) => {
                 let contiguous = emitter.is_contiguous(access, gemm.columns) || emitter.extent(gemm.columns).is(1);
                 let length = emitter.extent(gemm.depth) * Size::from(blocking.columns);
@@ -227,6 +224,11 @@ impl<'g> Plan<'g> {
         Plan { gemm, b, right, blocking, epilogue, given, direct, call_rows }
     }
 
+    /// Words of codes, one below the other, that a depth takes.
+    fn words_deep(&self, depth: &Size) -> Size {
+        depth.ceil_div(&Size::from(DEPTHS as i64)) * Size::from(i64::from(self.gemm.b.code_bits() / 4))
+    }
+
     /// Writes the fields that are the same for all calls.
     fn fixed_fields(&self, emitter: &mut Emitter<'_>, memory: &Memory, taps: &Size) {
         let kernel = emitter.kernel;
@@ -236,7 +238,7 @@ impl<'g> Plan<'g> {
         let panel = Size::from(16);
         let (b_depth, b_panel) = match &self.right {
             Right::Pairs => (panel.clone(), &panel * &pairs_deep(&depth_size)),
-            Right::Coded { .. } => (Size::ZERO, &panel * &words_deep(&depth_size)),
+            Right::Coded { .. } => (Size::ZERO, &panel * &self.words_deep(&depth_size)),
             Right::InPlace => (stride(self.b, depth), panel),
             Right::Packed { .. } | Right::PackHere { .. } => (panel.clone(), &panel * &depth_size),
         };
@@ -276,9 +278,18 @@ impl<'g> Plan<'g> {
             emitter.builder.ins().store(PLAIN, value, memory.block, offset as i32);
         }
         emitter.builder.ins().store(PLAIN, memory.items, memory.block, offset_of!(GemmBlock, items) as i32);
-        if let Right::Coded { by_column, .. } = self.right {
-            let by_column = emitter.size(&Size::from(i64::from(by_column)));
-            self.field(emitter, memory, offset_of!(BookBlock, by_column), by_column);
+        if let Right::Coded { by_column, scales, .. } = self.right {
+            let (depths, have_zeros) = scales.map_or((0, false), |scales| (scales.depths as i64, scales.have_zeros));
+            for (offset, number) in [
+                (offset_of!(BookBlock, by_column), i64::from(by_column)),
+                (offset_of!(BookBlock, bits), i64::from(self.gemm.b.code_bits())),
+                (offset_of!(BookBlock, scales), 0),
+                (offset_of!(BookBlock, scale_depths), depths),
+                (offset_of!(BookBlock, has_zeros), i64::from(have_zeros)),
+            ] {
+                let number = emitter.size(&Size::from(number));
+                self.field(emitter, memory, offset, number);
+            }
         }
     }
 
@@ -295,13 +306,21 @@ impl<'g> Plan<'g> {
                 self.field(emitter, memory, offset, place);
             }
         }
-        if let Right::Coded { book, by_column } = self.right {
+        if let Right::Coded { book, by_column, scales } = self.right {
             let start = emitter.address_of(book, &[]);
             // Sixteen numbers a column.
             let bytes = if by_column > 0 { 4 * CODES as i64 } else { 0 };
             let ahead = emitter.builder.ins().imul_imm_s(columns.0, bytes);
             let place = emitter.builder.ins().iadd(start, ahead);
             self.field(emitter, memory, offset_of!(BookBlock, book), place);
+            if let Some(CodeScales { rows, depths, have_zeros, .. }) = scales {
+                let groups = emitter.extent(self.gemm.depth).ceil_div(&Size::from(depths as i64));
+                let start = emitter.address_of(rows, &[]);
+                let bytes = emitter.builder.ins().imul_imm_s(columns.0, 4 * (1 + i64::from(have_zeros)));
+                let ahead = emitter.times(bytes, &groups);
+                let place = emitter.builder.ins().iadd(start, ahead);
+                self.field(emitter, memory, offset_of!(BookBlock, scales), place);
+            }
         }
         if let Some(packed) = memory.packed {
             self.pack(emitter, packed, columns.0, width);
@@ -371,7 +390,7 @@ impl<'g> Plan<'g> {
         let deep = match self.right {
             Right::Packed { bytes } => Some((depth, bytes)),
             Right::Pairs => Some((pairs_deep(&depth), 4)),
-            Right::Coded { .. } => Some((words_deep(&depth), 4)),
+            Right::Coded { .. } => Some((self.words_deep(&depth), 4)),
             _ => None,
         };
         let ahead = deep.map(|(deep, bytes)| {

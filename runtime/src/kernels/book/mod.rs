@@ -1,10 +1,12 @@
-//! Products with weights of four bits: B holds codes, and a book says which of sixteen numbers a code stands for.
+//! Products with weights of four or eight bits: B holds codes. A book says which of sixteen numbers a code of four bits stands for,
+//! and codes may have scales, and zero points, for some depths of a column each.
 //!
 //! Codes are looked up a few depths at a time into panels in L1, where the tiles of [`super::gemm`] read them: every element of C
 //! is the same chain as with the numbers themselves, and an eighth of the memory passes by.
 
 mod decode;
 mod pack;
+mod row;
 
 pub use pack::{pack, packed_len};
 
@@ -16,13 +18,14 @@ use std::mem::MaybeUninit;
 
 /// Numbers that a code may stand for.
 pub const CODES: usize = 16;
-/// Depths whose codes lie in one word.
+/// Codes are decoded so many depths at a time: those of one word of codes of four bits, or of two of eight.
 pub const DEPTHS: usize = 8;
 
 /// One block of C and all that goes into it, as [`GemmBlock`] says, but for B.
 ///
-/// In panels of B, `b` and `b_panel_stride` count words of 32 bits: those of depth `k` and column `j` lie in word
-/// `b + (j / 16) * b_panel_stride + (k / 8) * 16 + j % 16`, at the bits from `k % 8 * 4` on. `b_depth_stride` means nothing.
+/// In panels of B, `b` and `b_panel_stride` count words of 32 bits, each of which has `w = 32 / bits` codes: those of depth `k` and
+/// column `j` lie in word `b + (j / 16) * b_panel_stride + (k / w) * 16 + j % 16`, at the bits from `k % w * bits` on.
+/// `b_depth_stride` means nothing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct BookBlock {
@@ -32,6 +35,28 @@ pub struct BookBlock {
     pub book: *const f32,
     /// When every column has numbers of its own, how many at most are used; 0 otherwise.
     pub by_column: u64,
+    /// Bits of a code: 4, or 8 where there are scales; codes of 8 bits are their own numbers, from 0 to 255.
+    pub bits: u64,
+    /// What numbers are multiplied by, or null: for every panel and every `scale_depths` depths a row of 16, followed by a row of
+    /// what is taken off before if there are zero points.
+    pub scales: *const f32,
+    /// Depths that have a scale in common: a multiple of eight.
+    pub scale_depths: u64,
+    /// Whether there are zero points.
+    pub has_zeros: u64,
+}
+
+impl BookBlock {
+    /// Where the scales of a panel begin.
+    ///
+    /// # Safety
+    /// There are scales, for that panel too.
+    #[inline(always)]
+    unsafe fn scales_of(&self, panel: usize) -> *const f32 {
+        let groups = self.product.depth.div_ceil(self.scale_depths) as usize;
+        // SAFETY: the caller vouches for the panel.
+        unsafe { self.scales.add(panel * groups * (1 + self.has_zeros as usize) * WIDTH) }
+    }
 }
 
 per_level! {
@@ -63,6 +88,10 @@ unsafe fn run<T: Tiles>(block: *const BookBlock) {
     if product.item_count == 0 || product.depth == 0 {
         // SAFETY: the caller vouches for the block, and no B is read.
         return unsafe { gemm::run::<T>(&GemmBlock { item_count: 0, ..*product }) };
+    }
+    if product.rows == 1 && block.by_column == 0 {
+        // SAFETY: the caller vouches for the block, which has one row.
+        return unsafe { row::run::<T>(block) };
     }
     let (rows, panels) = (product.rows as usize, (product.columns as usize).div_ceil(WIDTH));
     let strip = rows.div_ceil(rows.div_ceil(MOST_ROWS).max(1)).max(1);
@@ -107,7 +136,8 @@ unsafe fn strip_of_panels<T: Tiles>(block: &BookBlock, (row, height): (usize, us
                 for index in 0..width {
                     let words = item.b.offset((panel + index) as isize * product.b_panel_stride as isize);
                     let book = Book::<T::Panel>::of(block, panel + index);
-                    decode(words.add(from / DEPTHS * WIDTH), groups, &book, decoded.add(index * panel_stride));
+                    let words = words.add(from * block.bits as usize / 32 * WIDTH);
+                    decode(words, (from, groups), &book, decoded.add(index * panel_stride));
                 }
                 let a = item.a.offset(row as isize * product.a_row_stride as isize);
                 let part = GemmItem { a: a.offset(from as isize * product.a_depth_stride as isize), b: decoded };

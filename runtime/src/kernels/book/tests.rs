@@ -10,6 +10,8 @@ struct Case {
     items: usize,
     /// Numbers that each column has, or 0.
     by_column: u32,
+    /// Bits of a code, depths of a scale, and whether there are zero points.
+    scales: Option<(usize, usize, bool)>,
     continues: bool,
     bias: bool,
     residual_is_c: bool,
@@ -19,15 +21,19 @@ struct Case {
 
 fn cases() -> impl Strategy<Value = Case> {
     let by_column = prop_oneof![Just(0u32), 1u32..=16];
-    let sizes = (1usize..=150, 1usize..=80, prop_oneof![0usize..=40, 250usize..=300], 0usize..=3);
+    let scales = (proptest::sample::select(vec![4usize, 8]), 1usize..=20, any::<bool>());
+    let scales = proptest::option::of(scales.prop_map(|(bits, depths, zeros)| (bits, 8 * depths, zeros)));
+    let sizes =
+        (prop_oneof![1usize..=3, 1usize..=150], 1usize..=180, prop_oneof![0usize..=40, 250usize..=300], 0usize..=3);
     let activations = proptest::sample::select(&Activation::ALL[..]);
-    (sizes, any::<[bool; 3]>(), by_column, activations, any::<u64>()).prop_map(
-        |(sizes, flags, by_column, activation, seed)| Case {
+    (sizes, any::<[bool; 3]>(), by_column, scales, activations, any::<u64>()).prop_map(
+        |(sizes, flags, by_column, scales, activation, seed)| Case {
             rows: sizes.0,
             columns: sizes.1,
             depth: sizes.2,
             items: sizes.3,
-            by_column,
+            by_column: if scales.is_some() { 0 } else { by_column },
+            scales,
             continues: flags[0],
             bias: flags[1],
             residual_is_c: flags[2],
@@ -52,18 +58,30 @@ fn check(case: &Case) {
     let a: Vec<Vec<f32>> = (0..items).map(|_| (0..rows * depth).map(|_| value()).collect()).collect();
     let bias: Vec<f32> = (0..columns).map(|_| value()).collect();
     let c: Vec<f32> = (0..rows * columns).map(|_| value()).collect();
-    let most = if case.by_column > 0 { case.by_column } else { 16 };
+    let (bits_of_code, scale_depths, has_zeros) = case.scales.unwrap_or((4, 8, false));
+    let most = if case.by_column > 0 { case.by_column } else { 1 << bits_of_code };
     let codes: Vec<Vec<u32>> = (0..items).map(|_| (0..depth * columns).map(|_| bits() % most).collect()).collect();
-    let number = |code: u32, j: usize| match case.by_column > 0 {
+    // Scales and zero points are those of all items.
+    let (groups, rows_of_group) = (depth.div_ceil(scale_depths), 1 + usize::from(has_zeros));
+    let scales: Vec<f32> = (0..panels * groups * rows_of_group * WIDTH)
+        .map(|place| if place / WIDTH % rows_of_group == 1 { (bits() % most) as f32 } else { bits() as f32 * 1e-9 })
+        .collect();
+    let number = |code: u32, k: usize, j: usize| match case.by_column > 0 {
         true => book[(j / WIDTH * CODES + code as usize) * WIDTH + j % WIDTH],
+        false if case.scales.is_some() => {
+            let row = (j / WIDTH * groups + k / scale_depths) * rows_of_group;
+            let zero = if has_zeros { scales[(row + 1) * WIDTH + j % WIDTH] } else { 0. };
+            let number = if bits_of_code == 8 { code as f32 } else { book[code as usize] };
+            (number - zero) * scales[row * WIDTH + j % WIDTH]
+        }
         false => book[code as usize],
     };
-    let mut words = vec![vec![0; packed_len(depth, columns)]; items];
+    let mut words = vec![vec![0; packed_len(bits_of_code, depth, columns)]; items];
     let mut numbers = vec![vec![0.0; floats::packed_len(depth, columns)]; items];
     for ((codes, words), numbers) in codes.iter().zip(&mut words).zip(&mut numbers) {
-        pack(depth, columns, |k, j| codes[k * columns + j], words).unwrap();
+        pack(bits_of_code, depth, columns, |k, j| codes[k * columns + j], words).unwrap();
         for (k, j) in (0..depth).flat_map(|k| (0..columns).map(move |j| (k, j))) {
-            numbers[(j / WIDTH * depth + k) * WIDTH + j % WIDTH] = number(codes[k * columns + j], j);
+            numbers[(j / WIDTH * depth + k) * WIDTH + j % WIDTH] = number(codes[k * columns + j], k, j);
         }
     }
     let block = |c: &mut [f32], items: &[GemmItem]| {
@@ -98,8 +116,17 @@ fn check(case: &Case) {
         unsafe { (table.gemm_f32)(&block(&mut expected, &list)) };
         let list: Vec<GemmItem> =
             a.iter().zip(&words).map(|(a, b)| GemmItem { a: a.as_ptr(), b: b.as_ptr().cast() }).collect();
-        let product = GemmBlock { b_panel_stride: (depth.div_ceil(DEPTHS) * WIDTH) as i64, ..block(&mut found, &list) };
-        let block = BookBlock { product, book: book.as_ptr(), by_column: case.by_column.into() };
+        let product =
+            GemmBlock { b_panel_stride: packed_len(bits_of_code, depth, WIDTH) as i64, ..block(&mut found, &list) };
+        let block = BookBlock {
+            product,
+            book: book.as_ptr(),
+            by_column: case.by_column.into(),
+            bits: bits_of_code as u64,
+            scales: if case.scales.is_some() { scales.as_ptr() } else { std::ptr::null() },
+            scale_depths: scale_depths as u64,
+            has_zeros: has_zeros.into(),
+        };
         // SAFETY: all arrays have the sizes the block states.
         unsafe { (table.gemm_book)(&block) };
         let same = found.iter().zip(&expected).all(|(found, expected)| found.to_bits() == expected.to_bits());
@@ -117,5 +144,5 @@ proptest! {
 
 #[test]
 fn every_field_has_eight_bytes() {
-    assert_eq!(size_of::<BookBlock>(), size_of::<GemmBlock>() + 16);
+    assert_eq!(size_of::<BookBlock>(), size_of::<GemmBlock>() + 48);
 }

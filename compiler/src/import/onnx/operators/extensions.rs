@@ -2,7 +2,7 @@
 //! computes, and quantises the result.
 
 use super::{
-    Operator,
+    Operator, few_bits,
     matmul::of_matrices,
     quantise::{Axis, centred, codes, dequantise, numbers, quantise, requantised},
     reduce::mean,
@@ -15,6 +15,7 @@ use strang_ir::{ElementType, ScalarExpr, scalar::Unary};
 /// The operators, by name.
 pub const OPERATORS: &[Operator] = &[
     Operator { name: "DequantizeLinear", versions: &[1], import: dequantise },
+    Operator { name: "MatMulNBits", versions: &[1], import: few_bits::matmul },
     Operator { name: "QGemm", versions: &[1], import: gemm },
     Operator { name: "QLinearAdd", versions: &[1], import: binary },
     Operator { name: "QLinearConcat", versions: &[1], import: concat },

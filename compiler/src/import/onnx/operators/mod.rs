@@ -22,6 +22,7 @@ pub mod create;
 mod einsum;
 pub mod elementwise;
 mod extensions;
+mod few_bits;
 pub mod gather;
 pub mod learning;
 pub mod linear_algebra;
