@@ -8,6 +8,7 @@ mod command_line;
 mod convolutions;
 mod cut;
 mod diff;
+mod few_bits;
 mod files;
 mod levels;
 mod malformed;

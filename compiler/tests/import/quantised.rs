@@ -172,3 +172,74 @@ fn other_extensions_are_refused() {
     let error = load_bytes(&encode(&model), None, &ImportOptions::default()).unwrap_err().to_string();
     assert!(error.contains("extension of ONNX Runtime"), "{error}");
 }
+
+/// Weights of a few bits, in blocks that have a scale each and zero points of several kinds, against their definition.
+#[test]
+fn product_with_codes_of_few_bits() {
+    const DEPTH: usize = 40;
+    const COLUMNS: usize = 3;
+    const BLOCKS: usize = 3;
+    let numbers: Vec<f32> = (0..2 * DEPTH).map(|place| (place * 7 % 23) as f32 - 11.).collect();
+    let x = || (port("x", FLOAT, &[2, DEPTH as i64]), Tensor::from_slice(&[2, DEPTH], &numbers).unwrap());
+    let scales: Vec<f32> = (0..COLUMNS * BLOCKS).map(|place| 0.25 + place as f32 / 8.).collect();
+    for bits in [4usize, 8] {
+        let most = 1 << bits;
+        let code = |column: usize, k: usize| (column * 31 + k * 11) % most;
+        let zero_point = |column: usize, block: usize| (column * 5 + block * 3) % most;
+        // Codes of four bits lie two in a byte, the first in the lower half.
+        let packed = |count: usize, of_column: usize, code: &dyn Fn(usize, usize) -> usize| -> Vec<i32> {
+            let codes = |column: usize| -> Vec<i32> {
+                (0..of_column).map(|k| if k < count { code(column, k) as i32 } else { 0 }).collect()
+            };
+            let together = |codes: Vec<i32>| {
+                codes.chunks(8 / bits).map(|pair| pair.iter().rev().fold(0, |byte, code| byte << 4 | code)).collect()
+            };
+            (0..COLUMNS)
+                .flat_map(|column| -> Vec<i32> {
+                    if bits == 8 { codes(column) } else { together(codes(column)) }
+                })
+                .collect()
+        };
+        let codes = packed(DEPTH, BLOCKS * 16, &code);
+        let zeros = packed(BLOCKS, BLOCKS.next_multiple_of(8 / bits), &zero_point);
+        let of_floats: Vec<f32> =
+            (0..COLUMNS * BLOCKS).map(|place| zero_point(place / BLOCKS, place % BLOCKS) as f32 + 0.5).collect();
+        let constants = [
+            whole("codes", U8, &[COLUMNS as i64, BLOCKS as i64, (2 * bits) as i64], &codes),
+            floats("scales", &[(COLUMNS * BLOCKS) as i64], &scales),
+            whole("zeros", U8, &[zeros.len() as i64], &zeros),
+            floats("floats", &[(COLUMNS * BLOCKS) as i64], &of_floats),
+            floats("bias", &[COLUMNS as i64], &[1., 2., 3.]),
+        ];
+        for (inputs, zero) in [
+            ("x codes scales", (most / 2) as f64),
+            ("x codes scales zeros", -1.),
+            ("x codes scales floats", -2.),
+            ("x codes scales zeros - bias", -1.),
+        ] {
+            let mut product = extension("MatMulNBits", "x", "y");
+            product.input = inputs.split(' ').map(|name| name.trim_matches('-').into()).collect();
+            let sizes = [("K", DEPTH), ("N", COLUMNS), ("bits", bits), ("block_size", 16), ("accuracy_level", 4)];
+            product.attribute.extend(sizes.map(|(name, size)| int(name, size as i64)));
+            let used: Vec<TensorProto> =
+                constants.iter().filter(|tensor| product.input.contains(&tensor.name)).cloned().collect();
+            let number = |column: usize, k: usize| {
+                let zero = match zero {
+                    -1. => zero_point(column, k / 16) as f64,
+                    -2. => f64::from(of_floats[column * BLOCKS + k / 16]),
+                    zero => zero,
+                };
+                (code(column, k) as f64 - zero) * f64::from(scales[column * BLOCKS + k / 16])
+            };
+            let expected: Vec<f64> = (0..2 * COLUMNS)
+                .map(|place| {
+                    let (row, column) = (place / COLUMNS, place % COLUMNS);
+                    let sum: f64 = (0..DEPTH).map(|k| f64::from(numbers[row * DEPTH + k]) * number(column, k)).sum();
+                    sum + if inputs.ends_with("bias") { column as f64 + 1. } else { 0. }
+                })
+                .collect();
+            // All numbers are small multiples of powers of two: exact.
+            assert_eq!(run(&[x()], &used, &[product]), expected, "{bits} bits, {inputs}");
+        }
+    }
+}
