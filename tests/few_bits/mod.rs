@@ -100,6 +100,17 @@ fn other_scales_are_floats() {
     }
 }
 
+/// Zero points that are no whole numbers: exact beside codes of four bits, and floats beside those of eight.
+#[test]
+fn zero_points_may_be_fractions() {
+    for (element, is_coded) in [("u4", true), ("i8", false)] {
+        let module = with_weights(&product(2, element, Some("2.7"), true), 4);
+        let text = Compiler::new().plan(module.clone()).unwrap().plan.to_string();
+        assert_eq!(text.contains("times codes of"), is_coded, "{text}");
+        check(&module, 2, element);
+    }
+}
+
 /// A scale for each column leaves the product, and whole numbers are left.
 #[test]
 fn scales_of_columns_leave_codes() {

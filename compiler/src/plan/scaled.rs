@@ -75,14 +75,17 @@ impl Form {
         }
         let whole = depth.next_multiple_of(DEPTHS);
         let block = |factor: &Option<Factor>| factor.as_ref().and_then(|factor| factor.place(axes[0]));
-        // A zero point that is the same for all is in the book, which codes of eight bits do not have.
+        // A zero point that is the same for all is in the book, which codes of eight bits do not have: theirs is taken off together
+        // with what makes them floats, exactly where it is a whole number.
         let is_one = matches!(scaled.zero, None | Some(Factor::One(_)));
         let has_offset = scaled.zero.is_some() || scaled.codes.element() == ElementType::I8;
         let have_zeros = !is_one || scaled.bits() == 8 && has_offset;
         let blocks: Vec<usize> =
             [block(&scaled.scale), block(&scaled.zero)].into_iter().flatten().map(|place| place.block).collect();
         let depths = blocks.iter().copied().min().map_or(whole, |block| block.min(whole));
-        let suits = depths.is_multiple_of(DEPTHS) && blocks.iter().all(|block| block.is_multiple_of(depths));
+        let suits = (scaled.bits() == 4 || scaled.zero.as_ref().is_none_or(Factor::is_whole))
+            && depths.is_multiple_of(DEPTHS)
+            && blocks.iter().all(|block| block.is_multiple_of(depths));
         let (scaled, strides, depth, columns) = (scaled.clone(), *strides, *depth, *columns);
         suits.then_some(Form { scaled, start, strides, depth, columns, axes, depths, have_zeros })
     }

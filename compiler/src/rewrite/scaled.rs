@@ -233,6 +233,14 @@ impl Factor {
         }
     }
 
+    /// Whether all are whole numbers, of no more than sixteen bits.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Factor::One(number) => number.fract() == 0. && number.abs() < 65536.,
+            Factor::Many { numbers, .. } => is_code(numbers),
+        }
+    }
+
     /// The numbers, for reading many of them.
     pub fn read(&self) -> Numbers<'_> {
         match self {

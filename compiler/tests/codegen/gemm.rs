@@ -4,7 +4,7 @@ use super::harness::{access, check, check_with, f32s, kernel};
 use proptest::prelude::*;
 use strang_compiler::{
     codegen::{Target, emit_kernel},
-    plan::kernel::{Access, Block, Body, Gemm, Instruction, Kernel, LoopVariable, RightOperand, Store},
+    plan::kernel::{Access, Block, Body, CodeScales, Gemm, Instruction, Kernel, LoopVariable, RightOperand, Store},
 };
 use strang_ir::{
     Atom, Bindings, ElementType, IndexExpr, Literal, Size,
@@ -58,10 +58,25 @@ enum Right {
     Apart,
     /// As codes, and how many numbers each column has if it has its own.
     Coded(u8),
+    /// As codes of so many bits with scales, and with zero points or without.
+    Scaled(u8, bool),
 }
 
-const RIGHTS: [Right; 7] =
-    [Right::Packed, Right::Bf16, Right::Pairs, Right::InPlace, Right::Apart, Right::Coded(0), Right::Coded(16)];
+const RIGHTS: [Right; 10] = [
+    Right::Packed,
+    Right::Bf16,
+    Right::Pairs,
+    Right::InPlace,
+    Right::Apart,
+    Right::Coded(0),
+    Right::Coded(16),
+    Right::Scaled(4, false),
+    Right::Scaled(4, true),
+    Right::Scaled(8, true),
+];
+
+/// Depths that have a scale in common.
+const SCALE_DEPTHS: i64 = 8;
 
 /// A product `[batch, rows, columns]` over `[taps, depth]`.
 #[derive(Clone, Copy, Debug)]
@@ -116,16 +131,17 @@ impl Product {
             Right::Pairs => width * ((depth + 1) / 2 * 2),
             Right::InPlace | Right::Apart => columns * depth,
             Right::Coded(_) => width * ((depth + 7) / 8),
+            Right::Scaled(bits, _) => width * ((depth + 7) / 8) * i64::from(bits / 4),
         };
         let own = if self.batched { each * taps } else { 0 };
         let mut b = vec![(BATCH, own), (TAPS, each)];
         match self.right {
-            Right::Packed | Right::Bf16 | Right::Pairs | Right::Coded(_) => {}
+            Right::Packed | Right::Bf16 | Right::Pairs | Right::Coded(_) | Right::Scaled(..) => {}
             Right::InPlace => b.extend([(DEPTH, columns), (COLUMNS, 1)]),
             Right::Apart => b.extend([(DEPTH, 1), (COLUMNS, depth)]),
         }
         let element = match self.right {
-            Right::Coded(_) => ElementType::U32,
+            Right::Coded(_) | Right::Scaled(..) => ElementType::U32,
             Right::Bf16 | Right::Pairs => ElementType::BF16,
             _ => F32,
         };
@@ -144,6 +160,12 @@ impl Product {
                 let pointers = accesses.iter().map(|access| access.pointer + 1).max().unwrap_or(0);
                 accesses.push(access(pointers, F32, &[], 0));
                 RightOperand::Coded { codes: 1, book, by_column, scales: None }
+            }
+            Right::Scaled(bits, have_zeros) => {
+                let pointers = accesses.iter().map(|access| access.pointer + 1).max().unwrap_or(0);
+                accesses.extend([access(pointers, F32, &[], 0), access(pointers + 1, F32, &[], 0)]);
+                let scales = CodeScales { rows: book + 1, depths: SCALE_DEPTHS as usize, bits, have_zeros };
+                RightOperand::Coded { codes: 1, book, by_column: 0, scales: Some(scales) }
             }
         };
         let body = Body::Gemm(Gemm {
@@ -175,7 +197,7 @@ impl Product {
                 _ => ramp(batch * a_rows * depth, 0.),
             },
             match self.right {
-                Right::Coded(_) => words(copies * taps * each),
+                Right::Coded(_) | Right::Scaled(..) => words(copies * taps * each),
                 Right::Bf16 | Right::Pairs => {
                     let numbers = match self.right {
                         Right::Pairs => integers(copies * taps * each, 15),
@@ -195,6 +217,10 @@ impl Product {
         }
         if let Right::Coded(_) = self.right {
             memory.push(ramp(16 * width, 5.));
+        }
+        if let Right::Scaled(_, have_zeros) = self.right {
+            let rows = (depth + SCALE_DEPTHS - 1) / SCALE_DEPTHS * (1 + i64::from(have_zeros));
+            memory.extend([ramp(16, 5.), integers(width * rows, 15)]);
         }
         (kernel, memory, bindings)
     }

@@ -262,7 +262,8 @@ impl Session {
     }
 
     /// Does now what the second run would do: packs all weights and keeps them, for all sessions of the program, and gathers
-    /// memory into huge pages. For programs that run for long and answer nobody yet.
+    /// memory into huge pages. For programs that run for long and answer nobody yet. Until then weights may be read from the file of
+    /// the model, which must not change; tables of which runs read a few rows stay there.
     ///
     /// # Errors
     /// No memory.

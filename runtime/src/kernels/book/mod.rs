@@ -42,7 +42,7 @@ pub struct BookBlock {
     pub scales: *const f32,
     /// Depths that have a scale in common: a multiple of eight.
     pub scale_depths: u64,
-    /// Whether there are zero points.
+    /// Whether there are zero points: for codes of eight bits whole numbers, of so few bits that floats hold their differences.
     pub has_zeros: u64,
 }
 
