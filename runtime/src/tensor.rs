@@ -70,6 +70,8 @@ pub struct Cut {
 /// Bytes that are computed when they are read.
 struct Deferred {
     make: Box<dyn Make>,
+    /// The shape that parts are cut from.
+    shape: Vec<usize>,
     length: usize,
     made: OnceLock<AlignedBytes>,
 }
@@ -297,7 +299,7 @@ impl Tensor {
     /// A shape that memory cannot hold.
     pub fn deferred(element: ElementType, shape: &[usize], make: impl Make) -> Result<Self, TensorError> {
         let length = bytes_needed(element, shape)?;
-        let deferred = Deferred { make: Box::new(make), length, made: OnceLock::new() };
+        let deferred = Deferred { make: Box::new(make), shape: shape.to_vec(), length, made: OnceLock::new() };
         Ok(Self { element, shape: shape.to_vec(), storage: Storage::Deferred(Arc::new(deferred)) })
     }
 
@@ -379,10 +381,12 @@ impl Tensor {
         matches!(&self.storage, Storage::Deferred(deferred) if deferred.made.get().is_none())
     }
 
-    /// How the tensor is cut, if it is still to be computed and can be computed in parts. It has the shape that it was made with.
+    /// How the tensor is cut, if it is still to be computed, can be computed in parts, and has the shape that it was made with.
     pub fn cut(&self) -> Option<Cut> {
         match &self.storage {
-            Storage::Deferred(deferred) if deferred.made.get().is_none() => deferred.make.cut(),
+            Storage::Deferred(deferred) if deferred.made.get().is_none() && deferred.shape == self.shape => {
+                deferred.make.cut()
+            }
             _ => None,
         }
     }
@@ -407,7 +411,7 @@ impl Tensor {
         Ok(Self { element, shape: shape.to_vec(), storage: self.storage.clone() })
     }
 
-    /// What is at some positions of the axis that is cut, computed now and not kept; `None` where that cannot be.
+    /// What is at some positions of the axis that [`Tensor::cut`] names, computed now and not kept; `None` where that cannot be.
     pub fn part(&self, positions: Range<usize>) -> Option<Tensor> {
         match &self.storage {
             Storage::Deferred(deferred) => deferred.make.part(positions),
@@ -605,6 +609,35 @@ mod tests {
         assert_eq!(calls(), 3);
         let small = Tensor::from_slice(&[1], &[5u8]).unwrap();
         assert_eq!(small.bytes_in(&mut room), [5]);
+    }
+
+    /// Ten rows of their own number.
+    struct Rows;
+
+    impl Make for Rows {
+        fn write(&self, bytes: &mut [u8], _: &mut Tensor) {
+            bytes.chunks_mut(3).zip(0..).for_each(|(row, number)| row.fill(number));
+        }
+
+        fn cut(&self) -> Option<Cut> {
+            Some(Cut { axis: 0, length: 2 })
+        }
+
+        fn part(&self, positions: Range<usize>) -> Option<Tensor> {
+            let numbers: Vec<u8> = positions.clone().flat_map(|row| [row as u8; 3]).collect();
+            Tensor::from_slice(&[positions.len(), 3], &numbers).ok()
+        }
+    }
+
+    #[test]
+    fn parts_are_known_until_all_are_and_in_their_shape() {
+        let tensor = Tensor::deferred(ElementType::U8, &[10, 3], Rows).unwrap();
+        assert_eq!(tensor.cut(), Some(Cut { axis: 0, length: 2 }));
+        assert_eq!(tensor.part(4..6).unwrap().bytes(), [4, 4, 4, 5, 5, 5]);
+        assert_eq!(tensor.reshaped(&[3, 10]).unwrap().cut(), None);
+        assert!(tensor.made_by::<Rows>().is_some() && tensor.is_deferred());
+        assert_eq!(&tensor.bytes()[12..18], [4, 4, 4, 5, 5, 5]);
+        assert!(tensor.cut().is_none() && tensor.made_by::<Rows>().is_none() && !tensor.is_deferred());
     }
 
     #[test]
