@@ -4,7 +4,7 @@
 //! then joined by rewriting are one product again, at four bits a weight.
 
 use super::{
-    pack::{FEWEST, Matrices},
+    pack::{FEWEST, Matrices, PANEL},
     scaled::Scales,
 };
 use rayon::prelude::*;
@@ -16,8 +16,6 @@ use strang_runtime::{
 
 /// Bits of a code.
 const BITS: usize = 4;
-/// Columns of a panel.
-const PANEL: usize = 16;
 /// Known numbers of a column that are looked at.
 const KNOWN: usize = 64;
 /// Panels that one task packs.

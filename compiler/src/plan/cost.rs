@@ -6,7 +6,7 @@ use super::{
 };
 use rustc_hash::FxHashSet;
 use strang_ir::Size;
-use strang_runtime::{kernels::book, program::Cost};
+use strang_runtime::program::Cost;
 
 /// Floating-point operations (a fused multiply-add counts two, a function of one value one) and bytes (every distinct
 /// element of an access once).
@@ -69,10 +69,7 @@ fn bytes_of_right(body: &Body, kernel: &KernelBuilder) -> Option<Size> {
         .sum();
     let own = touched(kernel, &kernel.accesses[packed as usize]);
     let depth = match gemm.b {
-        RightOperand::Coded { .. } => {
-            let words = kernel.size_of(gemm.depth).ceil_div(&Size::from(book::DEPTHS as i64));
-            words * Size::from(i64::from(gemm.b.code_bits() / 4))
-        }
+        RightOperand::Coded { .. } => gemm.b.words_deep(&kernel.size_of(gemm.depth)),
         _ => kernel.size_of(gemm.depth),
     };
     let scales = match gemm.b {

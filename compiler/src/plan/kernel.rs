@@ -9,7 +9,10 @@ use strang_ir::{
     op::Monoid,
     scalar::{Binary, Unary},
 };
-use strang_runtime::program::{Address, Argument, Buffer, Check, Cost, Port, Symbol};
+use strang_runtime::{
+    kernels::book,
+    program::{Address, Argument, Buffer, Check, Cost, Port, Symbol},
+};
 
 /// A planned program: a [`strang_runtime::program::Program`] whose kernels are not yet code.
 #[derive(Clone, Debug, Default)]
@@ -397,6 +400,11 @@ impl RightOperand {
             RightOperand::Coded { scales: Some(scales), .. } => scales.bits,
             _ => 4,
         }
+    }
+
+    /// Words of codes, one below the other, that a depth takes.
+    pub fn words_deep(&self, depth: &Size) -> Size {
+        depth.ceil_div(&Size::from(book::DEPTHS as i64)) * Size::from(i64::from(self.code_bits() / 4))
     }
 
     /// The access whose address batch and taps move.

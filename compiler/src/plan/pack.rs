@@ -133,8 +133,9 @@ impl Planner<'_> {
             return None;
         }
         let starts = (0..block.count()).map(|position| block.start + block.offset(position)).collect();
-        let matrices = Matrices { source, starts, strides, depth, columns };
+        let matrices = Matrices { source: source.clone(), starts, strides, depth, columns };
         let packed = matrices.packed(&mut self.room);
+        source.release();
         let each = |tensor: &Tensor| tensor.shape()[1];
         Some(match packed? {
             Panels::Numbers(tensor) => {
@@ -282,7 +283,7 @@ const RELEASED: usize = 16 << 20;
 pub const FEWEST: usize = 4096;
 
 /// Columns of a panel.
-const WIDTH: usize = 16;
+pub const PANEL: usize = 16;
 
 /// Packed matrices with fewer bytes are packed at once: they take little memory, and packing them little time.
 pub const LATE: usize = 1 << 16;
@@ -368,9 +369,10 @@ impl Matrices {
 
     /// Writes all elements of all packed matrices, and lets the pages go back that the parameter lies in.
     fn pack<T: Packable>(&self, length: usize, room: &mut Tensor, target: &mut [T]) -> Option<()> {
-        match self.columns_in_part() {
-            Some(width) => self.pack_in_parts(width, length, target)?,
-            None => T::pack(self, self.source.bytes_in(room), length, target)?,
+        let in_parts = self.columns_in_part().and_then(|width| self.pack_in_parts(width, length, target));
+        // A part that cannot be computed alone is no reason to fail: all of them together can.
+        if in_parts.is_none() {
+            T::pack(self, self.source.bytes_in(room), length, target)?;
         }
         self.source.release();
         Some(())
@@ -385,13 +387,13 @@ impl Matrices {
         let is_axis = shape[axis] == self.columns && column_stride == inner && self.depth * depth_stride <= inner;
         let begins = |start: &usize| start % (self.columns * inner) + (self.depth - 1) * depth_stride < inner;
         (is_axis && self.depth > 0 && self.columns > 0 && self.starts.iter().all(begins))
-            .then(|| length.next_multiple_of(WIDTH))
+            .then(|| length.next_multiple_of(PANEL))
     }
 
     /// Packs matrices as `width` columns of their parameter are computed after the other: it is never there as a whole.
     fn pack_in_parts<T: Packable>(&self, width: usize, length: usize, target: &mut [T]) -> Option<()> {
         let inner = self.strides[1];
-        let rows = length / self.columns.next_multiple_of(WIDTH);
+        let rows = length / self.columns.next_multiple_of(PANEL);
         let parts: Vec<Range<usize>> = groups(self.columns, width).collect();
         for parts in parts.chunks(rayon::current_num_threads()) {
             let computed = parts.par_iter().map(|columns| self.source.part(columns.clone()));
@@ -399,7 +401,7 @@ impl Matrices {
             target.par_chunks_mut(length).zip(&self.starts).try_for_each(|(target, start)| {
                 parts.iter().zip(&computed).try_for_each(|(columns, source)| {
                     let start = start / (self.columns * inner) * (columns.len() * inner) + start % inner;
-                    let whole = columns.len().next_multiple_of(WIDTH);
+                    let whole = columns.len().next_multiple_of(PANEL);
                     let target = &mut target[columns.start * rows..][..whole * rows];
                     let columns = columns.len();
                     let part = Matrices { source: source.clone(), starts: vec![start], columns, ..*self };

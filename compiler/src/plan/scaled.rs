@@ -2,7 +2,7 @@
 
 use super::{
     book::Codes,
-    pack::{LATE, Matrices},
+    pack::{LATE, Matrices, PANEL},
 };
 use crate::rewrite::scaled::{Factor, Scaled, position};
 use rayon::prelude::*;
@@ -11,9 +11,6 @@ use strang_runtime::{
     kernels::book::{CODES, DEPTHS, packed_len},
     tensor::Element,
 };
-
-/// Columns of a panel.
-const PANEL: usize = 16;
 
 /// The scales of packed codes.
 #[derive(Clone)]

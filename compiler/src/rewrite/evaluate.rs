@@ -110,7 +110,7 @@ fn strided<'a, T: Copy>(
 }
 
 /// The elements of an f32 tensor, or of integers as f32.
-fn floats(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
+pub fn floats(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
     macro_rules! converted {
         ($integer:ty) => {
             tensor.to_vec::<$integer>().ok()?.into_iter().map(|value| value as f32).collect()
@@ -127,6 +127,9 @@ fn floats(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
         ElementType::I16 => Cow::Owned(converted!(i16)),
         ElementType::U16 => Cow::Owned(converted!(u16)),
         ElementType::I32 => Cow::Owned(converted!(i32)),
+        ElementType::I4 | ElementType::U4 => {
+            Cow::Owned(tensor.to_f64().into_iter().map(|number| number as f32).collect())
+        }
         _ => return None,
     })
 }

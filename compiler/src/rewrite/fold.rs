@@ -108,12 +108,11 @@ fn constants(module: &Module, position: usize, larger: usize) -> Vec<Constant> {
         }
         let operands = function.operands(node);
         let sizes = operands.iter().map(|value| Some((function.element_of(*value), bytes_of(function, *value)?)));
-        if let Some(sizes) = sizes.collect::<Option<Vec<_>>>()
-            && (function.graph[node].op == Op::View || pays(function, node, &sizes, larger) || widens(function, node))
-        {
+        let Some(sizes) = sizes.collect::<Option<Vec<_>>>() else { continue };
+        let is_computed = function.graph[node].op == Op::View || pays(function, node, &sizes, larger);
+        if is_computed || larger == WIDE && widens(function, node) {
             known.insert(node);
-            let is_wide = !pays(function, node, &sizes, larger) && widens(function, node)
-                || operands.iter().any(|operand| wide.contains(&operand.node));
+            let is_wide = !is_computed || operands.iter().any(|operand| wide.contains(&operand.node));
             if is_wide {
                 wide.insert(node);
             }

@@ -1,11 +1,11 @@
 //! Weights that are codes of four or eight bits with scales, and perhaps zero points, of their own for blocks of an axis, as ONNX's
 //! `DequantizeLinear` reads them. They are made into numbers where something reads these; packing goes back to the codes.
 
-use super::egraph::compose::compose;
+use super::{egraph::compose::compose, evaluate::floats};
 use crate::plan::trace::variable_positions;
 use petgraph::stable_graph::NodeIndex;
 use rayon::prelude::*;
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 use strang_ir::{
     Atom, ElementType, Function, IndexExpr, IndexMap, Literal, Node, Op, ScalarExpr, Tensor, Value, scalar::Binary,
 };
@@ -220,9 +220,10 @@ impl Factor {
 
     fn many(output: &[u32], (map, numbers): &(IndexMap, Tensor)) -> Option<Factor> {
         let places = places(map, numbers.shape(), output)?;
-        let is_one = numbers.count() == 1;
-        let many = || Factor::Many { numbers: numbers.clone(), places };
-        Some(if is_one { Factor::One(as_floats(numbers)[0]) } else { many() })
+        match numbers.count() {
+            1 => floats(numbers)?.first().copied().map(Factor::One),
+            _ => Some(Factor::Many { numbers: numbers.clone(), places }),
+        }
     }
 
     /// Where the number of a position lies along an axis; `None` if all have the same.
@@ -244,15 +245,15 @@ impl Factor {
     /// The numbers, for reading many of them.
     pub fn read(&self) -> Numbers<'_> {
         match self {
-            Factor::One(number) => Numbers { numbers: vec![*number], places: &[] },
-            Factor::Many { numbers, places } => Numbers { numbers: as_floats(numbers), places },
+            Factor::One(number) => Numbers { numbers: vec![*number].into(), places: &[] },
+            Factor::Many { numbers, places } => Numbers { numbers: floats(numbers).unwrap_or_default(), places },
         }
     }
 }
 
 /// Numbers for reading.
 pub struct Numbers<'a> {
-    numbers: Vec<f32>,
+    numbers: Cow<'a, [f32]>,
     places: &'a [Place],
 }
 
@@ -348,12 +349,4 @@ pub fn position(mut place: usize, shape: &[usize]) -> Vec<usize> {
 
 fn as_f32(literal: Literal) -> f32 {
     literal.to_f64() as f32
-}
-
-/// The elements of a tensor of f32 or of integers of eight or four bits.
-fn as_floats(tensor: &Tensor) -> Vec<f32> {
-    match tensor.element() {
-        ElementType::F32 => tensor.to_vec().unwrap_or_default(),
-        _ => tensor.to_f64().into_iter().map(|number| number as f32).collect(),
-    }
 }

@@ -26,7 +26,7 @@ use std::mem::{offset_of, size_of};
 use strang_ir::{ElementType, Size};
 use strang_runtime::kernels::{
     Function, bf16,
-    book::{BookBlock, CODES, DEPTHS},
+    book::{BookBlock, CODES},
     gemm::{GemmBlock, GemmItem},
 };
 
@@ -224,11 +224,6 @@ impl<'g> Plan<'g> {
         Plan { gemm, b, right, blocking, epilogue, given, direct, call_rows }
     }
 
-    /// Words of codes, one below the other, that a depth takes.
-    fn words_deep(&self, depth: &Size) -> Size {
-        depth.ceil_div(&Size::from(DEPTHS as i64)) * Size::from(i64::from(self.gemm.b.code_bits() / 4))
-    }
-
     /// Writes the fields that are the same for all calls.
     fn fixed_fields(&self, emitter: &mut Emitter<'_>, memory: &Memory, taps: &Size) {
         let kernel = emitter.kernel;
@@ -238,7 +233,7 @@ impl<'g> Plan<'g> {
         let panel = Size::from(16);
         let (b_depth, b_panel) = match &self.right {
             Right::Pairs => (panel.clone(), &panel * &pairs_deep(&depth_size)),
-            Right::Coded { .. } => (Size::ZERO, &panel * &self.words_deep(&depth_size)),
+            Right::Coded { .. } => (Size::ZERO, &panel * &self.gemm.b.words_deep(&depth_size)),
             Right::InPlace => (stride(self.b, depth), panel),
             Right::Packed { .. } | Right::PackHere { .. } => (panel.clone(), &panel * &depth_size),
         };
@@ -390,7 +385,7 @@ impl<'g> Plan<'g> {
         let deep = match self.right {
             Right::Packed { bytes } => Some((depth, bytes)),
             Right::Pairs => Some((pairs_deep(&depth), 4)),
-            Right::Coded { .. } => Some((self.words_deep(&depth), 4)),
+            Right::Coded { .. } => Some((self.gemm.b.words_deep(&depth), 4)),
             _ => None,
         };
         let ahead = deep.map(|(deep, bytes)| {

@@ -89,7 +89,11 @@ pub(super) unsafe fn decode<V: Lanes>(
                 scaled_bytes::<V, true>(words, (from, groups), *scales, numbers)
             }
             Book::ScaledBytes(scales) => scaled_bytes::<V, false>(words, (from, groups), *scales, numbers),
-            Book::Shared(_) | Book::ByColumn(..) => looked_up(words, groups, book, numbers),
+            Book::Shared(table) => looked_up(words, groups, *table, numbers),
+            Book::ByColumn(book, 0..=4) => chosen::<V, 1>(words, groups, *book, numbers),
+            Book::ByColumn(book, 5..=8) => chosen::<V, 2>(words, groups, *book, numbers),
+            Book::ByColumn(book, 9..=12) => chosen::<V, 3>(words, groups, *book, numbers),
+            Book::ByColumn(book, _) => chosen::<V, 4>(words, groups, *book, numbers),
         }
     }
 }
@@ -192,30 +196,36 @@ impl Rows {
     }
 }
 
-/// Codes of four bits that a book alone tells of.
+/// Codes of four bits that a book of all columns tells of.
 ///
 /// # Safety
 /// As for [`decode`].
 #[inline(always)]
-unsafe fn looked_up<V: Lanes>(words: *const f32, groups: usize, book: &Book<V>, numbers: *mut f32) {
+unsafe fn looked_up<V: Lanes>(words: *const f32, groups: usize, table: V, numbers: *mut f32) {
     for group in 0..groups {
         // SAFETY: the group is one of those that the caller vouches for.
         unsafe {
             let mut word = V::load(words.add(group * WIDTH));
             let numbers = numbers.add(group * DEPTHS * WIDTH);
-            match book {
-                Book::Shared(table) => {
-                    for k in 0..DEPTHS {
-                        word.look_up(*table).store(numbers.add(k * WIDTH));
-                        word = word.shift_right::<4>();
-                    }
-                }
-                Book::ByColumn(book, 0..=4) => choose_all::<V, 1>(word, *book, numbers),
-                Book::ByColumn(book, 5..=8) => choose_all::<V, 2>(word, *book, numbers),
-                Book::ByColumn(book, 9..=12) => choose_all::<V, 3>(word, *book, numbers),
-                Book::ByColumn(book, _) => choose_all::<V, 4>(word, *book, numbers),
-                Book::Scaled(..) | Book::ScaledBytes(..) => {}
+            for k in 0..DEPTHS {
+                word.look_up(table).store(numbers.add(k * WIDTH));
+                word = word.shift_right::<4>();
             }
+        }
+    }
+}
+
+/// Codes of four bits, below `4 * FOURS`, that a book of each column tells of.
+///
+/// # Safety
+/// As for [`decode`].
+#[inline(always)]
+unsafe fn chosen<V: Lanes, const FOURS: usize>(words: *const f32, groups: usize, book: *const f32, numbers: *mut f32) {
+    for group in 0..groups {
+        // SAFETY: as above.
+        unsafe {
+            let word = V::load(words.add(group * WIDTH));
+            choose_all::<V, FOURS>(word, book, numbers.add(group * DEPTHS * WIDTH));
         }
     }
 }

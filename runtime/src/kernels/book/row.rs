@@ -1,7 +1,7 @@
 //! A product with one row: what a code stands for goes from the lookup into the sum, and is never stored.
 
 use super::{
-    BookBlock, DEPTHS,
+    Aligned, BookBlock, DEPTHS,
     decode::{BYTES, Rows, Scales},
 };
 use crate::kernels::{
@@ -12,10 +12,6 @@ use std::mem::MaybeUninit;
 
 /// Panels that are summed side by side, at most: the widest tile of a row.
 const MOST: usize = 8;
-
-/// Memory that is as aligned as vectors are.
-#[repr(C, align(64))]
-struct Aligned<T>(T);
 
 /// How codes become numbers. Constants, so that each has a loop of its own.
 trait Form {

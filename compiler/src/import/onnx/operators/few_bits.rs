@@ -1,8 +1,11 @@
 //! Products with weights of few bits, as ONNX Runtime's weight-only quantiser writes them.
 
-use super::scalar::{cast, mul, number, operand, sub};
+use super::{
+    matmul::product,
+    scalar::{add, cast, mul, number, operand, sub},
+};
 use crate::import::onnx::{
-    call::{Call, Imported, shapes_text},
+    call::{Call, Imported},
     draft::Draft,
     error::ImportError,
     values::Item,
@@ -105,32 +108,17 @@ pub fn matmul(call: &mut Call) -> Imported {
     call.attributes.ignore(&["accuracy_level"]);
     let codes = Codes::of(call)?;
     let a = call.value(0)?;
-    let (left, element) = (call.shape_of(a), call.element_of(a));
-    if element != call.element(2)? {
-        return Err(call.error(format!("the scales of a product of {element} are {element}, not {}", call.element(2)?)));
-    }
     if call.has(4) {
         return Err(call.unsupported("an order of groups (g_idx) is not"));
     }
-    let depth = Size::from(codes.depth as i64);
-    let Some((inner, outer)) = left.split_last() else {
-        return Err(call.error("a number has no axis to multiply over"));
-    };
-    if inner.as_constant().is_some_and(|inner| inner != codes.depth as i64) {
-        let right = vec![depth, Size::from(codes.columns as i64)];
-        return Err(call.error(format!("the shapes do not multiply: {}", shapes_text(&[left, right]))));
-    }
-    let numbers = codes.numbers(call)?;
-    let (mut draft, outer) = Draft::over(outer);
-    let (column, contracted) = (draft.variable(&Size::from(codes.columns as i64)), draft.variable(&depth));
-    draft.read_at(a, &[&outer[..], &[contracted]].concat());
-    draft.read_at(numbers, &[column, contracted]);
-    let output: Vec<u32> = outer.into_iter().chain([column]).collect();
-    let product = call.emit(draft, Op::Dot { accumulator: element.accumulator() }, element, &output);
+    let (numbers, element) = (codes.numbers(call)?, call.element_of(a));
+    let sizes = [codes.depth, codes.columns].map(|size| Size::from(size as i64));
+    let turned = call.view(numbers, &sizes, |at, _| vec![IndexExpr::variable(at[1]), IndexExpr::variable(at[0])]);
+    let product = product(call, a, turned, element.accumulator(), element)?;
     if !call.has(5) {
         return Ok(vec![product.into()]);
     }
     let bias = call.value(5)?;
-    let sum = call.map(&[product, bias], super::scalar::add(operand(0), operand(1)))?;
+    let sum = call.map(&[product, bias], add(operand(0), operand(1)))?;
     Ok(vec![sum.into()])
 }

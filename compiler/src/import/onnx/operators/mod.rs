@@ -10,6 +10,7 @@
 //! | [`create`] | constants, shapes, ranges |
 //! | [`recurrent`], [`control`] | LSTM, GRU, RNN; If, Loop, Scan |
 //! | [`quantise`] | quantised operators |
+//! | `extensions`, `few_bits` | those of ONNX Runtime; products with weights of few bits |
 //! | [`attention`], [`recurrence`] | attention with caches; linear attention, causal convolution |
 //! | [`resize`], [`sample`] | resizing of images; reads between elements: grids, regions, deformed convolution |
 //! | [`signal`], [`linear_algebra`] | Fourier transforms, windows, filters; determinants, columns to images |
