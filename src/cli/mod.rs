@@ -63,7 +63,11 @@ enum Command {
 
 /// Reads the command line and does what it says.
 pub fn main() -> Result<()> {
-    match Arguments::parse().command {
+    let arguments = Arguments::parse();
+    // The thread that waits for parallel work does a part of it: on one processor no other thread is started, and nothing
+    // has to wait until the scheduler has changed between two. It can fail only where a pool was made before, which serves.
+    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+    match arguments.command {
         Command::Run(command) => command.execute(),
         Command::Compile(command) => command.execute(),
         Command::Show(command) => command.execute(),
