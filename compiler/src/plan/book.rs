@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use strang_ir::{ElementType, Tensor};
 use strang_runtime::{
     kernels::book::{CODES, pack, packed_len},
-    tensor::Cut,
+    tensor::{Cut, Spare},
 };
 
 /// Bits of a code.
@@ -45,7 +45,7 @@ impl Matrices {
             return false;
         }
         let shape = self.source.shape();
-        let Some(part) = self.source.part(0..shape[axis].min(CODES + 1)) else { return false };
+        let Some(part) = self.source.part(0..shape[axis].min(CODES + 1), &mut Spare::default()) else { return false };
         let inner: usize = shape[axis + 1..].iter().product();
         let (extent, known) = (shape[axis], part.shape()[axis]);
         let bits = |place: usize| {

@@ -16,7 +16,7 @@ use strang_ir::{Atom, ElementType, IndexExpr, Size, Tensor};
 use strang_runtime::{
     kernels::{bf16 as pairs, bytes, pack},
     program::{Address, Base},
-    tensor::{Cut, Element},
+    tensor::{Cut, Element, Spare},
 };
 
 /// A variable that selects a matrix of a block of weights.
@@ -395,8 +395,10 @@ impl Matrices {
         let inner = self.strides[1];
         let rows = length / self.columns.next_multiple_of(PANEL);
         let parts: Vec<Range<usize>> = groups(self.columns, width).collect();
-        for parts in parts.chunks(rayon::current_num_threads()) {
-            let computed = parts.par_iter().map(|columns| self.source.part(columns.clone()));
+        let mut spares: Vec<Spare> = (0..rayon::current_num_threads()).map(|_| Spare::default()).collect();
+        for parts in parts.chunks(spares.len()) {
+            let computed = parts.par_iter().zip(&mut spares);
+            let computed = computed.map(|(columns, spare)| self.source.part(columns.clone(), spare));
             let computed = computed.collect::<Option<Vec<Tensor>>>()?;
             target.par_chunks_mut(length).zip(&self.starts).try_for_each(|(target, start)| {
                 parts.iter().zip(&computed).try_for_each(|(columns, source)| {
@@ -408,6 +410,7 @@ impl Matrices {
                     T::pack(&part, source.bytes(), whole * rows, target)
                 })
             })?;
+            spares.iter_mut().zip(computed).for_each(|(spare, part)| spare.give(part));
         }
         Some(())
     }
@@ -573,7 +576,7 @@ pub(super) mod tests {
             Some(Cut { axis: self.axis, length: self.length })
         }
 
-        fn part(&self, positions: Range<usize>) -> Option<Tensor> {
+        fn part(&self, positions: Range<usize>, _: &mut Spare) -> Option<Tensor> {
             let (shape, size) = (self.whole.shape(), self.whole.element().bytes()?);
             let inner: usize = size * shape[self.axis + 1..].iter().product::<usize>();
             let rows = self.whole.bytes().chunks(shape[self.axis] * inner);

@@ -15,7 +15,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use strang_ir::{Axis, ElementType, Function, IndexMap, Node, Op, SharedNode, Size, Tensor, Value, op::Monoid};
-use strang_runtime::tensor::{Cut, Make};
+use strang_runtime::tensor::{Cut, Make, Spare};
 
 /// Nodes that make less are computed one after the other.
 const FEWEST_BYTES: usize = 1 << 14;
@@ -117,7 +117,7 @@ impl Cone {
         if !kinds.0.contains(&kind) {
             for number in [0, last] {
                 if !blocks.ends.contains_key(&number) {
-                    let end = blocks.block(&blocks.range(number))?;
+                    let end = blocks.block(&blocks.range(number), &mut Spare::default())?;
                     blocks.ends.insert(number, end);
                 }
             }
@@ -239,33 +239,43 @@ impl Blocks {
     /// Computes the bytes of the value.
     fn fill(&self, bytes: &mut [u8]) {
         let bytes = Mutex::new(bytes);
-        (0..self.count()).into_par_iter().for_each(|number| {
+        (0..self.count()).into_par_iter().for_each_init(Spare::default, |spare, number| {
             let range = self.range(number);
             let known = self.ends.get(&number).cloned();
-            let part = known.or_else(|| self.block(&range));
+            let part = known.or_else(|| self.block(&range, spare));
             let part = part.expect("all blocks are computed, as the first and the last of the kind were");
             let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
             put(&mut bytes, self.shape[self.axis], self.axis, &range, &part);
+            spare.give(part);
         });
         self.release();
     }
 
-    fn block(&self, range: &Range<usize>) -> Option<Tensor> {
-        let mut values: Vec<Tensor> = Vec::with_capacity(self.leaves.len() + self.steps.len());
+    /// Computes what is at some positions, with what comes before, all of which goes back as soon as nothing reads it.
+    fn block(&self, range: &Range<usize>, spare: &mut Spare) -> Option<Tensor> {
+        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.leaves.len() + self.steps.len());
         for (tensor, axis) in &self.leaves {
-            values.push(match axis {
-                Some(axis) => sliced(tensor, *axis, range)?,
+            values.push(Some(match axis {
+                Some(axis) => sliced(tensor, *axis, range, spare)?,
                 None => tensor.clone(),
-            });
+            }));
         }
-        for step in &self.steps {
+        for (number, step) in self.steps.iter().enumerate() {
             let mut node = Node::clone(&step.node);
             let place = &mut node.variables[step.variable as usize];
             place.axis = Axis::new(place.axis.name.clone(), Size::from(range.len() as i64));
-            let operands: Vec<Tensor> = step.operands.iter().map(|operand| values[*operand].clone()).collect();
-            values.push(evaluate(&node, &operands)?);
+            let operands: Vec<Tensor> =
+                step.operands.iter().map(|operand| values[*operand].clone()).collect::<Option<_>>()?;
+            let value = evaluate(&node, &operands, spare)?;
+            drop(operands);
+            let is_read_later =
+                |place: &usize| self.steps[number + 1..].iter().any(|later| later.operands.contains(place));
+            for place in step.operands.iter().filter(|place| !is_read_later(place)) {
+                values[*place].take().into_iter().for_each(|tensor| spare.give(tensor));
+            }
+            values.push(Some(value));
         }
-        values.pop()
+        values.pop()?
     }
 }
 
@@ -278,8 +288,21 @@ impl Make for Blocks {
         Some(Cut { axis: self.axis, length: self.length })
     }
 
-    fn part(&self, positions: Range<usize>) -> Option<Tensor> {
-        self.block(&positions)
+    fn part(&self, positions: Range<usize>, spare: &mut Spare) -> Option<Tensor> {
+        let count = positions.len();
+        if count <= self.length {
+            return self.block(&positions, spare);
+        }
+        let mut shape = self.shape.clone();
+        shape[self.axis] = count;
+        let mut part = spare.take(self.element, &shape).ok()?;
+        for first in (0..count).step_by(self.length) {
+            let range = first..(first + self.length).min(count);
+            let block = self.block(&(positions.start + range.start..positions.start + range.end), spare)?;
+            put(part.bytes_mut(), count, self.axis, &range, &block);
+            spare.give(block);
+        }
+        Some(part)
     }
 
     fn release(&self) {
@@ -344,7 +367,7 @@ fn around(tensor: &Tensor, axis: usize) -> Option<(usize, usize)> {
 }
 
 /// Some positions of an axis.
-fn sliced(tensor: &Tensor, axis: usize, range: &Range<usize>) -> Option<Tensor> {
+fn sliced(tensor: &Tensor, axis: usize, range: &Range<usize>, spare: &mut Spare) -> Option<Tensor> {
     if range.len() == tensor.shape()[axis] {
         return Some(tensor.clone());
     }
@@ -352,7 +375,7 @@ fn sliced(tensor: &Tensor, axis: usize, range: &Range<usize>) -> Option<Tensor> 
     let mut shape = tensor.shape().to_vec();
     let row = shape[axis] * inner;
     shape[axis] = range.len();
-    let mut slice = Tensor::zeros(tensor.element(), &shape).ok()?;
+    let mut slice = spare.take(tensor.element(), &shape).ok()?;
     let length = range.len() * inner;
     for number in 0..outer {
         let start = number * row + range.start * inner;

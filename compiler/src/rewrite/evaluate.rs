@@ -15,22 +15,28 @@ use strang_ir::{
 };
 use strang_runtime::{
     kernels::{bytes, fma},
-    tensor::Element,
+    tensor::{Element, Spare},
 };
 
-/// The result of a node of known sizes, if this can compute it.
-pub fn evaluate(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
+/// The fewest elements that are worth another thread.
+const FEWEST: usize = 1 << 15;
+
+/// The result of a node of known sizes, if this can compute it; `spare` may have memory for it.
+pub fn evaluate(node: &Node, operands: &[Tensor], spare: &mut Spare) -> Option<Tensor> {
     let types = || operands.iter().map(Tensor::element).collect::<Vec<_>>();
     match &node.op {
         Op::Concat { along, offsets } => {
-            concatenated(node, *along as usize, operands).or_else(|| side_by_side(node, *along, offsets, operands))
+            let whole = concatenated(node, *along as usize, operands, spare);
+            whole.or_else(|| side_by_side(node, *along, offsets, operands, spare))
         }
-        Op::Map(expression) if is_supported(expression, &types()) => mapped(node, expression, operands),
-        Op::Map(expression) if is_widening(expression, node) => copied(node, &operands[0], integers(&operands[0])?),
-        Op::View => viewed(node, &operands[0]),
-        Op::Dot { accumulator: ElementType::F32 } if operands.len() == 2 => product(node, operands),
-        Op::Gather if operands.len() == 2 => looked_up(node, operands),
-        Op::Reduce(Monoid::Sum) => summed(node, &operands[0]),
+        Op::Map(expression) if is_supported(expression, &types()) => mapped(node, expression, operands, spare),
+        Op::Map(expression) if is_widening(expression, node) => {
+            copied(node, &operands[0], integers(&operands[0])?, spare)
+        }
+        Op::View => viewed(node, &operands[0], spare),
+        Op::Dot { accumulator: ElementType::F32 } if operands.len() == 2 => product(node, operands, spare),
+        Op::Gather if operands.len() == 2 => looked_up(node, operands, spare),
+        Op::Reduce(Monoid::Sum) => summed(node, &operands[0], spare),
         _ => None,
     }
 }
@@ -185,17 +191,18 @@ fn is_supported(expression: &ScalarExpr, operands: &[ElementType]) -> bool {
     }
 }
 
-/// Rows of the result along the last of its variables, in parallel. `sizes` and `output` may have trailing axes as one.
+/// Rows of the result along the last of its variables, in parallel: `row` writes all of a row, in which any numbers were.
+/// `sizes` and `output` may have trailing axes as one.
 fn by_rows<T: Element + Send>(
     result: &[usize],
-    sizes: &[usize],
-    output: &[u32],
+    (sizes, output): (&[usize], &[u32]),
+    spare: &mut Spare,
     row: impl Fn(&[usize], &mut [T]) + Sync,
 ) -> Option<Tensor> {
-    let mut result = Tensor::zeros(T::TYPE, result).ok()?;
+    let mut result = spare.take(T::TYPE, result).ok()?;
     let width = output.last().map_or(1, |last| sizes[*last as usize]);
     let values = result.as_mut_slice::<T>().ok()?;
-    values.par_chunks_mut(width.max(1)).with_min_len(1 + 4096 / width.max(1)).enumerate().for_each(
+    values.par_chunks_mut(width.max(1)).with_min_len(1 + FEWEST / width.max(1)).enumerate().for_each(
         |(number, values)| {
             let mut position = vec![0; sizes.len()];
             go_to(&mut position, number, output.split_last().map_or(&[], |(_, outer)| outer), sizes);
@@ -222,7 +229,7 @@ fn shape_of(node: &Node, sizes: &[usize]) -> Vec<usize> {
 }
 
 /// One chain of fused multiply-adds an element, in the node's order.
-fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
+fn product(node: &Node, operands: &[Tensor], spare: &mut Spare) -> Option<Tensor> {
     let sizes = sizes(node)?;
     let is_float = |tensor: &Tensor| tensor.element() == ElementType::F32;
     if node.outputs[0].element != ElementType::F32 || !operands.iter().all(is_float) {
@@ -241,7 +248,7 @@ fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     }
     let (a_column, b_column) = (column(&a), column(&b));
     let count: usize = contracted.iter().map(|v| sizes[*v as usize]).product();
-    by_rows::<f32>(&shape_of(node, &sizes), &sizes, &node.outputs[0].variables, |position, values| {
+    by_rows::<f32>(&shape_of(node, &sizes), (&sizes, &node.outputs[0].variables), spare, |position, values| {
         values.fill(0.);
         let mut position = position.to_vec();
         for number in 0..count {
@@ -260,12 +267,17 @@ fn product(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
 }
 
 /// What a node reads of an array, position by position.
-fn copied<T: Element + Copy + Send + Sync>(node: &Node, operand: &Tensor, data: Cow<'_, [T]>) -> Option<Tensor> {
+fn copied<T: Element + Copy + Send + Sync>(
+    node: &Node,
+    operand: &Tensor,
+    data: Cow<'_, [T]>,
+    spare: &mut Spare,
+) -> Option<Tensor> {
     let sizes = sizes(node)?;
     let operand = strided(&node.maps[0], &sizes, operand, data)?;
     let output = &node.outputs[0].variables;
     let stride = output.last().map_or(0, |last| operand.strides[*last as usize]);
-    by_rows::<T>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+    by_rows::<T>(&shape_of(node, &sizes), (&sizes, output), spare, |position, values| {
         let start = offset(&operand.strides, position);
         if stride == 1 {
             values.copy_from_slice(operand.row(start, values.len()));
@@ -278,7 +290,7 @@ fn copied<T: Element + Copy + Send + Sync>(node: &Node, operand: &Tensor, data: 
 }
 
 /// Codes looked up in a book, along one of its axes.
-fn looked_up(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
+fn looked_up(node: &Node, operands: &[Tensor], spare: &mut Spare) -> Option<Tensor> {
     let sizes = sizes(node)?;
     let [book, codes] = operands else { return None };
     let code = IndexExpr::atom(Atom::Read(1));
@@ -295,7 +307,7 @@ fn looked_up(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
     let output = &node.outputs[0].variables;
     let step = |strides: &[i64]| output.last().map_or(0, |last| strides[*last as usize]);
     let (book_step, code_step) = (step(&book.strides), step(&codes.strides));
-    by_rows::<f32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+    by_rows::<f32>(&shape_of(node, &sizes), (&sizes, output), spare, |position, values| {
         let (book_start, code_start) = (offset(&book.strides, position), offset(&codes.strides, position));
         for (column, value) in values.iter_mut().enumerate() {
             let column = column as i64;
@@ -306,37 +318,43 @@ fn looked_up(node: &Node, operands: &[Tensor]) -> Option<Tensor> {
 }
 
 /// A view of an array.
-fn viewed(node: &Node, operand: &Tensor) -> Option<Tensor> {
+fn viewed(node: &Node, operand: &Tensor, spare: &mut Spare) -> Option<Tensor> {
     match operand.element() {
-        ElementType::F32 => copied(node, operand, floats(operand)?),
-        ElementType::I32 => copied(node, operand, integers(operand)?),
-        ElementType::I8 => copied(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?)),
-        ElementType::U8 => copied(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?)),
+        ElementType::F32 => copied(node, operand, floats(operand)?, spare),
+        ElementType::I32 => copied(node, operand, integers(operand)?, spare),
+        ElementType::I8 => copied(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?), spare),
+        ElementType::U8 => copied(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?), spare),
         _ => None,
     }
 }
 
 /// Sums of i32, which wrap; of narrower integers too, as if they were widened before.
-fn summed(node: &Node, operand: &Tensor) -> Option<Tensor> {
+fn summed(node: &Node, operand: &Tensor, spare: &mut Spare) -> Option<Tensor> {
     if node.outputs[0].element != ElementType::I32 {
         return None;
     }
     match operand.element() {
-        ElementType::I8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?), bytes::add_signed),
-        ElementType::U8 => summed_of(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?), bytes::add_unsigned),
-        ElementType::I32 => summed_of(node, operand, integers(operand)?, |row, sums| {
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
-        }),
+        ElementType::I8 => {
+            summed_of(node, operand, (Cow::Borrowed(operand.as_slice::<i8>().ok()?), bytes::add_signed), spare)
+        }
+        ElementType::U8 => {
+            summed_of(node, operand, (Cow::Borrowed(operand.as_slice::<u8>().ok()?), bytes::add_unsigned), spare)
+        }
+        ElementType::I32 => summed_of(node, operand, (integers(operand)?, add_integers), spare),
         _ => None,
     }
+}
+
+fn add_integers(row: &[i32], sums: &mut [i32]) {
+    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
 }
 
 /// Sums of `data`; `add` adds elements that lie side by side to sums, position by position.
 fn summed_of<T: Copy + Into<i32> + Sync>(
     node: &Node,
     operand: &Tensor,
-    data: Cow<'_, [T]>,
-    add: fn(&[T], &mut [i32]),
+    (data, add): (Cow<'_, [T]>, fn(&[T], &mut [i32])),
+    spare: &mut Spare,
 ) -> Option<Tensor> {
     let sizes = sizes(node)?;
     let operand = strided(&node.maps[0], &sizes, operand, data)?;
@@ -344,7 +362,7 @@ fn summed_of<T: Copy + Into<i32> + Sync>(
     let stride = output.last().map_or(0, |last| operand.strides[*last as usize]);
     let count: usize = contracted.iter().map(|v| sizes[*v as usize]).product();
     let in_rows = matches!(contracted[..], [only] if operand.strides[only as usize] == 1) && stride != 1;
-    by_rows::<i32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+    by_rows::<i32>(&shape_of(node, &sizes), (&sizes, output), spare, |position, values| {
         if in_rows {
             let start = offset(&operand.strides, position);
             for (column, value) in values.iter_mut().enumerate() {
@@ -353,6 +371,7 @@ fn summed_of<T: Copy + Into<i32> + Sync>(
             }
             return;
         }
+        values.fill(0);
         let mut position = position.to_vec();
         let first = offset(&operand.strides, &position);
         for number in 0..count {
@@ -374,14 +393,13 @@ fn summed_of<T: Copy + Into<i32> + Sync>(
 }
 
 /// Parts that are read whole and in order, copied in blocks.
-fn concatenated(node: &Node, along: usize, operands: &[Tensor]) -> Option<Tensor> {
+fn concatenated(node: &Node, along: usize, operands: &[Tensor], spare: &mut Spare) -> Option<Tensor> {
     let sizes = sizes(node)?;
     let output = &node.outputs[0].variables;
     let axis = output.iter().position(|v| *v as usize == along)?;
     let element = node.outputs[0].element;
     let width = element.bytes()?;
     let shape: Vec<usize> = output.iter().map(|v| sizes[*v as usize]).collect();
-    let mut result = Tensor::zeros(element, &shape).ok()?;
     let inner: usize = shape[axis + 1..].iter().product::<usize>() * width;
     let mut parts = Vec::new();
     for (map, tensor) in node.maps.iter().zip(operands) {
@@ -406,18 +424,21 @@ fn concatenated(node: &Node, along: usize, operands: &[Tensor]) -> Option<Tensor
     if row == 0 || parts.iter().map(|(_, bytes)| bytes).sum::<usize>() != row {
         return None;
     }
-    result.bytes_mut().par_chunks_mut(row).with_min_len(1 + 16384 / row).enumerate().for_each(|(number, bytes)| {
-        let mut start = 0;
-        for (data, length) in &parts {
-            bytes[start..start + length].copy_from_slice(&data[number * length..(number + 1) * length]);
-            start += length;
-        }
-    });
+    let mut result = spare.take(element, &shape).ok()?;
+    result.bytes_mut().par_chunks_mut(row).with_min_len(1 + 4 * FEWEST / row).enumerate().for_each(
+        |(number, bytes)| {
+            let mut start = 0;
+            for (data, length) in &parts {
+                bytes[start..start + length].copy_from_slice(&data[number * length..(number + 1) * length]);
+                start += length;
+            }
+        },
+    );
     Some(result)
 }
 
 /// Parts of floats that are read at affine positions, row by row, joined along an axis that is not the last.
-fn side_by_side(node: &Node, along: u32, offsets: &[Size], operands: &[Tensor]) -> Option<Tensor> {
+fn side_by_side(node: &Node, along: u32, offsets: &[Size], operands: &[Tensor], spare: &mut Spare) -> Option<Tensor> {
     let sizes = sizes(node)?;
     let output = &node.outputs[0].variables;
     let last = output.last().filter(|last| **last != along && node.outputs[0].element == ElementType::F32)?;
@@ -436,7 +457,7 @@ fn side_by_side(node: &Node, along: u32, offsets: &[Size], operands: &[Tensor]) 
         sizes[along as usize] = starts[slot + 1].checked_sub(starts[slot])?;
         parts.push(Operand::new(&map, &sizes, tensor)?);
     }
-    by_rows::<f32>(&shape_of(node, &sizes), &sizes, output, |position, values| {
+    by_rows::<f32>(&shape_of(node, &sizes), (&sizes, output), spare, |position, values| {
         let place = position[along as usize];
         let slot = starts.partition_point(|start| *start <= place) - 1;
         let mut position = position.to_vec();

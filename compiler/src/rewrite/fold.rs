@@ -19,6 +19,7 @@ use strang_ir::{
     interpret::{Arithmetic, InterpretError, interpret_node},
 };
 use strang_runtime::size::SizeError;
+use strang_runtime::tensor::Spare;
 
 /// Results up to this size are stored however small their operands are; before rewriting not what is made of bytes.
 const SMALL: usize = 1 << 14;
@@ -314,7 +315,9 @@ fn constant(module: &Module, position: usize, value: Value, computed: &Computed)
 
 /// The value of a node; `None` when it depends on a symbol (a sum over an axis of any length) after all.
 fn evaluate(module: &Module, position: usize, node: NodeIndex, operands: &[Tensor]) -> Result<Option<Tensor>, String> {
-    if let Some(result) = super::evaluate::evaluate(&module.functions[position].graph[node], operands) {
+    if let Some(result) =
+        super::evaluate::evaluate(&module.functions[position].graph[node], operands, &mut Spare::default())
+    {
         return Ok(Some(result));
     }
     let function = FunctionId(position as u32);

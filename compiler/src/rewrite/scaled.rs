@@ -9,7 +9,7 @@ use std::{borrow::Cow, ops::Range};
 use strang_ir::{
     Atom, ElementType, Function, IndexExpr, IndexMap, Literal, Node, Op, ScalarExpr, Tensor, Value, scalar::Binary,
 };
-use strang_runtime::tensor::{Cut, Make};
+use strang_runtime::tensor::{Cut, Make, Spare};
 
 /// Fewer numbers are computed at once.
 const FEWEST: usize = 1 << 14;
@@ -146,11 +146,11 @@ impl Make for Scaled {
         (shape.len() > 1).then(|| Cut { axis: 0, length: (PART / of_first.max(1)).max(1) })
     }
 
-    fn part(&self, positions: Range<usize>) -> Option<Tensor> {
+    fn part(&self, positions: Range<usize>, spare: &mut Spare) -> Option<Tensor> {
         let mut shape = self.codes.shape().to_vec();
         let of_first = self.rows_of_first();
         *shape.first_mut()? = positions.len();
-        let mut part = Tensor::zeros(ElementType::F32, &shape).ok()?;
+        let mut part = spare.take(ElementType::F32, &shape).ok()?;
         self.rows(positions.start * of_first..positions.end * of_first, part.bytes_mut());
         Some(part)
     }

@@ -6,6 +6,7 @@ use strang_ir::{
     Condition, ElementType, IndexExpr, IndexMap, Node, ScalarExpr, Tensor,
     scalar::{Binary, Unary},
 };
+use strang_runtime::tensor::Spare;
 
 /// Axes shorter than this are not worth a loop of their own: the one before them has it.
 const SHORT: usize = 16;
@@ -126,7 +127,7 @@ impl<'a> Operand<'a> {
 }
 
 /// The value of a map.
-pub fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Option<Tensor> {
+pub fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor], spare: &mut Spare) -> Option<Tensor> {
     let mut sizes = sizes(node)?;
     let mut operands: Vec<Operand> =
         node.maps.iter().zip(operands).map(|(map, tensor)| Operand::new(map, &sizes, tensor)).collect::<Option<_>>()?;
@@ -163,7 +164,7 @@ pub fn mapped(node: &Node, expression: &ScalarExpr, operands: &[Tensor]) -> Opti
     if let Some(long) = long {
         rows[long as usize] *= width;
     }
-    by_rows::<f32>(&shape, &rows, &output, |position, values| {
+    by_rows::<f32>(&shape, (&rows, &output), spare, |position, values| {
         Row { operands: &operands, position, long, short: &short, sizes: &sizes, width }.write(expression, values);
     })
 }

@@ -1,11 +1,17 @@
 //! Tensors: an element type, a shape and bytes, dense in row-major order. Weights, inputs and outputs are tensors; the
 //! bytes are owned and 64-byte aligned, or a part of a mapped file, or computed when they are read.
 
-use crate::{
-    ElementType, mapping,
-    memory::{Block, shared::Room},
-};
+mod bytes;
+mod deferred;
+mod spare;
+
+pub use deferred::{Cut, Make};
+pub use spare::Spare;
+
+use crate::{ElementType, mapping, memory::shared::Room};
 use bytemuck::Pod;
+use bytes::AlignedBytes;
+use deferred::Deferred;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use std::{
@@ -29,133 +35,6 @@ enum Storage {
     Mapped { file: Arc<Mmap>, range: Range<usize> },
     Deferred(Arc<Deferred>),
 }
-
-/// Computes the bytes of a tensor when they are read; [`Tensor::deferred`] makes one. It may be asked more than once.
-///
-/// Functions that write all bytes are such.
-pub trait Make: Any + Send + Sync {
-    /// Writes all bytes. `room` is for what has to be computed first, with [`Tensor::bytes_in`].
-    fn write(&self, bytes: &mut [u8], room: &mut Tensor);
-
-    /// How the tensor is cut where it can be computed in parts.
-    fn cut(&self) -> Option<Cut> {
-        None
-    }
-
-    /// What is at some positions of the axis that is cut; `None` where that is not known without all.
-    fn part(&self, positions: Range<usize>) -> Option<Tensor> {
-        let _ = positions;
-        None
-    }
-
-    /// Lets the system take back the memory of what the tensor is computed from, as [`Tensor::release`] does.
-    fn release(&self) {}
-}
-
-impl<F: Fn(&mut [u8], &mut Tensor) + Send + Sync + 'static> Make for F {
-    fn write(&self, bytes: &mut [u8], room: &mut Tensor) {
-        self(bytes, room);
-    }
-}
-
-/// Parts of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// The axis that they are ranges of.
-    pub axis: usize,
-    /// How many positions fit a cache, with what they are computed from.
-    pub length: usize,
-}
-
-/// Bytes that are computed when they are read.
-struct Deferred {
-    make: Box<dyn Make>,
-    /// The shape that parts are cut from.
-    shape: Vec<usize>,
-    length: usize,
-    made: OnceLock<AlignedBytes>,
-}
-
-impl Deferred {
-    /// The bytes, computed if they were not.
-    ///
-    /// # Panics
-    /// When there is no memory for them.
-    fn bytes(&self) -> &[u8] {
-        if self.made.get().is_none() {
-            // Not within the lock: computing may take other tasks of its thread, which may read the same tensor.
-            let mut made = AlignedBytes::zeros(self.length).expect("memory for a tensor");
-            self.make.write(made.bytes_mut(), &mut Tensor::scalar(0u8));
-            let _ = self.made.set(made);
-        }
-        self.made.get().map_or(&[], AlignedBytes::bytes)
-    }
-}
-
-/// Bytes that start at a multiple of 64, so that vector loads of a whole tensor are aligned.
-enum AlignedBytes {
-    /// In lines of 64 bytes.
-    Lines { lines: Vec<Line>, length: usize },
-    /// In pages of their own, which the system gives zeroed.
-    Pages(Block),
-    /// In pages that others share.
-    Shared(Room),
-}
-
-/// Tensors from this size on have pages of their own.
-const OWN_PAGES: usize = 1 << 20;
-
-impl AlignedBytes {
-    /// Zeros; `None` when there is no memory for them.
-    fn zeros(length: usize) -> Option<Self> {
-        if length >= OWN_PAGES {
-            return Block::new(length as u64).ok().map(AlignedBytes::Pages);
-        }
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(length.div_ceil(64)).ok()?;
-        lines.resize(length.div_ceil(64), Line([0; 64]));
-        Some(AlignedBytes::Lines { lines, length })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            AlignedBytes::Lines { lines, length } => &bytemuck::must_cast_slice(lines)[..*length],
-            AlignedBytes::Pages(block) => block.bytes(),
-            AlignedBytes::Shared(room) => room.bytes(),
-        }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        match self {
-            AlignedBytes::Lines { lines, length } => &mut bytemuck::must_cast_slice_mut(lines)[..*length],
-            AlignedBytes::Pages(block) => {
-                let length = block.bytes().len() as u64;
-                block.bytes_mut(0, length)
-            }
-            AlignedBytes::Shared(room) => room.bytes_mut(),
-        }
-    }
-
-    /// A copy of some bytes.
-    ///
-    /// # Panics
-    /// When there is no memory for it, as everywhere in Rust where a value is cloned.
-    fn copy(bytes: &[u8]) -> Self {
-        let mut copy = Self::zeros(bytes.len()).expect("memory for a copy of a tensor");
-        copy.bytes_mut().copy_from_slice(bytes);
-        copy
-    }
-}
-
-impl Clone for AlignedBytes {
-    fn clone(&self) -> Self {
-        Self::copy(self.bytes())
-    }
-}
-
-#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 /// Why a tensor cannot be made or read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -412,9 +291,10 @@ impl Tensor {
     }
 
     /// What is at some positions of the axis that [`Tensor::cut`] names, computed now and not kept; `None` where that cannot be.
-    pub fn part(&self, positions: Range<usize>) -> Option<Tensor> {
+    /// `spare` has memory for it.
+    pub fn part(&self, positions: Range<usize>, spare: &mut Spare) -> Option<Tensor> {
         match &self.storage {
-            Storage::Deferred(deferred) => deferred.make.part(positions),
+            Storage::Deferred(deferred) => deferred.make.part(positions, spare),
             _ => None,
         }
     }
@@ -623,7 +503,7 @@ mod tests {
             Some(Cut { axis: 0, length: 2 })
         }
 
-        fn part(&self, positions: Range<usize>) -> Option<Tensor> {
+        fn part(&self, positions: Range<usize>, _: &mut Spare) -> Option<Tensor> {
             let numbers: Vec<u8> = positions.clone().flat_map(|row| [row as u8; 3]).collect();
             Tensor::from_slice(&[positions.len(), 3], &numbers).ok()
         }
@@ -633,7 +513,7 @@ mod tests {
     fn parts_are_known_until_all_are_and_in_their_shape() {
         let tensor = Tensor::deferred(ElementType::U8, &[10, 3], Rows).unwrap();
         assert_eq!(tensor.cut(), Some(Cut { axis: 0, length: 2 }));
-        assert_eq!(tensor.part(4..6).unwrap().bytes(), [4, 4, 4, 5, 5, 5]);
+        assert_eq!(tensor.part(4..6, &mut Spare::default()).unwrap().bytes(), [4, 4, 4, 5, 5, 5]);
         assert_eq!(tensor.reshaped(&[3, 10]).unwrap().cut(), None);
         assert!(tensor.made_by::<Rows>().is_some() && tensor.is_deferred());
         assert_eq!(&tensor.bytes()[12..18], [4, 4, 4, 5, 5, 5]);
