@@ -5,6 +5,7 @@ pub mod approximate;
 pub mod codegen;
 pub mod cut;
 pub mod import;
+mod pieces;
 pub mod plan;
 pub mod precision;
 pub mod quantise;

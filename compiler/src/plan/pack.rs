@@ -9,6 +9,7 @@ use super::{
     residues::Residue,
     scaled::Scales,
 };
+use crate::pieces::each_piece;
 use half::{bf16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -400,7 +401,8 @@ impl Matrices {
             let computed = parts.par_iter().zip(&mut spares);
             let computed = computed.map(|(columns, spare)| self.source.part(columns.clone(), spare));
             let computed = computed.collect::<Option<Vec<Tensor>>>()?;
-            target.par_chunks_mut(length).zip(&self.starts).try_for_each(|(target, start)| {
+            each_piece(target, length, |number, target| {
+                let start = self.starts.get(number)?;
                 parts.iter().zip(&computed).try_for_each(|(columns, source)| {
                     let start = start / (self.columns * inner) * (columns.len() * inner) + start % inner;
                     let whole = columns.len().next_multiple_of(PANEL);
@@ -454,12 +456,10 @@ impl Matrices {
             self.each(length, target, |start, chunk| {
                 // The last panel is whole, though its columns may be fewer.
                 let end = if columns.end == self.columns { chunk.len() } else { columns.end * rows };
-                chunk[columns.start * rows..end].par_chunks_mut(PART * rows).enumerate().try_for_each(
-                    |(part, chunk)| {
-                        let first = columns.start + part * PART;
-                        pack(start + first * self.strides[1], PART.min(columns.end - first), chunk)
-                    },
-                )
+                each_piece(&mut chunk[columns.start * rows..end], PART * rows, |part, chunk| {
+                    let first = columns.start + part * PART;
+                    pack(start + first * self.strides[1], PART.min(columns.end - first), chunk)
+                })
             })?;
             self.release(columns, self.strides[1]);
         }
@@ -470,7 +470,7 @@ impl Matrices {
     fn by_depths(&self, values: &[[u8; 4]], length: usize, target: &mut [f32]) -> Option<()> {
         for depths in groups(self.depth, (RELEASED / 4 / self.strides[0].max(1)).max(1)) {
             self.each(length, target, |start, chunk| {
-                chunk.par_chunks_mut(PART * self.depth).enumerate().try_for_each(|(part, chunk)| {
+                each_piece(chunk, PART * self.depth, |part, chunk| {
                     let (first, depths) = (part * PART, depths.clone());
                     let (matrix, width) = (values.get(start + first..)?, PART.min(self.columns - first));
                     pack::pack_depths(matrix, self.strides[0], self.depth, width, depths, chunk).ok()
@@ -491,7 +491,7 @@ impl Matrices {
         pack: impl Fn(usize, &mut [T]) -> Option<()> + Sync,
     ) -> Option<()> {
         if length > 0 {
-            target.par_chunks_mut(length).zip(&self.starts).try_for_each(|(chunk, start)| pack(*start, chunk))?;
+            each_piece(target, length, |number, chunk| pack(*self.starts.get(number)?, chunk))?;
         }
         Some(())
     }

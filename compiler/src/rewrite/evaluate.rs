@@ -5,8 +5,8 @@
 mod map;
 
 use super::egraph::compose::compose;
+use crate::pieces::each_piece;
 use map::{Affine, Operand, Row, mapped};
-use rayon::prelude::*;
 use std::borrow::Cow;
 use strang_ir::{
     Atom, ElementType, IndexExpr, IndexMap, Node, Op, ScalarExpr, Size, Tensor,
@@ -17,9 +17,6 @@ use strang_runtime::{
     kernels::{bytes, fma},
     tensor::{Element, Spare},
 };
-
-/// The fewest elements that are worth another thread.
-const FEWEST: usize = 1 << 15;
 
 /// The result of a node of known sizes, if this can compute it; `spare` may have memory for it.
 pub fn evaluate(node: &Node, operands: &[Tensor], spare: &mut Spare) -> Option<Tensor> {
@@ -202,13 +199,12 @@ fn by_rows<T: Element + Send>(
     let mut result = spare.take(T::TYPE, result).ok()?;
     let width = output.last().map_or(1, |last| sizes[*last as usize]);
     let values = result.as_mut_slice::<T>().ok()?;
-    values.par_chunks_mut(width.max(1)).with_min_len(1 + FEWEST / width.max(1)).enumerate().for_each(
-        |(number, values)| {
-            let mut position = vec![0; sizes.len()];
-            go_to(&mut position, number, output.split_last().map_or(&[], |(_, outer)| outer), sizes);
-            row(&position, values);
-        },
-    );
+    each_piece(values, width, |number, values| {
+        let mut position = vec![0; sizes.len()];
+        go_to(&mut position, number, output.split_last().map_or(&[], |(_, outer)| outer), sizes);
+        row(&position, values);
+        Some(())
+    })?;
     Some(result)
 }
 
@@ -425,15 +421,14 @@ fn concatenated(node: &Node, along: usize, operands: &[Tensor], spare: &mut Spar
         return None;
     }
     let mut result = spare.take(element, &shape).ok()?;
-    result.bytes_mut().par_chunks_mut(row).with_min_len(1 + 4 * FEWEST / row).enumerate().for_each(
-        |(number, bytes)| {
-            let mut start = 0;
-            for (data, length) in &parts {
-                bytes[start..start + length].copy_from_slice(&data[number * length..(number + 1) * length]);
-                start += length;
-            }
-        },
-    );
+    each_piece(result.bytes_mut(), row, |number, bytes| {
+        let mut start = 0;
+        for (data, length) in &parts {
+            bytes[start..start + length].copy_from_slice(&data[number * length..(number + 1) * length]);
+            start += length;
+        }
+        Some(())
+    })?;
     Some(result)
 }
 

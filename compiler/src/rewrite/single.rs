@@ -2,7 +2,7 @@
 
 use super::{
     RewriteOptions,
-    egraph::{Term, signature::Signatures},
+    egraph::Term,
     rule::{Compiled, Find, Rule},
     rules,
     search::{
@@ -49,7 +49,7 @@ fn applied(module: &Module, rule: &'static Rule, removed: Option<usize>, refused
     let mut keys = Keys::new(module, function, &kinds);
     let interface = keys.interface(&nodes, &mut Vec::new());
     let facts = keys.facts(&interface);
-    let Converted { graph, results } = convert(function, &nodes, (&interface, facts), Signatures::default());
+    let Converted { graph, results } = convert(function, &nodes, (&interface, facts));
     let written: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
     let options = RewriteOptions::default();
     let mut graph = graph;
@@ -111,7 +111,7 @@ pub fn replace(module: &mut Module, node: NodeIndex, rule: &'static Rule) -> boo
     let mut keys = Keys::new(module, &function, &kinds);
     let interface = keys.interface(&[node], &mut Vec::new());
     let facts = keys.facts(&interface);
-    let Converted { graph, results } = convert(&function, &[node], (&interface, facts), Signatures::default());
+    let Converted { graph, results } = convert(&function, &[node], (&interface, facts));
     let written: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
     let compiled = Compiled::new(0, rule, None);
     let runner = Runner::default().with_egraph(graph).with_scheduler(SimpleScheduler).with_iter_limit(ROUNDS);

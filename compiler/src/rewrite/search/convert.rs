@@ -4,7 +4,6 @@ use super::key::Interface;
 use crate::rewrite::egraph::{
     Facts, Graph, Knowledge, Read, Term,
     build::{self, nameless},
-    signature::Signatures,
 };
 use egg::Id;
 use petgraph::stable_graph::NodeIndex;
@@ -24,13 +23,11 @@ pub fn convert(
     function: &Function,
     nodes: &[NodeIndex],
     (interface, parameters): (&Interface, Vec<Facts>),
-    signatures: Signatures,
 ) -> Converted {
     let externals = interface.externals.iter();
     let externals =
         externals.map(|value| Facts::value(function.element_of(*value), function.shape_of(*value))).collect();
-    let knowledge =
-        Knowledge { signatures, externals, parameters, origin: u32::MAX, fuel: usize::MAX, ..Knowledge::default() };
+    let knowledge = Knowledge { externals, parameters, origin: u32::MAX, fuel: usize::MAX, ..Knowledge::default() };
     let mut converter = Converter { graph: Graph::new(knowledge), values: FxHashMap::default() };
     for (place, value) in interface.externals.iter().enumerate() {
         let id = converter.graph.add(Term::External(place as u32));

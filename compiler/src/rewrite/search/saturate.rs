@@ -4,15 +4,15 @@ use super::{
     convert::{Converted, convert},
     emit::{Template, template},
     extract::{Choice, extract},
-    ilp::audit,
+    ilp::{Audit, audit},
     key::{Interface, Keys, kinds},
     trace::missed,
-    window::windows,
+    window,
 };
 use crate::plan::error::layer_of;
 use crate::rewrite::{
     Application, Extraction, Miss, Numerics, Obstacle, Receipt, RewriteOptions,
-    egraph::{Facts, Graph, Knowledge, Term, changes, signature::Signatures},
+    egraph::{Facts, Graph, Knowledge, Term, changes},
     rule::{COMPILED, Class, Find},
     rules,
 };
@@ -21,8 +21,9 @@ use petgraph::{
     stable_graph::{NodeIndex, StableDiGraph},
     visit::NodeIndexable,
 };
+use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 use strang_ir::{Edge, Function, Module, Op, Value};
 
 /// Runs of the rules, with merging of parallel products between them.
@@ -30,121 +31,142 @@ const RUNS: usize = 3;
 
 /// Saturates every function of a module.
 pub fn saturate(module: &mut Module, options: &RewriteOptions, receipt: &mut Receipt) {
-    let mut search = Search { options, signatures: Signatures::default(), found: FxHashMap::default() };
-    // egg times itself with a clock whose first use is spent on calibration, up to 200 ms by its source. Nothing here depends
-    // on time, so it gets one that stands still.
-    let (clock, _) = quanta::Clock::mock();
-    quanta::with_clock(&clock, || {
-        for position in 0..module.functions.len() {
-            if let Some(function) = search.function(module, position, receipt) {
-                module.functions[position] = function;
-            }
+    for position in 0..module.functions.len() {
+        if let Some(function) = rewritten(module, position, options, receipt) {
+            module.functions[position] = function;
         }
-    });
+    }
 }
 
-struct Search<'a> {
-    options: &'a RewriteOptions,
-    signatures: Signatures,
-    /// What was found for the windows of a key.
-    found: FxHashMap<Vec<u32>, Found>,
+/// A window, and which of the different ones it is.
+struct Window {
+    nodes: Vec<NodeIndex>,
+    interface: Interface,
+    kind: usize,
 }
 
 /// What was found for windows of one kind.
-#[derive(Clone)]
 struct Found {
     /// What is cheaper than what is there, if anything is.
-    template: Option<Rc<Template>>,
+    template: Option<Template>,
     /// The predicted seconds of what is cheapest.
     seconds: f64,
     /// Rules that nearly shaped it, with the nodes of the window, where they are asked for.
-    missed: Rc<[(usize, u32, Obstacle)]>,
+    missed: Vec<(usize, u32, Obstacle)>,
+    /// How often rules were applied, and the last time.
+    spent: usize,
+    last: Option<Application>,
+    /// How far it is from the best, where that is asked for.
+    audit: Option<Audit>,
 }
 
-impl Search<'_> {
-    /// The function rewritten, if anything in it changes.
-    fn function(&mut self, module: &Module, position: usize, receipt: &mut Receipt) -> Option<Function> {
-        let function = &module.functions[position];
-        let kinds = kinds(function);
-        let mut keys = Keys::new(module, function, &kinds);
-        self.found.clear();
-        let (mut plans, mut key) = (Vec::new(), Vec::new());
-        for nodes in windows(function, &kinds) {
-            let interface = keys.interface(&nodes, &mut key);
-            let found = match self.found.get(&key) {
-                Some(known) => known.clone(),
-                None => {
-                    receipt.searched += 1;
-                    let found = self.window(function, &nodes, (&interface, keys.facts(&interface)), receipt);
-                    self.found.insert(key.clone(), found.clone());
-                    found
-                }
-            };
-            receipt.windows += 1;
-            receipt.seconds += found.seconds;
-            for (rule, origin, obstacle) in found.missed.iter() {
-                let rule = rules::all()[*rule];
-                let (layer, reason) = (layer(function, &nodes, *origin), obstacle.reason(rule));
-                receipt.missed.push(Miss { rule: rule.name.into(), layer, reason });
-            }
-            plans.push((nodes, interface, found.template));
-        }
-        plans.iter().any(|(_, _, template)| template.is_some()).then(|| rebuilt(module, function, &plans, receipt))
+/// A function with its windows replaced, if anything in it changes.
+fn rewritten(module: &Module, position: usize, options: &RewriteOptions, receipt: &mut Receipt) -> Option<Function> {
+    let function = &module.functions[position];
+    let kinds = kinds(function);
+    let mut keys = Keys::new(module, function, &kinds);
+    let (mut windows, mut key) = (Vec::new(), Vec::new());
+    // The first window of every kind, with what is known of its parameters.
+    let mut firsts: Vec<(usize, Vec<Facts>)> = Vec::new();
+    let mut known: FxHashMap<Vec<u32>, usize> = FxHashMap::default();
+    for nodes in window::windows(function, &kinds) {
+        let interface = keys.interface(&nodes, &mut key);
+        let kind = known.get(&key).copied().unwrap_or_else(|| {
+            known.insert(key.clone(), firsts.len());
+            firsts.push((windows.len(), keys.facts(&interface)));
+            firsts.len() - 1
+        });
+        windows.push(Window { nodes, interface, kind });
     }
+    let search = |(first, facts): (usize, Vec<Facts>), fuel: usize| {
+        // egg times itself with a clock whose first use is spent on calibration, up to 200 ms by its source. Nothing here
+        // depends on time, so it gets one that stands still.
+        let (clock, _) = quanta::Clock::mock();
+        quanta::with_clock(&clock, || searched(function, &windows[first], facts, fuel, options))
+    };
+    let found: Vec<Found> = match options.fuel {
+        usize::MAX => firsts.into_par_iter().with_max_len(1).map(|first| search(first, usize::MAX)).collect(),
+        // What a window may spend depends on what those before it have spent.
+        fuel => {
+            let mut left = fuel.saturating_sub(receipt.spent);
+            let searched = firsts.into_iter().map(|first| {
+                let found = search(first, left);
+                left -= found.spent.min(left);
+                found
+            });
+            searched.collect()
+        }
+    };
+    receipt.windows += windows.len() as u32;
+    receipt.searched += found.len() as u32;
+    for found in &found {
+        receipt.spent += found.spent;
+        receipt.last = found.last.clone().or(receipt.last.take());
+        receipt.audits.extend(found.audit.clone());
+    }
+    for window in &windows {
+        let found = &found[window.kind];
+        receipt.seconds += found.seconds;
+        for (rule, origin, obstacle) in &found.missed {
+            let rule = rules::all()[*rule];
+            let (layer, reason) = (layer(function, &window.nodes, *origin), obstacle.reason(rule));
+            receipt.missed.push(Miss { rule: rule.name.into(), layer, reason });
+        }
+    }
+    let templates: Vec<Option<Template>> = found.into_iter().map(|found| found.template).collect();
+    templates.iter().any(Option::is_some).then(|| rebuilt(module, function, &windows, &templates, receipt))
+}
 
-    /// Searches a window.
-    fn window(
-        &mut self,
-        function: &Function,
-        nodes: &[NodeIndex],
-        (interface, facts): (&Interface, Vec<Facts>),
-        receipt: &mut Receipt,
-    ) -> Found {
-        let signatures = std::mem::take(&mut self.signatures);
-        let Converted { mut graph, results } = convert(function, nodes, (interface, facts), signatures);
-        graph.analysis.fuel = self.options.fuel.saturating_sub(receipt.spent);
-        graph.analysis.explain = self.options.explain;
-        let (graph, choice, seconds) = self.cheapest(graph, &results, receipt);
-        if let Some(last) = graph.analysis.applied.last() {
-            receipt.spent += graph.analysis.applied.len();
-            let layer = layer(function, nodes, graph[last.class].data.origin);
-            receipt.last = Some(Application { rule: rules::all()[last.rule].name.into(), layer });
-        }
-        let template = choice.map(|choice| Rc::new(template(&graph, &choice, &results)));
-        let missed = if self.options.explain {
-            let shaped = template.as_ref().map_or(&[][..], |template| &template.applied);
-            missed(&graph, &self.options.target, &results, shaped).into()
-        } else {
-            Rc::default()
-        };
-        self.signatures = graph.analysis.signatures;
-        Found { template, seconds, missed }
-    }
+/// Searches a window, applying rules up to `fuel` times.
+fn searched(
+    function: &Function,
+    Window { nodes, interface, .. }: &Window,
+    facts: Vec<Facts>,
+    fuel: usize,
+    options: &RewriteOptions,
+) -> Found {
+    let Converted { mut graph, results } = convert(function, nodes, (interface, facts));
+    graph.analysis.fuel = fuel;
+    graph.analysis.explain = options.explain;
+    let (graph, choice, seconds, audit) = cheapest(graph, &results, options);
+    let last = graph.analysis.applied.last().map(|last| {
+        let layer = layer(function, nodes, graph[last.class].data.origin);
+        Application { rule: rules::all()[last.rule].name.into(), layer }
+    });
+    let template = choice.map(|choice| template(&graph, &choice, &results));
+    let missed = if options.explain {
+        let shaped = template.as_ref().map_or(&[][..], |template| &template.applied);
+        missed(&graph, &options.target, &results, shaped)
+    } else {
+        Vec::new()
+    };
+    Found { template, seconds, missed, spent: graph.analysis.applied.len(), last, audit }
+}
 
-    /// The cheapest form of the results, if it is cheaper than the one that is there, and the seconds of the cheaper.
-    fn cheapest(&self, graph: Graph, results: &[Id], receipt: &mut Receipt) -> (Graph, Option<Choice>, f64) {
-        let target = &self.options.target;
-        let written = extract(&graph, target, results, &|_, _, own| own);
-        let originals: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
-        let graph = run(graph, self.options);
-        if graph.analysis.applied.is_empty() {
-            return (graph, None, written.cost);
-        }
-        let originals: FxHashSet<Term> =
-            originals.into_iter().map(|term| term.map_children(|id| graph.find(id))).collect();
-        // Of equally cheap terms the one that is written stays.
-        let price = |term: &Term, _: Id, own: f64| if originals.contains(term) { own } else { own * (1. + 1e-6) };
-        let mut choice = extract(&graph, target, results, &price);
-        if self.options.extraction == Extraction::Ilp
-            && let Some((audit, best)) = audit(&graph, target, results, &price, &choice)
-        {
-            receipt.audits.push(audit);
-            choice = best.filter(|best| best.cost < choice.cost * (1. - 1e-9)).unwrap_or(choice);
-        }
-        let cheaper = choice.cost < written.cost * (1. - 1e-5) && choice.is_acyclic(&graph);
-        let seconds = if cheaper { choice.cost } else { written.cost };
-        (graph, cheaper.then_some(choice), seconds)
+/// The cheapest form of the results, if it is cheaper than the one that is there, the seconds of the cheaper, and how far it is
+/// from the best, where that is asked for.
+fn cheapest(graph: Graph, results: &[Id], options: &RewriteOptions) -> (Graph, Option<Choice>, f64, Option<Audit>) {
+    let target = &options.target;
+    let written = extract(&graph, target, results, &|_, _, own| own);
+    let originals: Vec<Term> = graph.classes().flat_map(|class| class.nodes.iter().cloned()).collect();
+    let graph = run(graph, options);
+    if graph.analysis.applied.is_empty() {
+        return (graph, None, written.cost, None);
     }
+    let originals: FxHashSet<Term> = originals.into_iter().map(|term| term.map_children(|id| graph.find(id))).collect();
+    // Of equally cheap terms the one that is written stays.
+    let price = |term: &Term, _: Id, own: f64| if originals.contains(term) { own } else { own * (1. + 1e-6) };
+    let mut choice = extract(&graph, target, results, &price);
+    let mut report = None;
+    if options.extraction == Extraction::Ilp
+        && let Some((audit, best)) = audit(&graph, target, results, &price, &choice)
+    {
+        report = Some(audit);
+        choice = best.filter(|best| best.cost < choice.cost * (1. - 1e-9)).unwrap_or(choice);
+    }
+    let cheaper = choice.cost < written.cost * (1. - 1e-5) && choice.is_acyclic(&graph);
+    let seconds = if cheaper { choice.cost } else { written.cost };
+    (graph, cheaper.then_some(choice), seconds, report)
 }
 
 /// Saturates an e-graph within the limits.
@@ -187,10 +209,14 @@ fn layer(function: &Function, window: &[NodeIndex], node: u32) -> String {
     window.get(node as usize).map_or_else(String::new, |index| layer_of(&function.graph[*index]))
 }
 
-type Planned = (Vec<NodeIndex>, Interface, Option<Rc<Template>>);
-
-/// The function with windows replaced; those without a template are copied as they are.
-fn rebuilt(module: &Module, function: &Function, plans: &[Planned], receipt: &mut Receipt) -> Function {
+/// The function with windows replaced by the templates of their kinds; those of kinds without one are copied as they are.
+fn rebuilt(
+    module: &Module,
+    function: &Function,
+    windows: &[Window],
+    templates: &[Option<Template>],
+    receipt: &mut Receipt,
+) -> Function {
     let mut new = Function::new(function.name.clone());
     new.graph = StableDiGraph::with_capacity(function.graph.node_count(), function.graph.edge_count());
     let mut moved = vec![NodeIndex::end(); function.graph.node_bound()];
@@ -208,8 +234,8 @@ fn rebuilt(module: &Module, function: &Function, plans: &[Planned], receipt: &mu
             moved[index.index()] = new.add(node.clone(), &[]);
         }
     }
-    for (nodes, interface, template) in plans {
-        match template {
+    for Window { nodes, interface, kind } in windows {
+        match &templates[*kind] {
             None => {
                 for index in nodes {
                     let copy = new.graph.add_node(function.graph[*index].clone());
