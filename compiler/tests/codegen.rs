@@ -16,6 +16,8 @@ mod gemm;
 mod harness;
 #[path = "codegen/measure.rs"]
 mod measure;
+#[path = "codegen/pooling.rs"]
+mod pooling;
 #[path = "codegen/random.rs"]
 mod random;
 #[path = "codegen/rows.rs"]

@@ -3,9 +3,10 @@
 
 use super::{
     chunks::{Chunks, even},
-    depthwise::{Convolution, ROW},
+    depthwise::Convolution,
     emit::{Emitter, PLAIN},
     gemm::{Blocking, Blocks, MOST_ROWS, ceiling},
+    segments::ROW,
 };
 use crate::plan::kernel::{Bands, Image, Kernel, LoopVariable};
 use cranelift_codegen::ir::{InstBuilder, Value};

@@ -11,6 +11,7 @@ use super::{
     extremes::{self, Extremes},
     fold,
     interior::Interior,
+    pooling::Pooling,
     reduce::RowFold,
     scalar::{self, Lanes},
     strip::{Job, Row, STRIP, Sink, row_bytes},
@@ -58,6 +59,9 @@ struct Plan<'n> {
 pub fn emit(emitter: &mut Emitter<'_>, nest: &Nest) -> (Size, &'static str) {
     if let Some(transposed) = Transposed::new(emitter, nest) {
         return (transposed.emit(emitter), "map");
+    }
+    if let Some(pooling) = Pooling::new(emitter, nest) {
+        return (pooling.emit(emitter), "reduce");
     }
     let mut sequential: Vec<u32> = nest.space.iter().copied().filter(|v| !nest.parallel.contains(v)).collect();
     let parallel = nest.space.iter().copied().filter(|v| nest.parallel.contains(v)).collect();

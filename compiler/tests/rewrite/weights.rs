@@ -9,6 +9,7 @@ use strang_compiler::rewrite::{
     rule::Class,
 };
 use strang_ir::{Module, Op, SharedNode, Tensor, random::random_tensor, text};
+use strang_runtime::tensor::Spare;
 
 const CIRCUITS: &[&str] = &[
     "param @w: f32[b, c] param @s: f32[c] param @t: f32[]
@@ -123,7 +124,7 @@ fn @f(%x: f32[b, c, d, a]) -> f32[b, c, d, a] {
     let is_gather = |node: &&SharedNode| matches!(node.op, Op::Gather);
     let weights: Vec<_> = module.parameters.iter().map(|parameter| parameter.data.clone().unwrap()).collect();
     let gather = module.entry().graph.node_weights().find(is_gather).expect("a gather");
-    assert!(evaluate(gather, &weights).is_some());
+    assert!(evaluate(gather, &weights, &mut Spare::default()).is_some());
     let mut folded = module.clone();
     fold_constants(&mut folded, fold::WIDE, usize::MAX, &mut Receipt::default()).unwrap();
     let input = random_tensor(strang_ir::ElementType::F32, &[3, 6, 7, 5], false, 5);
@@ -244,7 +245,7 @@ fn @f(%x: f32[b, c, a, d]) -> f32[b, c, a, d] {{
             };
             let node = function.order().into_iter().find(is_weights).expect("a map of weights");
             let weights: Vec<_> = module.parameters.iter().map(|parameter| parameter.data.clone().unwrap()).collect();
-            assert!(evaluate(&function.graph[node], &weights).is_some(), "{circuit}");
+            assert!(evaluate(&function.graph[node], &weights, &mut Spare::default()).is_some(), "{circuit}");
             let mut folded = module.clone();
             fold_constants(&mut folded, fold::WIDE, usize::MAX, &mut Receipt::default()).unwrap();
             let input = random_tensor(strang_ir::ElementType::F32, &[sizes[1], sizes[2], sizes[0], sizes[3]], false, 1);

@@ -53,6 +53,6 @@ mod tests {
             spare.give(taken);
         }
         assert!(spare.take(ElementType::F32, &[usize::MAX, 2]).is_err());
-        assert_eq!(spare.take(ElementType::F32, &[0, 2]).unwrap().bytes(), []);
+        assert!(spare.take(ElementType::F32, &[0, 2]).unwrap().bytes().is_empty());
     }
 }

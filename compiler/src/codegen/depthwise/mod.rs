@@ -1,35 +1,22 @@
 //! Depthwise convolutions: segments of output rows on the kernel of the table.
 //!
-//! A tile is a slice of channels of a few pixels of some output rows: rows that follow each other read mostly the same
-//! input, which then is in the first-level cache. What the kernel does not do to its sums in registers, a job does while
-//! they are there too.
+//! What the kernel does not do to its sums in registers, a job does while they are in the first-level cache.
 
 mod bytes;
 
 use super::{
     argument::ArgumentBlock,
-    chunks::{Chunks, even},
     emit::{Emitter, PLAIN},
     epilogue::{self, Epilogue, Repertoire, TileVariables},
     nest,
     rows::{folded_values, outer_loops},
-    strip::{Job, Row, Sink},
-    tile::estimate,
+    segments::{Cut, Rest, Walk, segments},
 };
 use crate::plan::kernel::{Depthwise, Store};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::mem::offset_of;
 use strang_ir::{ElementType, Size};
 use strang_runtime::kernels::{Function, depthwise::DepthwiseBlock};
-
-/// Multiply-adds of a tile, about.
-const TILE: i64 = 1 << 16;
-
-/// Elements of an input row that a tile reads, at most: with the rows around it they fit into the first-level cache.
-pub(super) const ROW: i64 = 2048;
-
-/// Channels of a tile, at most.
-const CHANNELS: i64 = 256;
 
 /// A depthwise convolution that is compiled.
 pub(super) struct Convolution<'d> {
@@ -55,91 +42,17 @@ pub fn emit(emitter: &mut Emitter<'_>, depthwise: &Depthwise) -> (Size, &'static
         return (nest::emit(emitter, &depthwise.nest(&emitter.kernel.accesses)).0, "depthwise");
     };
     let tap_count: Size = depthwise.taps.iter().map(|tap| emitter.extent(*tap)).product();
-    let cut = Cut::new(emitter, depthwise, &tap_count);
+    let walk = walk(depthwise);
+    let cut = Cut::new(emitter, walk, &tap_count);
     let sizes = (&cut.columns, &cut.channels);
     if depthwise.sum(&emitter.kernel.accesses) == ElementType::I32 {
         let plan = bytes::Convolution::new(emitter, depthwise, &weight_stride, sizes);
         let segment = |emitter: &mut Emitter<'_>, columns, channels| plan.segment(emitter, columns, channels);
-        return (segments(emitter, depthwise, &cut, &segment), "depthwise i8");
+        return (segments(emitter, walk, &cut, &segment), "depthwise i8");
     }
     let plan = Convolution::new(emitter, depthwise, &weight_stride, sizes);
     let segment = |emitter: &mut Emitter<'_>, columns, channels| plan.segment(emitter, columns, channels);
-    (segments(emitter, depthwise, &cut, &segment), "depthwise")
-}
-
-/// Emits the segments of a row that a tile has of the pixels and channels given.
-type Segment<'s> = &'s dyn Fn(&mut Emitter<'_>, (Value, Value), (Value, Value));
-
-/// Emits all segments, in tiles; says how many tiles there are.
-fn segments(emitter: &mut Emitter<'_>, depthwise: &Depthwise, cut: &Cut, segment: Segment<'_>) -> Size {
-    let chunks = cut.chunks(emitter, depthwise);
-    emitter.each((emitter.lo, emitter.hi, 1), |emitter, tile| {
-        let ranges = chunks.ranges(emitter, tile);
-        let (outer, row) = match depthwise.batch.split_last() {
-            Some((row, outer)) => (outer, Some(*row)),
-            None => (&[][..], None),
-        };
-        for (variable, (position, _)) in outer.iter().zip(&ranges) {
-            emitter.bind(*variable, *position);
-        }
-        let [channels, .., columns] = ranges[outer.len()..] else { return };
-        match row {
-            None => segment(emitter, columns, channels),
-            Some(row) => {
-                let (low, high) = ranges[outer.len() + 1];
-                emitter.loop_over(
-                    row,
-                    (low, high, 1),
-                    &[],
-                    |_| {},
-                    |emitter, _| {
-                        segment(emitter, columns, channels);
-                        Vec::new()
-                    },
-                );
-            }
-        }
-        outer.iter().for_each(|variable| emitter.unbind(*variable));
-    });
-    chunks.grid()
-}
-
-/// The sizes of a tile.
-struct Cut {
-    channels: Size,
-    columns: Size,
-    rows: Size,
-}
-
-impl Cut {
-    fn new(emitter: &Emitter<'_>, depthwise: &Depthwise, tap_count: &Size) -> Self {
-        let step = emitter.kernel.accesses[depthwise.a as usize].address.coefficient(depthwise.columns);
-        let channels = emitter.extent(depthwise.channels);
-        // How many pixels the input moves by from one output pixel to the next.
-        let pixel = step.as_constant().map_or(1, |step| step.abs() / estimate(&channels)).clamp(1, 4);
-        let columns = emitter.extent(depthwise.columns);
-        let wanted = (ROW / (estimate(&columns) * pixel) / 64 * 64).clamp(64, CHANNELS);
-        let channels = even(&channels, wanted, 16);
-        let columns = even(&columns, (ROW / estimate(&channels) / pixel).max(7), 1);
-        let work = estimate(&channels) * estimate(&columns) * estimate(tap_count);
-        let rows = match depthwise.batch.last() {
-            Some(row) => even(&emitter.extent(*row), (TILE / work.min(TILE)).max(1), 1),
-            None => Size::ONE,
-        };
-        Cut { channels, columns, rows }
-    }
-
-    /// Images, then channels, then rows, then pixels: a worker that goes on to the next tile finds its input in cache.
-    fn chunks(&self, emitter: &Emitter<'_>, depthwise: &Depthwise) -> Chunks {
-        let (row, outer) = match depthwise.batch.split_last() {
-            Some((row, outer)) => (Some((*row, self.rows.clone())), outer),
-            None => (None, &[][..]),
-        };
-        let outer = outer.iter().map(|variable| (*variable, Size::ONE));
-        let channels = (depthwise.channels, self.channels.clone());
-        let columns = (depthwise.columns, self.columns.clone());
-        Chunks::new(emitter, outer.chain([channels]).chain(row).chain([columns]))
-    }
+    (segments(emitter, walk, &cut, &segment), "depthwise")
 }
 
 impl<'d> Convolution<'d> {
@@ -237,40 +150,16 @@ impl<'d> Convolution<'d> {
         let block = emitter.block_address(self.block);
         emitter.call(Function::DepthwiseF32, &[block]);
         if let Some((memory, width)) = &self.sums {
-            self.finish(emitter, (*memory, width), columns, channels);
+            let walk = walk(depthwise);
+            let rest = Rest { block: &depthwise.finish, stores: &depthwise.stores, given: &self.given };
+            rest.emit(emitter, walk, (*memory, width), (columns, channels));
         }
     }
+}
 
-    /// What the kernel does not do, pixel by pixel.
-    fn finish(
-        &self,
-        emitter: &mut Emitter<'_>,
-        (memory, width): (Value, &Size),
-        columns: (Value, Value),
-        channels: (Value, Value),
-    ) {
-        let depthwise = self.depthwise;
-        let start = emitter.strip_row(ElementType::F32, channels.0, memory).base;
-        let range = (columns.0, columns.1, 1);
-        emitter.loop_over(
-            depthwise.columns,
-            range,
-            &[start],
-            |_| {},
-            |emitter, base| {
-                let row = Row { base: base[0], element: ElementType::F32 };
-                let job = Job {
-                    block: &depthwise.finish,
-                    variable: depthwise.channels,
-                    given: self.given.iter().map(|value| (*value, row)).collect(),
-                    sinks: depthwise.stores.iter().copied().map(Sink::Memory).collect(),
-                };
-                emitter.run_in_strips(&job, &[ElementType::F32], channels);
-                let bytes = emitter.size(&(width * &Size::from(4)));
-                vec![emitter.builder.ins().iadd(base[0], bytes)]
-            },
-        );
-    }
+fn walk(depthwise: &Depthwise) -> Walk<'_> {
+    let Depthwise { a, batch, columns, channels, .. } = depthwise;
+    Walk { read: *a, batch, columns: *columns, channels: *channels }
 }
 
 /// Whether the kernel can read the image as it lies: channels contiguous, pixels at one distance.
