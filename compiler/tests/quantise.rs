@@ -11,6 +11,7 @@ use strang_ir::{
     random::random_tensor,
     text,
 };
+use strang_runtime::tensor::Spare;
 
 /// Numbers as weights are, with zeros, equal numbers, tiny ones and outliers among them.
 fn numbers() -> impl Strategy<Value = Vec<f32>> {
@@ -256,7 +257,7 @@ fn lookups_are_evaluated_right() {
                 let expected =
                     interpret_node(&module, FunctionId(0), node, &operands, &Bindings::new(), Arithmetic::Typed)
                         .unwrap();
-                let evaluated = evaluate(&module.entry().graph[node], &operands);
+                let evaluated = evaluate(&module.entry().graph[node], &operands, &mut Spare::default());
                 assert_eq!(evaluated.is_some(), fast, "{granularity:?}");
                 assert!(evaluated.is_none_or(|evaluated| evaluated.bytes() == expected[0].bytes()));
             }

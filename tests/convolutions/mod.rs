@@ -2,6 +2,7 @@
 //! side; and wide images that only a depthwise convolution reads, computed in bands. All are compiled and compared with the
 //! interpreter.
 
+mod groups;
 mod residues;
 
 use super::{run_on, with_weights};

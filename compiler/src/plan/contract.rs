@@ -194,6 +194,9 @@ impl Planner<'_> {
             // A product with a vector, or channels that are not contiguous: term by term.
             return Ok(None);
         }
+        if is_weight && let Some(body) = self.grouped(&mut kernel, &roles, [a, b], (&block, &stores)) {
+            return Ok(Some(Ok(finish(kernel, Body::Depthwise(body), &label))));
+        }
         if is_weight
             && let [.., outer, inner] = roles.contracted[..]
             && is_window(&kernel, a, outer, inner)

@@ -7,6 +7,7 @@
 //! | `layout` | strides, offsets, halos |
 //! | `build` | the scalar code and accesses of one kernel |
 //! | `lower`, `nest`, `contract`, `attention`, `control` | groups to kernels, by kind |
+//! | `grouped` | convolutions in groups of few channels |
 //! | `padding` | rows of whole pages, kept apart |
 //! | `windows` | copies of what windows read |
 //! | `bands` | products that depthwise convolutions read, without the image between |
@@ -25,6 +26,7 @@ mod cost;
 pub mod error;
 pub mod evaluate;
 pub mod group;
+pub mod grouped;
 pub mod kernel;
 mod layout;
 mod lower;

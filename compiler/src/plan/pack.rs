@@ -209,6 +209,11 @@ impl Planner<'_> {
         Some(())
     }
 
+    /// Whether weights are known that an access reads, of sizes that are.
+    pub fn weight_block(&self, kernel: &KernelBuilder, access: u32, moving: &[u32]) -> Option<()> {
+        self.block(kernel, access, moving.iter().copied()).map(|_| ())
+    }
+
     /// The parameter that an access reads, and the variables of `moving` that select a matrix in it.
     fn block(&self, kernel: &KernelBuilder, access: u32, moving: impl Iterator<Item = u32>) -> Option<(u32, Block)> {
         let access = &kernel.accesses[access as usize];

@@ -5,9 +5,12 @@ use super::{
     random::Maker,
 };
 use proptest::prelude::*;
-use strang_compiler::plan::kernel::{Block, Body, Depthwise, Instruction, Kernel, Store};
+use strang_compiler::plan::{
+    grouped::in_groups,
+    kernel::{Block, Body, Depthwise, Instruction, Kernel, LoopVariable, Store},
+};
 use strang_ir::{
-    Bindings, ElementType, Literal, Size,
+    Bindings, ElementType, IndexExpr, Literal, Size,
     generator::Random,
     scalar::{Binary, Unary},
 };
@@ -112,6 +115,53 @@ fn convolutions() {
                 let (kernel, memory, bindings) = convolution(shape, [size, step], kind, symbolic);
                 check(&kernel, &memory, &bindings, &[])
                     .unwrap_or_else(|text| panic!("{shape:?} {size} {step} {kind}: {text}"));
+            }
+        }
+    }
+}
+
+/// A convolution in groups of `members` channels: one of single channels but for the last taps, which are those of a group, and
+/// their weights.
+fn in_groups_of(
+    members: i64,
+    shape: [i64; 4],
+    window: [i64; 2],
+    kind: usize,
+    symbolic: bool,
+) -> (Kernel, Vec<Vec<u8>>, Bindings) {
+    let (mut kernel, mut memory, bindings) = convolution(shape, window, kind, symbolic);
+    let (channels, size) = (shape[3], window[0]);
+    let padded = (channels + 15) / 16 * 16;
+    let member = kernel.variables.len() as u32;
+    kernel.variables.push(LoopVariable::Loop(members.into()));
+    let image = &mut kernel.accesses[0].address;
+    *image = image.plus(&IndexExpr::variable(3).times(&Size::from(-1))).plus(&in_groups(3, member, members));
+    kernel.accesses[1].address = [(3, 1), (4, size * members * padded), (5, members * padded), (member, padded)]
+        .into_iter()
+        .map(|(variable, stride)| IndexExpr::variable(variable).times(&Size::from(stride)))
+        .reduce(|sum, term| sum.plus(&term))
+        .expect("there are terms");
+    memory[1] = f32s((0..size * size * members * padded).map(|place| (place as f32 * 0.37 + 1.).sin()));
+    let Body::Depthwise(depthwise) = &mut kernel.body else { panic!("it is a depthwise convolution") };
+    depthwise.taps.push(member);
+    (kernel, memory, bindings)
+}
+
+#[test]
+fn convolutions_in_groups() {
+    for members in [2, 4, 8] {
+        for (place, shape) in
+            [[1, 1, 2, 8], [2, 3, 5, 24], [1, 7, 7, 96], [1, 14, 14, 40], [1, 3, 17, 304], [1, 2, 60, 8]]
+                .into_iter()
+                .enumerate()
+        {
+            for (size, step) in [(3, 1), (3, 2), (1, 1)] {
+                for kind in [0, 3, 5, 7, 8] {
+                    let symbolic = (place + kind) % 3 == 0;
+                    let (kernel, memory, bindings) = in_groups_of(members, shape, [size, step], kind, symbolic);
+                    check(&kernel, &memory, &bindings, &[])
+                        .unwrap_or_else(|text| panic!("{members} {shape:?} {size} {step} {kind}: {text}"));
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ pub mod bytes;
 pub mod depthwise;
 pub mod fma;
 pub mod gemm;
+mod grouped;
 pub(crate) mod lanes;
 pub mod level;
 pub(crate) mod math;

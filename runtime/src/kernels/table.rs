@@ -13,6 +13,7 @@ use super::bytes::{self, ByteBlock, ByteWindow};
 use super::depthwise::{self, DepthwiseBlock};
 use super::fma;
 use super::gemm::{self, GemmBlock};
+use super::grouped;
 use super::level::Level;
 use super::pack;
 use super::pooling::{self, PoolBlock};
@@ -274,6 +275,8 @@ kernel_table! {
         softmax_columns_f32, SoftmaxColumnsF32: fn(*mut f32, u64, u64) = rows::softmax_columns_f32;
         /// A segment of a depthwise convolution of bytes, [`ByteWindow`].
         depthwise_bytes, DepthwiseBytes: fn(*const ByteWindow) = bytes::depthwise_bytes;
+        /// A segment of a row of a convolution in groups of few channels, [`DepthwiseBlock`] `(block, members of a group)`.
+        grouped_f32, GroupedF32: fn(*const DepthwiseBlock, u64) = grouped::grouped_f32;
     }
 }
 

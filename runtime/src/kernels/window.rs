@@ -36,7 +36,8 @@ pub struct Window {
 
 /// What is computed in a window.
 pub(super) trait Operation<V: Lanes> {
-    /// The most groups of 16 channels a tile may have.
+    /// The most groups of 16 channels a tile may have. Where it is one, all channels of a few pixels come before the next pixels: they
+    /// lie side by side in memory.
     const PANELS: usize;
     /// What a tap brings along for 16 channels.
     type Factor: Copy;
@@ -68,12 +69,34 @@ pub(super) trait Operation<V: Lanes> {
     }
 }
 
-/// Computes all outputs of the window, by slices of channels, then by tiles of pixels.
+/// Computes all outputs of the window, by slices of channels and tiles of pixels.
 ///
 /// # Safety
 /// The arrays of window and operation are valid for the sizes and strides given; the output overlaps no other array.
 #[inline(always)]
 pub(super) unsafe fn run<V: Lanes, O: Operation<V>>(window: &Window, operation: &O) {
+    let columns = window.columns as usize;
+    if O::PANELS > 1 {
+        // SAFETY: the caller vouches for the window.
+        return unsafe { pixels::<V, O>(window, operation, 0, columns) };
+    }
+    // Tiles of nearly the same size.
+    let tiles = columns.div_ceil(PIXELS.min(V::REGISTERS / 4 * 3));
+    let mut pixel = 0;
+    for index in 0..tiles {
+        let end = pixel + (columns - pixel).div_ceil(tiles - index);
+        // SAFETY: these pixels lie in the window.
+        unsafe { pixels::<V, O>(window, operation, pixel, end) };
+        pixel = end;
+    }
+}
+
+/// Computes the outputs of some pixels.
+///
+/// # Safety
+/// As for [`run`]; the pixels lie in the window.
+#[inline(always)]
+unsafe fn pixels<V: Lanes, O: Operation<V>>(window: &Window, operation: &O, first: usize, end: usize) {
     let channels = window.channels as usize;
     let mut channel = 0;
     // SAFETY: every slice lies in the channels.
@@ -81,50 +104,46 @@ pub(super) unsafe fn run<V: Lanes, O: Operation<V>>(window: &Window, operation: 
         if O::PANELS >= 4 && V::REGISTERS >= 32 {
             while channels - channel >= 4 * WIDTH {
                 let groups = [0, 1, 2, 3].map(|panel| Whole(channel + panel * WIDTH));
-                slice::<V, O, Whole, 4>(window, operation, channel, 4 * WIDTH, groups);
+                slice::<V, O, Whole, 4>(window, operation, (first, end), (channel, 4 * WIDTH), groups);
                 channel += 4 * WIDTH;
             }
             if channels - channel >= 2 * WIDTH {
-                slice::<V, O, Whole, 2>(
-                    window,
-                    operation,
-                    channel,
-                    2 * WIDTH,
-                    [Whole(channel), Whole(channel + WIDTH)],
-                );
+                let groups = [Whole(channel), Whole(channel + WIDTH)];
+                slice::<V, O, Whole, 2>(window, operation, (first, end), (channel, 2 * WIDTH), groups);
                 channel += 2 * WIDTH;
             }
         }
         while channels - channel >= WIDTH {
-            slice::<V, O, Whole, 1>(window, operation, channel, WIDTH, [Whole(channel)]);
+            slice::<V, O, Whole, 1>(window, operation, (first, end), (channel, WIDTH), [Whole(channel)]);
             channel += WIDTH;
         }
         if channel < channels {
             let rest = channels - channel;
-            slice::<V, O, Part<V>, 1>(window, operation, channel, rest, [Part(channel, V::mask(rest))]);
+            let groups = [Part(channel, V::mask(rest))];
+            slice::<V, O, Part<V>, 1>(window, operation, (first, end), (channel, rest), groups);
         }
     }
 }
 
-/// One slice of channels for all pixels, in tiles of nearly the same size.
+/// One slice of channels for some pixels, in tiles of nearly the same size.
 ///
 /// # Safety
-/// As for [`run`]; the groups are those of the channels from `channel` on.
+/// As for [`run`]; the groups are those of the channels from `channel` on, and the pixels lie in the window.
 #[inline(always)]
 unsafe fn slice<V: Lanes, O: Operation<V>, G: Group<V>, const PANELS: usize>(
     window: &Window,
     operation: &O,
-    channel: usize,
-    channels: usize,
+    (first, end): (usize, usize),
+    (channel, channels): (usize, usize),
     groups: [G; PANELS],
 ) {
-    let columns = window.columns as usize;
+    let columns = end - first;
     // A quarter of the registers is left for what a tap brings and for the compiler: with a single one left it keeps some
     // sums in memory, where a chain takes twice as long.
     let tiles = columns.div_ceil(PIXELS.min(V::REGISTERS / 4 * 3));
-    let mut pixel = 0;
+    let mut pixel = first;
     for index in 0..tiles {
-        let pixels = (columns - pixel).div_ceil(tiles - index);
+        let pixels = (end - pixel).div_ceil(tiles - index);
         // SAFETY: the tile's pixels lie in the window.
         unsafe {
             match pixels {

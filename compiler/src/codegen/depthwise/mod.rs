@@ -12,7 +12,10 @@ use super::{
     rows::{folded_values, outer_loops},
     segments::{Cut, Rest, Walk, segments},
 };
-use crate::plan::kernel::{Depthwise, Store};
+use crate::plan::{
+    grouped::in_groups,
+    kernel::{Depthwise, Store},
+};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::mem::offset_of;
 use strang_ir::{ElementType, Size};
@@ -32,12 +35,14 @@ pub(super) struct Convolution<'d> {
     taps: Value,
     /// What the kernel writes when it does not store itself, and the channels of a row of it.
     sums: Option<(Value, Size)>,
+    /// The channels of a group, which are the last taps.
+    members: Option<i64>,
 }
 
 /// Emits a depthwise convolution; says the number of tiles and the kind of kernel.
 pub fn emit(emitter: &mut Emitter<'_>, depthwise: &Depthwise) -> (Size, &'static str) {
-    let Some(weight_stride) = depthwise.weight_stride(emitter.kernel).filter(|_| reads_channels(emitter, depthwise))
-    else {
+    let is_read = members(emitter, depthwise).is_some() || reads_channels(emitter, depthwise);
+    let Some(weight_stride) = depthwise.weight_stride(emitter.kernel).filter(|_| is_read) else {
         // Channels that are not contiguous: term by term.
         return (nest::emit(emitter, &depthwise.nest(&emitter.kernel.accesses)).0, "depthwise");
     };
@@ -64,7 +69,9 @@ impl<'d> Convolution<'d> {
         weight_stride: &Size,
         (columns, channels): (&Size, &Size),
     ) -> Self {
-        let tap_count: Size = depthwise.taps.iter().map(|tap| emitter.extent(*tap)).product();
+        let members = members(emitter, depthwise);
+        let pointed = pointed(depthwise, members);
+        let tap_count: Size = pointed.iter().map(|tap| emitter.extent(*tap)).product();
         let tile = TileVariables { rows: depthwise.columns, columns: depthwise.channels };
         let Depthwise { finish, stores, .. } = depthwise;
         let sum = folded_values(finish);
@@ -83,7 +90,7 @@ impl<'d> Convolution<'d> {
         });
         let block = emitter.argument_block::<DepthwiseBlock>();
         let taps = emitter.reserve(&(&tap_count * &Size::from(8)));
-        let plan = Convolution { depthwise, epilogue, given, direct, block, taps, sums };
+        let plan = Convolution { depthwise, epilogue, given, direct, block, taps, sums, members };
         plan.set_constants(emitter, &tap_count, weight_stride);
         plan
     }
@@ -122,7 +129,7 @@ impl<'d> Convolution<'d> {
     pub(super) fn segment(&self, emitter: &mut Emitter<'_>, columns: (Value, Value), channels: (Value, Value)) {
         let depthwise = self.depthwise;
         let first = [(depthwise.columns, columns.0), (depthwise.channels, channels.0)];
-        outer_loops(emitter, &depthwise.taps, self.taps, &mut |emitter, place| {
+        outer_loops(emitter, pointed(depthwise, self.members), self.taps, &mut |emitter, place| {
             let input = emitter.address_of(depthwise.a, &first);
             emitter.builder.ins().store(PLAIN, input, place, 0);
             emitter.builder.ins().iadd_imm_s(place, 8)
@@ -148,7 +155,15 @@ impl<'d> Convolution<'d> {
             ],
         );
         let block = emitter.block_address(self.block);
-        emitter.call(Function::DepthwiseF32, &[block]);
+        match self.members {
+            Some(members) => {
+                let members = emitter.int(members);
+                emitter.call(Function::GroupedF32, &[block, members]);
+            }
+            None => {
+                emitter.call(Function::DepthwiseF32, &[block]);
+            }
+        }
         if let Some((memory, width)) = &self.sums {
             let walk = walk(depthwise);
             let rest = Rest { block: &depthwise.finish, stores: &depthwise.stores, given: &self.given };
@@ -160,6 +175,26 @@ impl<'d> Convolution<'d> {
 fn walk(depthwise: &Depthwise) -> Walk<'_> {
     let Depthwise { a, batch, columns, channels, .. } = depthwise;
     Walk { read: *a, batch, columns: *columns, channels: *channels }
+}
+
+/// The channels of a group, where the last taps are those: output channels of a group read all input channels of it.
+fn members(emitter: &Emitter<'_>, depthwise: &Depthwise) -> Option<i64> {
+    let member = *depthwise.taps.last()?;
+    let members = emitter.extent(member).as_constant().filter(|members| matches!(members, 2 | 4 | 8))?;
+    let whole = emitter.extent(depthwise.channels).as_constant().is_some_and(|channels| channels % members == 0);
+    let read = &emitter.kernel.accesses[depthwise.a as usize];
+    let rest = read.address.plus(&in_groups(depthwise.channels, member, members).times(&Size::from(-1)));
+    let is_rest = !rest.mentions(depthwise.channels) && !rest.mentions(member);
+    let is_image = read.element == ElementType::F32 && read.checked.is_empty() && emitter.guard_is_known(depthwise.a);
+    (whole && is_rest && is_image && emitter.has_stride(depthwise.a, depthwise.columns)).then_some(members)
+}
+
+/// The taps that the kernel is given pointers for: it has those of a group from one.
+fn pointed(depthwise: &Depthwise, members: Option<i64>) -> &[u32] {
+    match (members, depthwise.taps.split_last()) {
+        (Some(_), Some((_, taps))) => taps,
+        _ => &depthwise.taps,
+    }
 }
 
 /// Whether the kernel can read the image as it lies: channels contiguous, pixels at one distance.

@@ -226,7 +226,25 @@ fn unused(graph: &Graph, node: &Node, values: &[Id]) -> f64 {
     }
     let Some(columns) = columns(node) else { return 1. };
     let columns = product(columns.iter().map(|v| node.variables[*v as usize].size()));
+    if is_in_groups(node, columns) {
+        return SPREAD;
+    }
     (COLUMNS as f64 / columns.max(1.)).max(1.)
+}
+
+/// The time of a multiply-add in the kernel of groups, which spreads what it reads over the lanes of a group, by that in a tile.
+const SPREAD: f64 = 1.5;
+
+/// Whether a product of floats has as many columns as it adds up of an axis, and few, in several groups: whole groups fill the lanes
+/// of their kernel.
+fn is_in_groups(node: &Node, columns: f64) -> bool {
+    let is_in_both = |v: &u32| !node.size_of(*v).is(1) && node.maps.iter().all(|map| map.mentions(*v));
+    let groups = node.outputs[0].variables.iter().filter(|v| is_in_both(v)).count();
+    let members = node.contracted().last().map(|member| estimate(&node.size_of(*member)));
+    matches!(node.op, Op::Dot { accumulator: ElementType::F32 })
+        && groups == 1
+        && [2., 4., 8.].contains(&columns)
+        && members == Some(columns)
 }
 
 /// The work at one position, in elementary functions.

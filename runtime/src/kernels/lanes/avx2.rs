@@ -1,6 +1,6 @@
 //! The lanes of AVX2 and FMA: two registers.
 
-use super::Lanes;
+use super::{Lanes, WIDTH};
 use core::arch::x86_64::*;
 
 /// 16 lanes for CPUs of [`Level::Avx2`](crate::kernels::Level::Avx2).
@@ -187,6 +187,17 @@ impl Lanes for Avx2 {
     fn min(self, b: Self) -> Self {
         let lesser = self.lesser(b).or(b.lesser(self));
         Self::select(unordered(self, b), self.add(b), lesser)
+    }
+    #[inline(always)]
+    fn spread<const MEMBERS: usize>(self, member: usize) -> Self {
+        let mut places = [0i32; WIDTH / 2];
+        for (lane, place) in places.iter_mut().enumerate() {
+            *place = (lane / MEMBERS * MEMBERS + member) as i32;
+        }
+        unsafe {
+            let places = _mm256_loadu_si256(places.as_ptr().cast());
+            Avx2(_mm256_permutevar8x32_ps(self.0, places), _mm256_permutevar8x32_ps(self.1, places))
+        }
     }
     #[inline(always)]
     fn greater(self, b: Self) -> Self {

@@ -1,6 +1,6 @@
 //! The lanes of AVX-512: one register.
 
-use super::Lanes;
+use super::{Lanes, WIDTH};
 use core::arch::x86_64::*;
 
 /// 16 lanes for CPUs of [`Level::Avx512`](crate::kernels::Level::Avx512).
@@ -124,6 +124,14 @@ impl Lanes for Avx512 {
             let lesser = _mm512_range_ps::<0b0100>(self.0, b.0);
             Avx512(_mm512_mask_add_ps(lesser, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, b.0), self.0, b.0))
         }
+    }
+    #[inline(always)]
+    fn spread<const MEMBERS: usize>(self, member: usize) -> Self {
+        let mut places = [0i32; WIDTH];
+        for (lane, place) in places.iter_mut().enumerate() {
+            *place = (lane / MEMBERS * MEMBERS + member) as i32;
+        }
+        Avx512(unsafe { _mm512_permutexvar_ps(_mm512_loadu_si512(places.as_ptr().cast()), self.0) })
     }
     #[inline(always)]
     fn greater(self, b: Self) -> Self {

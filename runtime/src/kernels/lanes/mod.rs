@@ -104,6 +104,9 @@ pub(crate) trait Lanes: Copy {
     /// `self < b ? self : b`: one instruction, for where the cases [`Lanes::min`] settles do not matter.
     fn lesser(self, b: Self) -> Self;
 
+    /// Every lane gets what lane `member` of its group of `MEMBERS` has, two, four or eight of them.
+    fn spread<const MEMBERS: usize>(self, member: usize) -> Self;
+
     /// False where either is NaN.
     fn is_less(self, b: Self) -> Self::Mask;
     /// False where either is NaN.

@@ -134,6 +134,10 @@ impl Lanes for Portable {
         Self::select(Self::either(self.is_nan(), b.is_nan()), self.add(b), lesser)
     }
     #[inline(always)]
+    fn spread<const MEMBERS: usize>(self, member: usize) -> Self {
+        Portable(std::array::from_fn(|lane| self.0[lane / MEMBERS * MEMBERS + member]))
+    }
+    #[inline(always)]
     fn greater(self, b: Self) -> Self {
         self.zip(b, |x, y| if x > y { x } else { y })
     }

@@ -18,6 +18,7 @@ struct Case {
     columns: usize,
     channels: usize,
     input_stride: usize,
+    pixel_stride: usize,
     output_stride: usize,
     /// Where the first pixel of each tap begins in the input.
     taps: Vec<Option<usize>>,
@@ -58,11 +59,21 @@ impl Case {
             columns,
             channels,
             input_stride: pixel_stride * step,
+            pixel_stride,
             output_stride: channels + gaps[1],
             taps,
             input,
             seed,
         }
+    }
+
+    fn step(&self) -> usize {
+        self.input_stride / self.pixel_stride
+    }
+
+    /// The first pixel of each tap.
+    fn pixels(&self) -> Vec<Option<usize>> {
+        self.taps.iter().map(|tap| tap.map(|start| start / self.pixel_stride)).collect()
     }
 
     /// The inputs of one output, in the order of the taps; with the index of the tap.
@@ -161,6 +172,38 @@ proptest! {
                 sum += bias[channel];
             }
             activate(activation, parameters, sum)
+        });
+    }
+
+    #[test]
+    fn groups(case in cases(), members in prop::sample::select(&[2usize, 4, 8][..]), relu: bool) {
+        let channels = case.channels.next_multiple_of(members);
+        let case = Case::new(case.columns, channels, [members, 3], case.step(), case.pixels(), case.seed);
+        let weight_stride = channels.next_multiple_of(16);
+        let weights = values(weight_stride * case.taps.len() * members, case.seed ^ 1);
+        let run = |table: &KernelTable, window: Window| {
+            let block = DepthwiseBlock {
+                window,
+                weights: weights.as_ptr(),
+                weight_stride: weight_stride as i64,
+                scale: std::ptr::null(),
+                bias: std::ptr::null(),
+                activation: if relu { Activation::Relu } else { Activation::None } as u64,
+                activation_parameters: [FloatSlot(0.); 2],
+            };
+            // SAFETY: the block describes arrays of the case, whose channels are whole groups.
+            unsafe { (table.grouped_f32)(&block, members as u64) };
+        };
+        case.check(run, |pixel, channel| {
+            let mut sum = 0.0f32;
+            for tap in 0..case.taps.len() {
+                for member in 0..members {
+                    let input = case.inputs(pixel, channel / members * members + member).find(|(own, _)| *own == tap);
+                    let Some((_, x)) = input else { continue };
+                    sum = x.mul_add(weights[(tap * members + member) * weight_stride + channel], sum);
+                }
+            }
+            if relu { math::relu(Portable::splat(sum)).first() } else { sum }
         });
     }
 
