@@ -52,7 +52,7 @@ impl<'n> Pooling<'n> {
         let extent = |variable: u32| emitter.extent(variable).as_constant();
         let is_window = (2..=MOST_TAPS).contains(&taps)
             && extent(*channels).is_some_and(|channels| channels >= FEWEST_CHANNELS)
-            && extent(*columns).is_none_or(|columns| columns > 1);
+            && extent(*columns).is_some_and(|columns| columns > 1);
         let is_image = read.element == ElementType::F32
             && read.checked.is_empty()
             && emitter.is_contiguous(access, *channels)

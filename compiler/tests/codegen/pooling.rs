@@ -33,7 +33,7 @@ struct Case {
     monoid: Monoid,
     /// What follows: nothing, a factor, or a function that takes strips.
     finish: usize,
-    /// Whether rows and columns have sizes that are not known.
+    /// Whether images and rows have sizes that are not known.
     symbolic: bool,
 }
 
@@ -94,7 +94,7 @@ fn pooling(case: &Case) -> Result<(), String> {
     let mut bindings = Bindings::new();
     let mut sizes = [batch, rows, columns, channels, of_rows.taps, of_columns.taps].map(Size::from);
     if case.symbolic {
-        for (place, name, extent) in [(1, "h", rows), (2, "w", columns)] {
+        for (place, name, extent) in [(0, "b", batch), (1, "h", rows)] {
             bindings.insert(name.into(), extent);
             sizes[place] = Size::symbol(name);
         }
