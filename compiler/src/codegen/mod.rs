@@ -16,6 +16,8 @@
 //! | [`nest`], [`rows`], `gemm`, [`attention`], [`depthwise`], `bands` | kernels by kind |
 //! | [`epilogue`] | what tile kernels do to their sums |
 //! | `transpose` | maps that read along one variable and write along another |
+//! | `segments` | rows of an image in segments: what depthwise convolution and pooling walk in |
+//! | `pooling` | folds over windows of an image |
 //! | `reduce` | folds along a row, in lanes |
 //! | [`schedule`] | blocks of products, as they were measured |
 //! | `unaligned` | weights that may lie at any address |

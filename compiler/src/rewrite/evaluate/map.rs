@@ -201,17 +201,41 @@ impl Row<'_> {
                 };
                 values.iter_mut().for_each(|value| *value = function(*value));
             }
-            ScalarExpr::Binary(function, a, b) => {
-                self.write(a, values);
-                match function {
-                    Binary::Add => self.combined(b, values, |a, b| a + b),
-                    Binary::Subtract => self.combined(b, values, |a, b| a - b),
-                    Binary::Multiply => self.combined(b, values, |a, b| a * b),
-                    _ => self.combined(b, values, |a, b| a / b),
-                }
-            }
+            ScalarExpr::Binary(function, a, b) => match function {
+                Binary::Add => self.binary(a, b, values, |a, b| a + b),
+                Binary::Subtract => self.binary(a, b, values, |a, b| a - b),
+                Binary::Multiply => self.binary(a, b, values, |a, b| a * b),
+                _ => self.binary(a, b, values, |a, b| a / b),
+            },
             _ => unreachable!("supported expressions have no other parts"),
         }
+    }
+
+    /// Puts a function of two expressions in place of what is there, in one pass where it can.
+    fn binary(&self, a: &ScalarExpr, b: &ScalarExpr, values: &mut [f32], function: impl Fn(f32, f32) -> f32) {
+        match (a, b) {
+            (ScalarExpr::Operand(slot), ScalarExpr::Literal(literal)) => {
+                let number = f32::from_bits(literal.bits as u32);
+                self.combine(*slot, values, |_, x| function(x, number));
+            }
+            (ScalarExpr::Operand(first), ScalarExpr::Operand(second))
+                if let (Some(a), Some(b)) = (self.beside(*first, values.len()), self.beside(*second, values.len())) =>
+            {
+                values.iter_mut().zip(a.iter().zip(b)).for_each(|(value, (a, b))| *value = function(*a, *b));
+            }
+            _ => {
+                self.write(a, values);
+                self.combined(b, values, function);
+            }
+        }
+    }
+
+    /// What an operand has in the row, where that lies side by side and none of it outside.
+    fn beside(&self, slot: u32, count: usize) -> Option<&[f32]> {
+        let operand = &self.operands[slot as usize];
+        let stride = self.long.map(|long| operand.place.strides[long as usize]);
+        let is_beside = stride == Some(1) && self.width == 1 && operand.guards.is_empty();
+        is_beside.then(|| &operand.data[operand.place.at(self.position) as usize..][..count])
     }
 
     /// Combines values with those of an expression.
