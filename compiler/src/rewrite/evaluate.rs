@@ -331,12 +331,12 @@ fn summed(node: &Node, operand: &Tensor, spare: &mut Spare) -> Option<Tensor> {
     }
     match operand.element() {
         ElementType::I8 => {
-            summed_of(node, operand, (Cow::Borrowed(operand.as_slice::<i8>().ok()?), bytes::add_signed), spare)
+            summed_of(node, operand, Cow::Borrowed(operand.as_slice::<i8>().ok()?), bytes::add_signed, spare)
         }
         ElementType::U8 => {
-            summed_of(node, operand, (Cow::Borrowed(operand.as_slice::<u8>().ok()?), bytes::add_unsigned), spare)
+            summed_of(node, operand, Cow::Borrowed(operand.as_slice::<u8>().ok()?), bytes::add_unsigned, spare)
         }
-        ElementType::I32 => summed_of(node, operand, (integers(operand)?, add_integers), spare),
+        ElementType::I32 => summed_of(node, operand, integers(operand)?, add_integers, spare),
         _ => None,
     }
 }
@@ -349,7 +349,8 @@ fn add_integers(row: &[i32], sums: &mut [i32]) {
 fn summed_of<T: Copy + Into<i32> + Sync>(
     node: &Node,
     operand: &Tensor,
-    (data, add): (Cow<'_, [T]>, fn(&[T], &mut [i32])),
+    data: Cow<'_, [T]>,
+    add: fn(&[T], &mut [i32]),
     spare: &mut Spare,
 ) -> Option<Tensor> {
     let sizes = sizes(node)?;
