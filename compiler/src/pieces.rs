@@ -5,8 +5,8 @@ use rayon::prelude::*;
 /// The fewest bytes that are worth waking a thread for.
 const FEWEST_BYTES: usize = 1 << 17;
 
-/// Calls `work` for every piece of `width` elements, the last of which may be shorter, with its number. Few elements are for the
-/// calling thread alone, as are many to those that share a piece of less. `None` as soon as `work` says so.
+/// Calls `work` for every piece of `width` elements, the last of which may be shorter, with its number. Few elements stay with the
+/// calling thread, and of many no thread gets few. `None` as soon as `work` says so.
 pub fn each_piece<T: Send>(
     values: &mut [T],
     width: usize,
