@@ -9,7 +9,6 @@ use std::time::Instant;
 use criterion::{Criterion, Throughput};
 use strang_runtime::kernels::depthwise::DepthwiseBlock;
 use strang_runtime::kernels::gemm::{Activation, FloatSlot};
-use strang_runtime::kernels::pooling::PoolBlock;
 use strang_runtime::kernels::window::Window;
 use strang_runtime::kernels::{KernelTable, Level};
 
@@ -112,15 +111,15 @@ fn main() {
             // SAFETY: the block describes arrays of the row.
             let time = best(4, || unsafe { (table.depthwise_f32)(black_box(&block)) });
             println!("{level:<9} depthwise {shape:?}: {:7.2} GFLOP/s", 2.0 * terms / time);
-            let pool = PoolBlock { window: row.window(&taps), reciprocals: &1.0, reciprocal_stride: 0 };
+            let window = row.window(&taps);
             // SAFETY: the block describes arrays of the row.
-            let maximum = best(4, || unsafe { (table.max_pool_f32)(black_box(&pool)) });
+            let maximum = best(4, || unsafe { (table.max_pool_f32)(black_box(&window)) });
             // SAFETY: the block describes arrays of the row.
-            let average = best(4, || unsafe { (table.average_pool_f32)(black_box(&pool)) });
+            let sum = best(4, || unsafe { (table.sum_pool_f32)(black_box(&window)) });
             println!(
-                "{level:<9} pools     {shape:?}: {:7.2} and {:.2} elements/ns (maximum, average)",
+                "{level:<9} pools     {shape:?}: {:7.2} and {:.2} elements/ns (maximum, sum)",
                 terms / maximum,
-                terms / average
+                terms / sum
             );
         }
         for count in [64, 384, 768, 1024] {

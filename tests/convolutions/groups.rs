@@ -1,14 +1,10 @@
 //! Convolutions in groups of few channels, against the interpreter.
 
-use super::super::{run_on, with_weights};
+use super::{super::with_weights, error};
 use strang::{
     Compiler, ElementType,
-    ir::{
-        Module,
-        interpret::{Arithmetic, interpret},
-    },
+    ir::Module,
     random::{self, Random},
-    runtime::Bindings,
 };
 
 /// Five groups of so many channels, `step` pixels at a time; the channels of all groups are one axis of the image, before its
@@ -48,12 +44,7 @@ fn groups_of_few_channels_give_what_the_circuit_says() {
                 let channels = 5 * members;
                 let shape = if is_last { [batch, 12, 9, channels] } else { [batch, channels, 12, 9] };
                 let inputs = [random::tensor(&mut Random::new(13), ElementType::F32, &shape).unwrap()];
-                let expected = interpret(&module, &inputs, Arithmetic::Wide).unwrap()[0].to_f64();
-                let bindings = Bindings::from([("b".into(), batch as i64)]);
-                let [one, two] =
-                    [1, 2].map(|threads| run_on(threads, &compiled.executable, &bindings, &inputs).swap_remove(0));
-                assert!(one.bytes() == two.bytes(), "the bits depend on the number of threads");
-                let error = expected.iter().zip(one.to_f64()).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+                let error = error(&module, &compiled.executable, batch as i64, &inputs);
                 assert!(error < 1e-4, "{members} {step} {is_last} {batch}: {error:.1e}\n{plan}");
             }
         }

@@ -1,12 +1,12 @@
 //! Transposed convolutions, which have a kernel for each residue of the positions of their results, and convolutions whose taps lie
 //! in the padding: compiled and compared with the interpreter, for strides, kernels, dilations and paddings of many kinds.
 
-use crate::{run_on, with_weights};
+use super::error;
+use crate::with_weights;
 use strang::{
     Compiler, ElementType,
     ir::interpret::{Arithmetic, interpret},
     random::{self, Random},
-    runtime::Bindings,
 };
 
 /// A transposed convolution with a bias and a skip connection.
@@ -110,12 +110,7 @@ fn transposed_convolutions_have_a_kernel_for_every_residue() {
                 let results = [case.channels[1], case.extent(0, sizes[0]), case.extent(1, sizes[1])];
                 let inputs = [shape([case.channels[0], sizes[0], sizes[1]]), shape(results)]
                     .map(|shape| random::tensor(&mut Random::new(9), ElementType::F32, &shape).unwrap());
-                let expected = interpret(&module, &inputs, Arithmetic::Wide).unwrap()[0].to_f64();
-                let bindings = Bindings::from([("b".into(), batch)]);
-                let [one, two] =
-                    [1, 2].map(|threads| run_on(threads, &compiled.executable, &bindings, &inputs).swap_remove(0));
-                assert!(one.bytes() == two.bytes(), "the bits depend on the number of threads");
-                let error = expected.iter().zip(one.to_f64()).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+                let error = error(&module, &compiled.executable, batch, &inputs);
                 assert!(error < 1e-4, "{case:?} {sizes:?} {batch}: {error:.1e}\n{text}{plan}");
             }
         }
@@ -154,11 +149,7 @@ fn @f(%x: f32[b, d, h, w]) -> f32[b, c, p, q] {{
         assert_eq!(plan.matches("weights").count(), 2, "{size} {dilation}: {plan}");
         let compiled = Compiler::new().compile(module.clone()).unwrap();
         let input = random::tensor(&mut Random::new(9), ElementType::F32, &[2, 16, size, size]).unwrap();
-        let expected = interpret(&module, std::slice::from_ref(&input), Arithmetic::Wide).unwrap()[0].to_f64();
-        let (inputs, bindings) = ([input], Bindings::from([("b".into(), 2)]));
-        let [one, two] = [1, 2].map(|threads| run_on(threads, &compiled.executable, &bindings, &inputs).swap_remove(0));
-        assert!(one.bytes() == two.bytes(), "the bits depend on the number of threads");
-        let error = expected.iter().zip(one.to_f64()).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
+        let error = error(&module, &compiled.executable, 2, &[input]);
         assert!(error < 1e-4, "{size} {dilation} {taps} {stride}: {error:.1e}\n{text}{plan}");
     }
 }

@@ -7,17 +7,16 @@
 use super::{
     argument::ArgumentBlock,
     emit::{Emitter, PLAIN},
-    epilogue::{self, TileVariables},
     interior::Interior,
     rows::{folded_values, outer_loops},
-    segments::{Cut, Rest, Walk, segments},
+    segments::{Cut, Output, Walk, segments},
 };
-use crate::plan::kernel::{Fold, Instruction, Nest, Store, lane_sum};
+use crate::plan::kernel::{Fold, Instruction, Nest, lane_sum};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use rustc_hash::FxHashMap;
 use std::mem::offset_of;
 use strang_ir::{ElementType, Size, op::Monoid};
-use strang_runtime::kernels::{Function, pooling::PoolBlock};
+use strang_runtime::kernels::{Function, window::Window};
 
 /// The fewest channels that are worth a call for each pixel at the border.
 const FEWEST_CHANNELS: i64 = 8;
@@ -41,7 +40,7 @@ impl<'n> Pooling<'n> {
         let &[Instruction::Load(access)] = &nest.body.instructions[..] else { return None };
         let function = match monoid {
             Monoid::Maximum => Function::MaxPoolF32,
-            Monoid::Sum if !lane_sum(emitter.kernel, nest, fold) => Function::AveragePoolF32,
+            Monoid::Sum if !lane_sum(emitter.kernel, nest, fold) => Function::SumPoolF32,
             _ => return None,
         };
         let [batch @ .., columns, channels] = &nest.space[..] else { return None };
@@ -82,55 +81,30 @@ struct Call<'p> {
     block: ArgumentBlock,
     /// The pointers of the taps.
     taps: Value,
-    /// The values of the finish that the kernel computes.
-    given: Vec<u32>,
-    /// The access through which the kernel stores them: they are all that is stored.
-    direct: Option<u32>,
-    /// What the kernel writes when it does not store itself, and the channels of a row of it.
-    sums: Option<(Value, Size)>,
+    output: Output<'p>,
 }
 
 impl<'p> Call<'p> {
     fn new(emitter: &mut Emitter<'_>, pooling: &'p Pooling<'p>, cut: &Cut) -> Self {
         let Pooling { nest, walk, .. } = pooling;
-        let tile = TileVariables { rows: walk.columns, columns: walk.channels };
-        let given = folded_values(&nest.finish);
-        let direct = match nest.stores.as_slice() {
-            [Store { access, value, .. }] if given.contains(value) => Some(*access),
-            _ => None,
-        };
-        let direct = direct.filter(|access| epilogue::is_plain(emitter, *access, tile));
-        let sums = direct.is_none().then(|| {
-            let bytes = &cut.columns * &cut.channels * Size::from(4);
-            (emitter.reserve(&bytes), cut.channels.clone())
-        });
-        let block = emitter.argument_block::<PoolBlock>();
+        let sizes = (&cut.columns, &cut.channels);
+        let output = Output::new(emitter, *walk, (&nest.finish, &nest.stores), folded_values(&nest.finish), sizes);
+        let block = emitter.argument_block::<Window>();
         let taps = emitter.reserve(&Size::from(8 * pooling.taps));
-        // Sums are not divided here.
-        let one = emitter.reserve(&Size::from(4));
-        let number = emitter.builder.ins().f32const(1.);
-        emitter.builder.ins().store(PLAIN, number, one, 0);
-        let stride = |access: u32| emitter.kernel.accesses[access as usize].address.coefficient(walk.columns);
-        let input_stride = stride(walk.read);
-        let output_stride = match (&sums, direct) {
-            (Some((_, width)), _) => width.clone(),
-            (None, Some(access)) => stride(access),
-            (None, None) => Size::ZERO,
-        };
+        let input_stride = emitter.kernel.accesses[walk.read as usize].address.coefficient(walk.columns);
+        let output_stride = output.stride(emitter);
         let [input_stride, output_stride] = [&input_stride, &output_stride].map(|size| emitter.size(size));
-        let (tap_count, zero) = (emitter.int(pooling.taps), emitter.int(0));
+        let tap_count = emitter.int(pooling.taps);
         emitter.set_all(
             block,
             [
-                (offset_of!(PoolBlock, window.taps), taps),
-                (offset_of!(PoolBlock, window.tap_count), tap_count),
-                (offset_of!(PoolBlock, window.input_stride), input_stride),
-                (offset_of!(PoolBlock, window.output_stride), output_stride),
-                (offset_of!(PoolBlock, reciprocals), one),
-                (offset_of!(PoolBlock, reciprocal_stride), zero),
+                (offset_of!(Window, taps), taps),
+                (offset_of!(Window, tap_count), tap_count),
+                (offset_of!(Window, input_stride), input_stride),
+                (offset_of!(Window, output_stride), output_stride),
             ],
         );
-        Call { pooling, block, taps, given, direct, sums }
+        Call { pooling, block, taps, output }
     }
 
     /// Some pixels and channels of an output row; the variables of the batch are bound.
@@ -144,11 +118,7 @@ impl<'p> Call<'p> {
                 self.pixels(emitter, (end, columns.1), columns.0, channels);
             }
         }
-        if let Some((memory, width)) = &self.sums {
-            let Nest { finish, stores, .. } = self.pooling.nest;
-            let rest = Rest { block: finish, stores, given: &self.given };
-            rest.emit(emitter, self.pooling.walk, (*memory, width), (columns, channels));
-        }
+        self.output.rest(emitter, columns, channels);
     }
 
     /// Pixels one by one.
@@ -181,23 +151,15 @@ impl<'p> Call<'p> {
         });
         emitter.unbind(walk.columns);
         emitter.scopes.pop();
-        let output = match (&self.sums, self.direct) {
-            (Some((memory, width)), _) => {
-                let ahead = emitter.builder.ins().isub(low, first);
-                let ahead = emitter.times(ahead, &(width * &Size::from(4)));
-                emitter.builder.ins().iadd(*memory, ahead)
-            }
-            (None, Some(access)) => emitter.address_of(access, &[(walk.columns, low), (walk.channels, channels.0)]),
-            (None, None) => emitter.int(0),
-        };
+        let output = self.output.address(emitter, (low, first), channels.0);
         let column_count = emitter.builder.ins().isub(high, low);
         let channel_count = emitter.builder.ins().isub(channels.1, channels.0);
         emitter.set_all(
             self.block,
             [
-                (offset_of!(PoolBlock, window.output), output),
-                (offset_of!(PoolBlock, window.columns), column_count),
-                (offset_of!(PoolBlock, window.channels), channel_count),
+                (offset_of!(Window, output), output),
+                (offset_of!(Window, columns), column_count),
+                (offset_of!(Window, channels), channel_count),
             ],
         );
         let block = emitter.block_address(self.block);

@@ -6,6 +6,7 @@
 use super::{
     chunks::{Chunks, even},
     emit::Emitter,
+    epilogue::{self, TileVariables},
     strip::{Job, Row, Sink},
     tile::estimate,
 };
@@ -110,27 +111,80 @@ impl Cut {
     }
 }
 
-/// What is computed from a value of a segment that a kernel of the runtime has written to scratch memory.
-pub(super) struct Rest<'r> {
-    pub block: &'r Block,
-    pub stores: &'r [Store],
-    /// The values of the block that are there.
-    pub given: &'r [u32],
+/// What becomes of the values that a kernel of the runtime computes of a segment: they are stored, if that is all, or go to scratch
+/// memory, from where the rest is computed.
+pub(super) struct Output<'o> {
+    walk: Walk<'o>,
+    block: &'o Block,
+    stores: &'o [Store],
+    /// The values of the block that the kernel computes.
+    given: Vec<u32>,
+    place: Place,
 }
 
-impl Rest<'_> {
-    /// Emits it, pixel by pixel; a pixel of the scratch memory has `width` channels.
-    pub(super) fn emit(
-        &self,
+/// Where a kernel writes.
+enum Place {
+    /// Through an access.
+    Stored(u32),
+    /// To scratch memory, in which a pixel has `width` channels.
+    Scratch { memory: Value, width: Size },
+}
+
+impl<'o> Output<'o> {
+    /// Of a kernel that computes values `given` of a block; sets memory aside for segments of so many pixels and channels if it is
+    /// needed.
+    pub(super) fn new(
         emitter: &mut Emitter<'_>,
-        walk: Walk<'_>,
-        (memory, width): (Value, &Size),
-        (columns, channels): ((Value, Value), (Value, Value)),
-    ) {
-        let start = emitter.strip_row(ElementType::F32, channels.0, memory).base;
+        walk: Walk<'o>,
+        (block, stores): (&'o Block, &'o [Store]),
+        given: Vec<u32>,
+        (columns, channels): (&Size, &Size),
+    ) -> Self {
+        let tile = TileVariables { rows: walk.columns, columns: walk.channels };
+        let place = match (stores, &given[..]) {
+            ([Store { access, value, combine: None }], [given])
+                if value == given && epilogue::is_plain(emitter, *access, tile) =>
+            {
+                Place::Stored(*access)
+            }
+            _ => Place::Scratch {
+                memory: emitter.reserve(&(columns * channels * Size::from(4))),
+                width: channels.clone(),
+            },
+        };
+        Output { walk, block, stores, given, place }
+    }
+
+    /// The distance of two pixels.
+    pub(super) fn stride(&self, emitter: &Emitter<'_>) -> Size {
+        match &self.place {
+            Place::Stored(access) => emitter.kernel.accesses[*access as usize].address.coefficient(self.walk.columns),
+            Place::Scratch { width, .. } => width.clone(),
+        }
+    }
+
+    /// Where a pixel goes of a segment that begins with pixel `first`.
+    pub(super) fn address(&self, emitter: &mut Emitter<'_>, (pixel, first): (Value, Value), channel: Value) -> Value {
+        match &self.place {
+            Place::Stored(access) => {
+                emitter.address_of(*access, &[(self.walk.columns, pixel), (self.walk.channels, channel)])
+            }
+            Place::Scratch { memory, .. } if pixel == first => *memory,
+            Place::Scratch { memory, width } => {
+                let ahead = emitter.builder.ins().isub(pixel, first);
+                let ahead = emitter.times(ahead, &(width * &Size::from(4)));
+                emitter.builder.ins().iadd(*memory, ahead)
+            }
+        }
+    }
+
+    /// Emits what the kernel leaves to do in a segment, pixel by pixel.
+    pub(super) fn rest(&self, emitter: &mut Emitter<'_>, columns: (Value, Value), channels: (Value, Value)) {
+        let Place::Scratch { memory, width } = &self.place else { return };
+        let start = emitter.strip_row(ElementType::F32, channels.0, *memory).base;
         let range = (columns.0, columns.1, 1);
         emitter.loop_over(
-            walk.columns,
+            self.walk.columns,
             range,
             &[start],
             |_| {},
@@ -138,7 +192,7 @@ impl Rest<'_> {
                 let row = Row { base: base[0], element: ElementType::F32 };
                 let job = Job {
                     block: self.block,
-                    variable: walk.channels,
+                    variable: self.walk.channels,
                     given: self.given.iter().map(|value| (*value, row)).collect(),
                     sinks: self.stores.iter().copied().map(Sink::Memory).collect(),
                 };

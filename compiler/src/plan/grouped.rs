@@ -9,6 +9,11 @@ use super::{
 };
 use strang_ir::{Atom, ElementType, IndexExpr, Size};
 
+/// Whether there is a kernel for groups of so many channels: whole groups have to fill the lanes.
+pub fn fill_lanes(members: i64) -> bool {
+    matches!(members, 2 | 4 | 8)
+}
+
 /// Where output channel `channels` reads input channel `member` of its group of so many.
 pub fn in_groups(channels: u32, member: u32, members: i64) -> IndexExpr {
     let group = Atom::FloorDiv(Box::new(IndexExpr::variable(channels)), Size::from(members));
@@ -29,7 +34,7 @@ impl Planner<'_> {
         let ([group], [channel], Some(member)) = (&group[..], &roles.columns[..], roles.contracted.last()) else {
             return None;
         };
-        let members = kernel.size_of(*channel).as_constant().filter(|members| matches!(members, 2 | 4 | 8))?;
+        let members = kernel.size_of(*channel).as_constant().filter(|members| fill_lanes(*members))?;
         let is_float = |access: u32| kernel.accesses[access as usize].element == ElementType::F32;
         let address = kernel.accesses[a as usize].address.clone();
         let weights = &kernel.accesses[b as usize].address;
@@ -42,7 +47,7 @@ impl Planner<'_> {
             && !address.mentions(*channel)
             && kernel.size_of(*group).as_constant().is_some()
             && weights.coefficient(*channel).as_constant().is_some();
-        if !fits || self.weight_block(kernel, b, &roles.contracted).is_none() {
+        if !fits || !self.knows_weights(kernel, b, &roles.contracted) {
             return None;
         }
         // Images, then rows, then pixels; what has one position is none of them.

@@ -210,8 +210,8 @@ impl Planner<'_> {
     }
 
     /// Whether weights are known that an access reads, of sizes that are.
-    pub fn weight_block(&self, kernel: &KernelBuilder, access: u32, moving: &[u32]) -> Option<()> {
-        self.block(kernel, access, moving.iter().copied()).map(|_| ())
+    pub fn knows_weights(&self, kernel: &KernelBuilder, access: u32, moving: &[u32]) -> bool {
+        self.block(kernel, access, moving.iter().copied()).is_some()
     }
 
     /// The parameter that an access reads, and the variables of `moving` that select a matrix in it.

@@ -1,21 +1,8 @@
-//! Pooling, channels innermost: the maximum or the average of each channel over the taps of a window.
+//! Pooling, channels innermost: the maximum or the sum of each channel over the taps of a window. Taps that are null are left out.
 
 use super::lanes::{self, Group, Lanes};
 use super::level::per_level;
 use super::window::{self, Operation, Window};
-
-/// One segment of an output row of a pooling. Taps that are null are left out.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct PoolBlock {
-    /// The segment and its taps.
-    pub window: Window,
-    /// For each pixel what its sum is multiplied with: the reciprocal of the count, with or without padding. Only averages
-    /// read it.
-    pub reciprocals: *const f32,
-    /// Distance of two pixels' reciprocals: 1, or 0 if all share one.
-    pub reciprocal_stride: i64,
-}
 
 /// The maximum: NaN if one is NaN; -0 is less than +0; -inf if there is no tap.
 struct Maximum;
@@ -43,8 +30,10 @@ impl<V: Lanes> Operation<V> for Maximum {
     }
 }
 
-/// The sum over the taps in order, from +0, times the reciprocal of the pixel.
-impl<V: Lanes> Operation<V> for PoolBlock {
+/// The sum over the taps in order, from +0.
+struct Sum;
+
+impl<V: Lanes> Operation<V> for Sum {
     const PANELS: usize = 1;
     type Factor = ();
     type Ending = ();
@@ -62,38 +51,36 @@ impl<V: Lanes> Operation<V> for PoolBlock {
     #[inline(always)]
     unsafe fn ending(&self, _: impl Group<V>) {}
     #[inline(always)]
-    unsafe fn finish(&self, sum: V, (): (), pixel: usize) -> V {
-        // SAFETY: every pixel has a reciprocal.
-        sum.mul(V::splat(unsafe { *self.reciprocals.offset(pixel as isize * self.reciprocal_stride as isize) }))
+    unsafe fn finish(&self, sum: V, (): (), _: usize) -> V {
+        sum
     }
 }
 
 /// # Safety
 /// As for [`max_pool_f32`].
 #[inline(always)]
-unsafe fn max_pool<V: Lanes>(block: *const PoolBlock) {
-    // SAFETY: the caller vouches for the block and its arrays.
-    unsafe { window::run::<V, _>(&(*block).window, &Maximum) }
+unsafe fn max_pool<V: Lanes>(window: *const Window) {
+    // SAFETY: the caller vouches for the window and its arrays.
+    unsafe { window::run::<V, _>(&*window, &Maximum) }
 }
 
 /// # Safety
-/// As for [`average_pool_f32`].
+/// As for [`sum_pool_f32`].
 #[inline(always)]
-unsafe fn average_pool<V: Lanes>(block: *const PoolBlock) {
-    // SAFETY: the caller vouches for the block and its arrays.
-    unsafe { window::run::<V, _>(&(*block).window, &*block) }
+unsafe fn sum_pool<V: Lanes>(window: *const Window) {
+    // SAFETY: the caller vouches for the window and its arrays.
+    unsafe { window::run::<V, _>(&*window, &Sum) }
 }
 
 per_level! {
     /// The maximum over the taps: NaN if one is NaN; -0 is less than +0; -inf if there is no tap.
     ///
     /// # Safety
-    /// The block and the arrays of its window can be read for the sizes and strides it gives, the output can be written
-    /// and overlaps none of them.
-    pub(crate) mod max_pool_f32 = max_pool::<lanes>(block: *const PoolBlock);
-    /// The sum over the taps in order, from +0, times the reciprocal of the pixel.
+    /// The arrays of the window can be read for the sizes and strides it gives, the output can be written and overlaps none of them.
+    pub(crate) mod max_pool_f32 = max_pool::<lanes>(window: *const Window);
+    /// The sum over the taps in order, from +0.
     ///
     /// # Safety
-    /// As for [`max_pool_f32`], and the reciprocals can be read.
-    pub(crate) mod average_pool_f32 = average_pool::<lanes>(block: *const PoolBlock);
+    /// As for [`max_pool_f32`].
+    pub(crate) mod sum_pool_f32 = sum_pool::<lanes>(window: *const Window);
 }

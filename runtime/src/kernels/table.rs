@@ -16,10 +16,11 @@ use super::gemm::{self, GemmBlock};
 use super::grouped;
 use super::level::Level;
 use super::pack;
-use super::pooling::{self, PoolBlock};
+use super::pooling;
 use super::rows;
 use super::scalar64;
 use super::strips;
+use super::window::Window;
 
 /// How a parameter or result of a kernel is passed by the C ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -265,10 +266,10 @@ kernel_table! {
             fn(*mut f32, *mut f32, *const f32, *const f32, *const f32, u64, f32) = rows::rms_norm_row_residual_f32;
         /// A segment of a row of a depthwise convolution, [`DepthwiseBlock`].
         depthwise_f32, DepthwiseF32: fn(*const DepthwiseBlock) = depthwise::depthwise_f32;
-        /// The maximum over windows, [`PoolBlock`].
-        max_pool_f32, MaxPoolF32: fn(*const PoolBlock) = pooling::max_pool_f32;
-        /// The average over windows, [`PoolBlock`].
-        average_pool_f32, AveragePoolF32: fn(*const PoolBlock) = pooling::average_pool_f32;
+        /// The maximum over windows, [`Window`].
+        max_pool_f32, MaxPoolF32: fn(*const Window) = pooling::max_pool_f32;
+        /// The sum over windows, [`Window`].
+        sum_pool_f32, SumPoolF32: fn(*const Window) = pooling::sum_pool_f32;
         /// Normalisation of sixteen rows side by side, in place `(block, count, epsilon, whether the mean is subtracted)`.
         normalise_columns_f32, NormaliseColumnsF32: fn(*mut f32, u64, f32, u64) = rows::normalise_columns_f32;
         /// Softmax of sixteen rows side by side, in place `(block, count, whether its logarithm)`.

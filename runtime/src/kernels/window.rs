@@ -69,6 +69,14 @@ pub(super) trait Operation<V: Lanes> {
     }
 }
 
+/// The tiles that so many pixels are cut into, of nearly the same size.
+#[inline(always)]
+fn tile_count<V: Lanes>(pixels: usize) -> usize {
+    // A quarter of the registers is left for what a tap brings and for the compiler: with a single one left it keeps some
+    // sums in memory, where a chain takes twice as long.
+    pixels.div_ceil(PIXELS.min(V::REGISTERS / 4 * 3))
+}
+
 /// Computes all outputs of the window, by slices of channels and tiles of pixels.
 ///
 /// # Safety
@@ -80,8 +88,7 @@ pub(super) unsafe fn run<V: Lanes, O: Operation<V>>(window: &Window, operation: 
         // SAFETY: the caller vouches for the window.
         return unsafe { pixels::<V, O>(window, operation, 0, columns) };
     }
-    // Tiles of nearly the same size.
-    let tiles = columns.div_ceil(PIXELS.min(V::REGISTERS / 4 * 3));
+    let tiles = tile_count::<V>(columns);
     let mut pixel = 0;
     for index in 0..tiles {
         let end = pixel + (columns - pixel).div_ceil(tiles - index);
@@ -137,10 +144,7 @@ unsafe fn slice<V: Lanes, O: Operation<V>, G: Group<V>, const PANELS: usize>(
     (channel, channels): (usize, usize),
     groups: [G; PANELS],
 ) {
-    let columns = end - first;
-    // A quarter of the registers is left for what a tap brings and for the compiler: with a single one left it keeps some
-    // sums in memory, where a chain takes twice as long.
-    let tiles = columns.div_ceil(PIXELS.min(V::REGISTERS / 4 * 3));
+    let tiles = tile_count::<V>(end - first);
     let mut pixel = first;
     for index in 0..tiles {
         let pixels = (end - pixel).div_ceil(tiles - index);

@@ -10,11 +10,11 @@ use super::{
     epilogue::{self, Epilogue, Repertoire, TileVariables},
     nest,
     rows::{folded_values, outer_loops},
-    segments::{Cut, Rest, Walk, segments},
+    segments::{Cut, Output, Walk, segments},
 };
 use crate::plan::{
-    grouped::in_groups,
-    kernel::{Depthwise, Store},
+    grouped::{fill_lanes, in_groups},
+    kernel::Depthwise,
 };
 use cranelift_codegen::ir::{InstBuilder, Value};
 use std::mem::offset_of;
@@ -26,15 +26,11 @@ pub(super) struct Convolution<'d> {
     depthwise: &'d Depthwise,
     /// What the kernel does to its sums.
     epilogue: Epilogue,
-    /// The values of the finish that are there once it has.
-    given: Vec<u32>,
-    /// The access through which the kernel stores them: they are all that is stored.
-    direct: Option<u32>,
+    /// What becomes of them once it has.
+    output: Output<'d>,
     block: ArgumentBlock,
     /// The pointers of the taps.
     taps: Value,
-    /// What the kernel writes when it does not store itself, and the channels of a row of it.
-    sums: Option<(Value, Size)>,
     /// The channels of a group, which are the last taps.
     members: Option<i64>,
 }
@@ -67,7 +63,7 @@ impl<'d> Convolution<'d> {
         emitter: &mut Emitter<'_>,
         depthwise: &'d Depthwise,
         weight_stride: &Size,
-        (columns, channels): (&Size, &Size),
+        sizes: (&Size, &Size),
     ) -> Self {
         let members = members(emitter, depthwise);
         let pointed = pointed(depthwise, members);
@@ -78,19 +74,11 @@ impl<'d> Convolution<'d> {
         let epilogue =
             epilogue::recognise(emitter, finish, stores, tile, Repertoire::Columns).filter(|_| sum.len() == 1);
         let given = epilogue.as_ref().map_or(sum, |epilogue| vec![epilogue.result]);
-        let direct = match (stores.as_slice(), given.as_slice()) {
-            ([Store { access, value, combine: None }], [given]) if value == given => Some(*access),
-            _ => None,
-        };
-        let direct = direct.filter(|access| epilogue::is_plain(emitter, *access, tile));
         let epilogue = epilogue.unwrap_or_else(|| Epilogue::none(0));
-        let sums = direct.is_none().then(|| {
-            let bytes = columns * channels * Size::from(4);
-            (emitter.reserve(&bytes), channels.clone())
-        });
+        let output = Output::new(emitter, walk(depthwise), (finish, stores), given, sizes);
         let block = emitter.argument_block::<DepthwiseBlock>();
         let taps = emitter.reserve(&(&tap_count * &Size::from(8)));
-        let plan = Convolution { depthwise, epilogue, given, direct, block, taps, sums, members };
+        let plan = Convolution { depthwise, epilogue, output, block, taps, members };
         plan.set_constants(emitter, &tap_count, weight_stride);
         plan
     }
@@ -98,13 +86,8 @@ impl<'d> Convolution<'d> {
     /// Sets the fields that are the same for all calls.
     fn set_constants(&self, emitter: &mut Emitter<'_>, tap_count: &Size, weight_stride: &Size) {
         let (depthwise, taps) = (self.depthwise, self.taps);
-        let coefficient = |access: u32| emitter.kernel.accesses[access as usize].address.coefficient(depthwise.columns);
-        let input_stride = coefficient(depthwise.a);
-        let output_stride = match (&self.sums, self.direct) {
-            (Some((_, width)), _) => width.clone(),
-            (None, Some(access)) => coefficient(access),
-            (None, None) => Size::ZERO,
-        };
+        let input_stride = emitter.kernel.accesses[depthwise.a as usize].address.coefficient(depthwise.columns);
+        let output_stride = self.output.stride(emitter);
         let [tap_count, weight_stride, input_stride, output_stride] =
             [tap_count, weight_stride, &input_stride, &output_stride].map(|size| emitter.size(size));
         let activation = emitter.int(self.epilogue.activation as i64);
@@ -135,12 +118,11 @@ impl<'d> Convolution<'d> {
             emitter.builder.ins().iadd_imm_s(place, 8)
         });
         let Epilogue { column_scale, column_bias, .. } = self.epilogue;
-        let [weights, scale, bias, output] =
-            [Some(depthwise.weights), column_scale, column_bias, self.direct].map(|access| match access {
-                Some(access) => emitter.address_of(access, &first),
-                None => emitter.int(0),
-            });
-        let output = self.sums.as_ref().map_or(output, |(memory, _)| *memory);
+        let [weights, scale, bias] = [Some(depthwise.weights), column_scale, column_bias].map(|access| match access {
+            Some(access) => emitter.address_of(access, &first),
+            None => emitter.int(0),
+        });
+        let output = self.output.address(emitter, (columns.0, columns.0), channels.0);
         let column_count = emitter.builder.ins().isub(columns.1, columns.0);
         let channel_count = emitter.builder.ins().isub(channels.1, channels.0);
         emitter.set_all(
@@ -164,11 +146,7 @@ impl<'d> Convolution<'d> {
                 emitter.call(Function::DepthwiseF32, &[block]);
             }
         }
-        if let Some((memory, width)) = &self.sums {
-            let walk = walk(depthwise);
-            let rest = Rest { block: &depthwise.finish, stores: &depthwise.stores, given: &self.given };
-            rest.emit(emitter, walk, (*memory, width), (columns, channels));
-        }
+        self.output.rest(emitter, columns, channels);
     }
 }
 
@@ -180,7 +158,7 @@ fn walk(depthwise: &Depthwise) -> Walk<'_> {
 /// The channels of a group, where the last taps are those: output channels of a group read all input channels of it.
 fn members(emitter: &Emitter<'_>, depthwise: &Depthwise) -> Option<i64> {
     let member = *depthwise.taps.last()?;
-    let members = emitter.extent(member).as_constant().filter(|members| matches!(members, 2 | 4 | 8))?;
+    let members = emitter.extent(member).as_constant().filter(|members| fill_lanes(*members))?;
     let whole = emitter.extent(depthwise.channels).as_constant().is_some_and(|channels| channels % members == 0);
     let read = &emitter.kernel.accesses[depthwise.a as usize];
     let rest = read.address.plus(&in_groups(depthwise.channels, member, members).times(&Size::from(-1)));

@@ -4,7 +4,7 @@
 //! position by position, so such a map pays for its arithmetic and its other operands alone. Weights made of others cost
 //! nothing when the model runs; making them is charged at a small share of what it takes when the model is compiled.
 
-use crate::plan::residues::kernels_of_strides;
+use crate::plan::{grouped::fill_lanes, residues::kernels_of_strides};
 use crate::rewrite::egraph::{Graph, Tag, Term};
 use egg::Id;
 use rustc_hash::FxHashSet;
@@ -156,8 +156,13 @@ fn is_of_bytes(graph: &Graph, node: &Node, values: &[Id]) -> bool {
 
 /// Whether there is a kernel for a product of integers that convolves channels by themselves.
 fn is_of_channels(graph: &Graph, node: &Node, values: &[Id]) -> bool {
+    shared(node) == 1 && multiplies_bytes(graph, values)
+}
+
+/// How many axes of a product's result both operands have.
+fn shared(node: &Node) -> usize {
     let is_in_both = |v: &u32| !node.size_of(*v).is(1) && node.maps.iter().all(|map| map.mentions(*v));
-    node.outputs[0].variables.iter().filter(|v| is_in_both(v)).count() == 1 && multiplies_bytes(graph, values)
+    node.outputs[0].variables.iter().filter(|v| is_in_both(v)).count()
 }
 
 /// Whether unsigned bytes are multiplied by weights of signed ones.
@@ -238,12 +243,10 @@ const SPREAD: f64 = 1.5;
 /// Whether a product of floats has as many columns as it adds up of an axis, and few, in several groups: whole groups fill the lanes
 /// of their kernel.
 fn is_in_groups(node: &Node, columns: f64) -> bool {
-    let is_in_both = |v: &u32| !node.size_of(*v).is(1) && node.maps.iter().all(|map| map.mentions(*v));
-    let groups = node.outputs[0].variables.iter().filter(|v| is_in_both(v)).count();
     let members = node.contracted().last().map(|member| estimate(&node.size_of(*member)));
     matches!(node.op, Op::Dot { accumulator: ElementType::F32 })
-        && groups == 1
-        && [2., 4., 8.].contains(&columns)
+        && shared(node) == 1
+        && fill_lanes(columns as i64)
         && members == Some(columns)
 }
 

@@ -6,7 +6,6 @@ use super::Window;
 use crate::kernels::depthwise::DepthwiseBlock;
 use crate::kernels::gemm::{Activation, FloatSlot};
 use crate::kernels::lanes::{Lanes, Portable};
-use crate::kernels::pooling::PoolBlock;
 use crate::kernels::{KernelTable, Level, math};
 
 const MARGIN: f32 = 7.25;
@@ -208,18 +207,13 @@ proptest! {
     }
 
     #[test]
-    fn pooling(case in cases(), shared: bool) {
-        let reciprocals: Vec<f32> = (0..case.columns).map(|pixel| 1.0 / (pixel % 9 + 1) as f32).collect();
-        let stride = if shared { 0 } else { 1 };
-        let block =
-            |window| PoolBlock { window, reciprocals: reciprocals.as_ptr(), reciprocal_stride: stride };
-        // SAFETY: the blocks describe arrays of the case.
-        case.check(|table, window| unsafe { (table.average_pool_f32)(&block(window)) }, |pixel, channel| {
-            let sum = case.inputs(pixel, channel).fold(0.0, |sum, (_, x)| sum + x);
-            sum * reciprocals[pixel * stride as usize]
+    fn pooling(case in cases()) {
+        // SAFETY: the window describes arrays of the case.
+        case.check(|table, window| unsafe { (table.sum_pool_f32)(&window) }, |pixel, channel| {
+            case.inputs(pixel, channel).fold(0.0, |sum, (_, x)| sum + x)
         });
-        // SAFETY: the blocks describe arrays of the case.
-        case.check(|table, window| unsafe { (table.max_pool_f32)(&block(window)) }, |pixel, channel| {
+        // SAFETY: as above.
+        case.check(|table, window| unsafe { (table.max_pool_f32)(&window) }, |pixel, channel| {
             case.inputs(pixel, channel).fold(f32::NEG_INFINITY, |greatest, (_, x)| greatest.max(x))
         });
     }
@@ -234,10 +228,9 @@ fn maximum_of_special_values() {
     case.input[36..54].fill(-0.0);
     case.input[54..72].fill(-1.0);
     case.input[19] = f32::NAN;
-    let block = |window| PoolBlock { window, reciprocals: std::ptr::null(), reciprocal_stride: 0 };
-    // SAFETY: the block describes arrays of the case, and the maximum reads no reciprocals.
+    // SAFETY: the window describes arrays of the case.
     case.check(
-        |table, window| unsafe { (table.max_pool_f32)(&block(window)) },
+        |table, window| unsafe { (table.max_pool_f32)(&window) },
         |_, channel| {
             if channel == 1 { f32::NAN } else { 0.0 }
         },
