@@ -12,43 +12,61 @@ use strang_runtime::kernels::gemm::{Activation, FloatSlot};
 use strang_runtime::kernels::window::Window;
 use strang_runtime::kernels::{KernelTable, Level};
 
+/// A cache line of floats: programs begin their arrays with one.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Line([f32; 16]);
+
+/// Floats from the beginning of a cache line on.
+struct Floats(Vec<Line>);
+
+impl Floats {
+    fn new(count: usize) -> Floats {
+        let line = |first: usize| Line(std::array::from_fn(|place| ((first + place) % 17) as f32 / 16.0 - 0.5));
+        Floats((0..count).step_by(16).map(line).collect())
+    }
+
+    fn from(&self, place: usize) -> *const f32 {
+        self.0[place / 16].0[place % 16..].as_ptr()
+    }
+}
+
 /// One output row of a convolution of `size` by `size` taps, in the middle of an image with a halo.
 struct Row {
     columns: usize,
     channels: usize,
     size: usize,
     step: usize,
-    input: Vec<f32>,
-    weights: Vec<f32>,
-    bias: Vec<f32>,
-    output: Vec<f32>,
+    input: Floats,
+    weights: Floats,
+    bias: Floats,
+    output: Floats,
 }
 
 impl Row {
     fn new([columns, channels, size, step]: [usize; 4]) -> Row {
-        let fill = |count: usize| (0..count).map(|i| (i % 17) as f32 / 16.0 - 0.5).collect::<Vec<_>>();
         let width = (columns - 1) * step + size;
         Row {
             columns,
             channels,
             size,
             step,
-            input: fill(size * width * channels),
-            weights: fill(size * size * channels.next_multiple_of(16)),
-            bias: fill(channels),
-            output: vec![0.0; columns * channels],
+            input: Floats::new(size * width * channels),
+            weights: Floats::new(size * size * channels.next_multiple_of(16)),
+            bias: Floats::new(channels),
+            output: Floats::new(columns * channels),
         }
     }
 
     fn taps(&self) -> Vec<*const f32> {
         let width = (self.columns - 1) * self.step + self.size;
         let tap = |index: usize| (index / self.size * width + index % self.size) * self.channels;
-        (0..self.size * self.size).map(|index| self.input[tap(index)..].as_ptr()).collect()
+        (0..self.size * self.size).map(|index| self.input.from(tap(index))).collect()
     }
 
     fn window(&mut self, taps: &[*const f32]) -> Window {
         Window {
-            output: self.output.as_mut_ptr(),
+            output: self.output.0.as_mut_ptr().cast(),
             output_stride: self.channels as i64,
             columns: self.columns as u64,
             channels: self.channels as u64,
@@ -61,10 +79,10 @@ impl Row {
     fn depthwise(&mut self, taps: &[*const f32]) -> DepthwiseBlock {
         DepthwiseBlock {
             window: self.window(taps),
-            weights: self.weights.as_ptr(),
+            weights: self.weights.from(0),
             weight_stride: self.channels.next_multiple_of(16) as i64,
             scale: std::ptr::null(),
-            bias: self.bias.as_ptr(),
+            bias: self.bias.from(0),
             activation: Activation::Relu as u64,
             activation_parameters: [FloatSlot(0.0); 2],
         }
@@ -77,7 +95,9 @@ impl Row {
 }
 
 /// Columns, channels, size and step: rows of MobileNet, EfficientNet and the like.
-const ROWS: [[usize; 4]; 8] = [
+const ROWS: [[usize; 4]; 10] = [
+    [12, 64, 3, 1],
+    [24, 16, 3, 1],
     [112, 32, 3, 1],
     [56, 96, 3, 2],
     [28, 144, 3, 1],

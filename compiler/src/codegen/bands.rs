@@ -1,5 +1,5 @@
 //! Bands: a tile computes some channels of the rows of an image that its convolution reads into scratch memory, with zeros
-//! around them, and convolves them while they are in cache.
+//! around them, and convolves them while they are in cache. Rows that the tile before read too are moved, not computed again.
 
 use super::{
     chunks::{Chunks, even},
@@ -9,7 +9,7 @@ use super::{
     segments::ROW,
 };
 use crate::plan::kernel::{Bands, Image, Kernel, LoopVariable};
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::{InstBuilder, Value, condcodes::IntCC, types};
 use strang_ir::{IndexExpr, Size};
 
 /// Where the image of bands lies in scratch memory.
@@ -73,13 +73,13 @@ pub(super) fn emit(emitter: &mut Emitter<'_>, bands: &Bands, scratch: Scratch) -
     let segment = even(&emitter.extent(consumer.columns), (ROW / channels / image.step.clamp(1, 4)).max(7), 1);
     let convolution = Convolution::new(emitter, consumer, &stride, (&segment, &Size::from(*channels)));
     let Some((row, outer)) = consumer.batch.split_last() else { return (Size::ZERO, KIND) };
-    // The channels of a band come after one another: what the product reads is in cache.
+    // The bands of some channels come after one another: where two meet, the second finds what the first computed.
     let cuts = outer.iter().map(|variable| (*variable, Size::ONE));
-    let cuts = cuts.chain([(*row, Size::from(*rows)), (consumer.channels, Size::from(*channels))]);
+    let cuts = cuts.chain([(consumer.channels, Size::from(*channels)), (*row, Size::from(*rows))]);
     let chunks = Chunks::new(emitter, cuts);
     emitter.each((emitter.lo, emitter.hi, 1), |emitter, tile| {
         let ranges = chunks.ranges(emitter, tile);
-        let [.., result_rows, channel_range] = ranges[..] else { return };
+        let [.., channel_range, result_rows] = ranges[..] else { return };
         for (variable, (position, _)) in outer.iter().zip(&ranges) {
             emitter.bind(*variable, *position);
         }
@@ -91,7 +91,8 @@ pub(super) fn emit(emitter: &mut Emitter<'_>, bands: &Bands, scratch: Scratch) -
         let end = emitter.builder.ins().iadd_imm_s(end, image.span - image.step);
         emitter.bind(scratch.first_row, first);
         emitter.bind(scratch.first_channel, channel_range.0);
-        let band = Band { image, scratch, channels: *channels, memory, first, end };
+        let mut band = Band { image, scratch, channels: *channels, memory, first, fresh: first, end };
+        band.keep_rows(emitter, (tile, result_rows.0), *rows);
         let inside = band.zeros_around(emitter);
         let image_row = producer.batch.last().copied().unwrap_or_default();
         emitter.loop_over(
@@ -135,6 +136,10 @@ pub(super) fn emit(emitter: &mut Emitter<'_>, bands: &Bands, scratch: Scratch) -
 /// What profiles call it.
 const KIND: &str = "gemm+depthwise";
 
+/// Bytes that are moved at a time: channels come in sixteens, so that every pixel is a multiple of it. In words, not vectors: a
+/// function that computes with integers alone is compiled quickly.
+const LINE: i64 = 64;
+
 /// A band of an image in scratch memory.
 struct Band<'b> {
     image: &'b Image,
@@ -143,20 +148,46 @@ struct Band<'b> {
     memory: Value,
     /// Its first row, those of zeros above the image counted.
     first: Value,
+    /// The first row that is not there yet.
+    fresh: Value,
     /// One past its last row.
     end: Value,
 }
 
 impl Band<'_> {
-    /// Writes the zeros of the band; says which rows of the image are in it.
+    /// Moves what the band needs of the one before to its beginning, if a band of the same channels was computed before: the tile is not
+    /// the first, nor are its rows.
+    fn keep_rows(&mut self, emitter: &mut Emitter<'_>, (tile, result_row): (Value, Value), rows: i64) {
+        let shared = self.image.span - self.image.step;
+        if shared <= 0 {
+            return;
+        }
+        let goes_on = emitter.builder.ins().icmp(IntCC::UnsignedGreaterThan, tile, emitter.lo);
+        let is_below = emitter.builder.ins().icmp_imm_s(IntCC::SignedGreaterThan, result_row, 0);
+        let keeps = emitter.builder.ins().band(goes_on, is_below);
+        let [none, bytes] = [0, 4 * shared * self.scratch.row].map(|bytes| emitter.int(bytes));
+        let bytes = emitter.builder.ins().select(keeps, bytes, none);
+        let from = emitter.builder.ins().iadd_imm_s(self.memory, 4 * rows * self.image.step * self.scratch.row);
+        emitter.each((none, bytes, LINE), |emitter, offset| {
+            let [from, to] = [from, self.memory].map(|memory| emitter.builder.ins().iadd(memory, offset));
+            for word in 0..LINE as i32 / 8 {
+                let value = emitter.builder.ins().load(types::I64, PLAIN, from, 8 * word);
+                emitter.builder.ins().store(PLAIN, value, to, 8 * word);
+            }
+        });
+        let fresh = emitter.builder.ins().iadd_imm_s(self.first, shared);
+        self.fresh = emitter.builder.ins().select(keeps, fresh, self.first);
+    }
+
+    /// Writes the zeros of the rows that are not there yet; says which rows of the image are among them.
     fn zeros_around(&self, emitter: &mut Emitter<'_>) -> (Value, Value) {
         let Image { top, left, height, width, .. } = *self.image;
         let (above, below) = (emitter.int(top), emitter.int(top + height));
-        let start = emitter.larger(self.first, above);
+        let start = emitter.larger(self.fresh, above);
         let start = emitter.smaller(start, self.end);
         let stop = emitter.smaller(self.end, below);
         let stop = emitter.larger(stop, start);
-        for range in [(self.first, start, 1), (stop, self.end, 1)] {
+        for range in [(self.fresh, start, 1), (stop, self.end, 1)] {
             emitter.each(range, |emitter, row| self.zero(emitter, row, (0, self.image.pixels())));
         }
         let right = (left + width, self.image.pixels());
@@ -177,12 +208,10 @@ impl Band<'_> {
         let place = emitter.builder.ins().iadd(self.memory, bytes);
         let bytes = 4 * self.channels;
         let (low, high) = (emitter.int(bytes * low), emitter.int(bytes * high));
-        // Channels come in sixteens: every pixel is a multiple of 64 bytes. Words, not vectors: a function that computes with
-        // integers alone is compiled quickly.
-        emitter.each((low, high, 64), |emitter, offset| {
+        emitter.each((low, high, LINE), |emitter, offset| {
             let place = emitter.builder.ins().iadd(place, offset);
             let zero = emitter.int(0);
-            for word in 0..8 {
+            for word in 0..LINE as i32 / 8 {
                 emitter.builder.ins().store(PLAIN, zero, place, 8 * word);
             }
         });

@@ -30,6 +30,7 @@ pub struct DepthwiseBlock {
 
 impl<V: Lanes> Operation<V> for DepthwiseBlock {
     const PANELS: usize = 4;
+    const SHARES: bool = true;
     type Factor = V;
     type Ending = (V, V);
 
@@ -55,42 +56,67 @@ impl<V: Lanes> Operation<V> for DepthwiseBlock {
         (load(self.scale), load(self.bias))
     }
     #[inline(always)]
-    unsafe fn finish(&self, mut sum: V, (scale, bias): (V, V), _: usize) -> V {
+    fn finish<const PIXELS: usize>(&self, mut sums: [V; PIXELS], (scale, bias): (V, V)) -> [V; PIXELS] {
         const RELU: u64 = Activation::Relu as u64;
         const CLIP: u64 = Activation::Clip as u64;
         const LEAKY_RELU: u64 = Activation::LeakyRelu as u64;
         const HARD_SWISH: u64 = Activation::HardSwish as u64;
         if !self.scale.is_null() {
-            sum = sum.mul(scale);
+            for sum in &mut sums {
+                *sum = sum.mul(scale);
+            }
         }
         if !self.bias.is_null() {
-            sum = sum.add(bias);
+            for sum in &mut sums {
+                *sum = sum.add(bias);
+            }
         }
         let [p0, p1] = self.activation_parameters.map(|parameter| V::splat(parameter.0));
         match self.activation {
-            RELU => math::relu(sum),
+            RELU => {
+                for sum in &mut sums {
+                    *sum = math::relu(*sum);
+                }
+            }
             CLIP => {
                 let [low, high] = self.activation_parameters;
                 match math::Bounds::new(low.0, high.0) {
-                    Some(bounds) => bounds.clip(sum),
-                    None => math::clip(sum, p0, p1),
+                    Some(bounds) => {
+                        for sum in &mut sums {
+                            *sum = bounds.clip(*sum);
+                        }
+                    }
+                    None => {
+                        for sum in &mut sums {
+                            *sum = math::clip(*sum, p0, p1);
+                        }
+                    }
                 }
             }
-            LEAKY_RELU => math::leaky_relu(sum, p0),
-            HARD_SWISH => math::hard_swish(sum),
-            _ => sum,
+            LEAKY_RELU => {
+                for sum in &mut sums {
+                    *sum = math::leaky_relu(*sum, p0);
+                }
+            }
+            HARD_SWISH => {
+                for sum in &mut sums {
+                    *sum = math::hard_swish(*sum);
+                }
+            }
+            _ => {}
         }
+        sums
     }
     /// The long activations: once for all tiles, on what was just stored.
     #[inline(always)]
-    unsafe fn revise(&self, output: *mut f32, channels: usize) {
+    unsafe fn revise(&self, output: *mut f32, count: usize) {
         const SIGMOID: u64 = Activation::Sigmoid as u64;
         const TANH: u64 = Activation::Tanh as u64;
         const SILU: u64 = Activation::Silu as u64;
         const GELU: u64 = Activation::Gelu as u64;
         const GELU_TANH: u64 = Activation::GeluTanh as u64;
-        let count = channels as u64;
-        // SAFETY: the caller vouches for the channels.
+        let count = count as u64;
+        // SAFETY: the caller vouches for the outputs.
         unsafe {
             match self.activation {
                 SIGMOID => strips::sigmoid_f32::<V>(output, output, count),

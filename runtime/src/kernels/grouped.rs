@@ -12,6 +12,7 @@ struct Grouped<'b, const MEMBERS: usize>(&'b DepthwiseBlock);
 
 impl<V: Lanes, const MEMBERS: usize> Operation<V> for Grouped<'_, MEMBERS> {
     const PANELS: usize = 1;
+    const SHARES: bool = false;
     type Factor = [V; MEMBERS];
     type Ending = (V, V);
 
@@ -42,14 +43,13 @@ impl<V: Lanes, const MEMBERS: usize> Operation<V> for Grouped<'_, MEMBERS> {
         unsafe { self.0.ending(group) }
     }
     #[inline(always)]
-    unsafe fn finish(&self, sum: V, ending: (V, V), pixel: usize) -> V {
-        // SAFETY: the caller vouches for the pixel.
-        unsafe { self.0.finish(sum, ending, pixel) }
+    fn finish<const PIXELS: usize>(&self, sums: [V; PIXELS], ending: (V, V)) -> [V; PIXELS] {
+        self.0.finish(sums, ending)
     }
     #[inline(always)]
-    unsafe fn revise(&self, output: *mut f32, channels: usize) {
-        // SAFETY: the caller vouches for the channels.
-        unsafe { Operation::<V>::revise(self.0, output, channels) }
+    unsafe fn revise(&self, output: *mut f32, count: usize) {
+        // SAFETY: the caller vouches for the outputs.
+        unsafe { Operation::<V>::revise(self.0, output, count) }
     }
     #[inline(always)]
     fn revises(&self) -> bool {

@@ -9,6 +9,7 @@ struct Maximum;
 
 impl<V: Lanes> Operation<V> for Maximum {
     const PANELS: usize = 1;
+    const SHARES: bool = true;
     type Factor = ();
     type Ending = ();
 
@@ -25,8 +26,8 @@ impl<V: Lanes> Operation<V> for Maximum {
     #[inline(always)]
     unsafe fn ending(&self, _: impl Group<V>) {}
     #[inline(always)]
-    unsafe fn finish(&self, sum: V, (): (), _: usize) -> V {
-        sum
+    fn finish<const PIXELS: usize>(&self, sums: [V; PIXELS], (): ()) -> [V; PIXELS] {
+        sums
     }
 }
 
@@ -35,6 +36,7 @@ struct Sum;
 
 impl<V: Lanes> Operation<V> for Sum {
     const PANELS: usize = 1;
+    const SHARES: bool = true;
     type Factor = ();
     type Ending = ();
 
@@ -51,8 +53,8 @@ impl<V: Lanes> Operation<V> for Sum {
     #[inline(always)]
     unsafe fn ending(&self, _: impl Group<V>) {}
     #[inline(always)]
-    unsafe fn finish(&self, sum: V, (): (), _: usize) -> V {
-        sum
+    fn finish<const PIXELS: usize>(&self, sums: [V; PIXELS], (): ()) -> [V; PIXELS] {
+        sums
     }
 }
 

@@ -5,7 +5,10 @@
 //! taps: what a tap brings along (its weights) is loaded once for all pixels of the tile, and the input pixels are
 //! operands in memory, one load for each multiply-add, which is what the first-level cache can do.
 
+mod sharing;
+
 use super::lanes::{Group, Lanes, Part, WIDTH, Whole};
+use sharing::Runs;
 
 /// The most pixels of a tile: rows of 7, 14, 28, 56 and 112 pixels, which convolutional networks have, divide by it.
 const PIXELS: usize = 7;
@@ -39,6 +42,9 @@ pub(super) trait Operation<V: Lanes> {
     /// The most groups of 16 channels a tile may have. Where it is one, all channels of a few pixels come before the next pixels: they
     /// lie side by side in memory.
     const PANELS: usize;
+    /// Whether pixels of a tile [share](sharing) what they read where there are few registers: what three taps bring along leaves room
+    /// for it.
+    const SHARES: bool;
     /// What a tap brings along for 16 channels.
     type Factor: Copy;
     /// What the epilogue needs to know of 16 channels.
@@ -53,15 +59,14 @@ pub(super) trait Operation<V: Lanes> {
     /// # Safety
     /// The group lies in the window.
     unsafe fn ending(&self, group: impl Group<V>) -> Self::Ending;
-    /// # Safety
-    /// The pixel lies in the window.
-    unsafe fn finish(&self, sum: V, ending: Self::Ending, pixel: usize) -> V;
-    /// What is done with a tile once it is stored: `channels` channels of one pixel at a time.
+    /// What becomes of the sums of some pixels.
+    fn finish<const PIXELS: usize>(&self, sums: [V; PIXELS], ending: Self::Ending) -> [V; PIXELS];
+    /// What is done with outputs once they are stored: with so many side by side.
     ///
     /// # Safety
-    /// The channels can be read and written.
+    /// The outputs can be read and written.
     #[inline(always)]
-    unsafe fn revise(&self, _output: *mut f32, _channels: usize) {}
+    unsafe fn revise(&self, _output: *mut f32, _count: usize) {}
     /// Whether [`Operation::revise`] does anything.
     #[inline(always)]
     fn revises(&self) -> bool {
@@ -84,16 +89,27 @@ fn tile_count<V: Lanes>(pixels: usize) -> usize {
 #[inline(always)]
 pub(super) unsafe fn run<V: Lanes, O: Operation<V>>(window: &Window, operation: &O) {
     let columns = window.columns as usize;
-    if O::PANELS > 1 {
+    let mut runs = Runs::new();
+    // SAFETY: the caller vouches for the taps.
+    let shares = O::SHARES && V::REGISTERS < 32 && unsafe { runs.find(window) };
+    let runs = if shares { Some(&runs) } else { None };
+    if O::PANELS > 1 || runs.is_some() {
         // SAFETY: the caller vouches for the window.
-        return unsafe { pixels::<V, O>(window, operation, 0, columns) };
+        unsafe {
+            pixels::<V, O>(window, operation, runs, (0, columns));
+            revise(window, operation, (0, columns));
+        }
+        return;
     }
     let tiles = tile_count::<V>(columns);
     let mut pixel = 0;
     for index in 0..tiles {
         let end = pixel + (columns - pixel).div_ceil(tiles - index);
         // SAFETY: these pixels lie in the window.
-        unsafe { pixels::<V, O>(window, operation, pixel, end) };
+        unsafe {
+            pixels::<V, O>(window, operation, None, (pixel, end));
+            revise(window, operation, (pixel, end));
+        }
         pixel = end;
     }
 }
@@ -103,7 +119,12 @@ pub(super) unsafe fn run<V: Lanes, O: Operation<V>>(window: &Window, operation: 
 /// # Safety
 /// As for [`run`]; the pixels lie in the window.
 #[inline(always)]
-unsafe fn pixels<V: Lanes, O: Operation<V>>(window: &Window, operation: &O, first: usize, end: usize) {
+unsafe fn pixels<V: Lanes, O: Operation<V>>(
+    window: &Window,
+    operation: &O,
+    runs: Option<&Runs>,
+    pixels: (usize, usize),
+) {
     let channels = window.channels as usize;
     let mut channel = 0;
     // SAFETY: every slice lies in the channels.
@@ -111,23 +132,22 @@ unsafe fn pixels<V: Lanes, O: Operation<V>>(window: &Window, operation: &O, firs
         if O::PANELS >= 4 && V::REGISTERS >= 32 {
             while channels - channel >= 4 * WIDTH {
                 let groups = [0, 1, 2, 3].map(|panel| Whole(channel + panel * WIDTH));
-                slice::<V, O, Whole, 4>(window, operation, (first, end), (channel, 4 * WIDTH), groups);
+                slice::<V, O, Whole, 4>(window, operation, (runs, pixels), groups);
                 channel += 4 * WIDTH;
             }
             if channels - channel >= 2 * WIDTH {
                 let groups = [Whole(channel), Whole(channel + WIDTH)];
-                slice::<V, O, Whole, 2>(window, operation, (first, end), (channel, 2 * WIDTH), groups);
+                slice::<V, O, Whole, 2>(window, operation, (runs, pixels), groups);
                 channel += 2 * WIDTH;
             }
         }
         while channels - channel >= WIDTH {
-            slice::<V, O, Whole, 1>(window, operation, (first, end), (channel, WIDTH), [Whole(channel)]);
+            slice::<V, O, Whole, 1>(window, operation, (runs, pixels), [Whole(channel)]);
             channel += WIDTH;
         }
         if channel < channels {
-            let rest = channels - channel;
-            let groups = [Part(channel, V::mask(rest))];
-            slice::<V, O, Part<V>, 1>(window, operation, (first, end), (channel, rest), groups);
+            let groups = [Part(channel, V::mask(channels - channel))];
+            slice::<V, O, Part<V>, 1>(window, operation, (runs, pixels), groups);
         }
     }
 }
@@ -140,10 +160,14 @@ unsafe fn pixels<V: Lanes, O: Operation<V>>(window: &Window, operation: &O, firs
 unsafe fn slice<V: Lanes, O: Operation<V>, G: Group<V>, const PANELS: usize>(
     window: &Window,
     operation: &O,
-    (first, end): (usize, usize),
-    (channel, channels): (usize, usize),
+    (runs, (first, end)): (Option<&Runs>, (usize, usize)),
     groups: [G; PANELS],
 ) {
+    if let Some(runs) = runs {
+        // SAFETY: the caller vouches for the slice.
+        unsafe { sharing::slice::<V, O, G>(window, operation, runs, (first, end), groups[0]) };
+        return;
+    }
     let tiles = tile_count::<V>(end - first);
     let mut pixel = first;
     for index in 0..tiles {
@@ -159,14 +183,24 @@ unsafe fn slice<V: Lanes, O: Operation<V>, G: Group<V>, const PANELS: usize>(
                 6 => tile::<V, O, G, 6, PANELS>(window, operation, pixel, groups),
                 _ => tile::<V, O, G, 7, PANELS>(window, operation, pixel, groups),
             }
-            if operation.revises() {
-                for pixel in pixel..pixel + pixels {
-                    let offset = pixel as isize * window.output_stride as isize + channel as isize;
-                    operation.revise(window.output.offset(offset), channels);
-                }
-            }
         }
         pixel += pixels;
+    }
+}
+
+/// What is done with pixels once they are stored.
+///
+/// # Safety
+/// The pixels lie in the window.
+#[inline(always)]
+unsafe fn revise<V: Lanes, O: Operation<V>>(window: &Window, operation: &O, (first, end): (usize, usize)) {
+    if operation.revises() {
+        let (channels, stride) = (window.channels as usize, window.output_stride as isize);
+        let pixels = if stride == channels as isize { end - first } else { 1 };
+        for pixel in (first..end).step_by(pixels.max(1)) {
+            // SAFETY: the caller vouches for the pixels.
+            unsafe { operation.revise(window.output.offset(pixel as isize * stride), pixels * channels) };
+        }
     }
 }
 
@@ -206,7 +240,8 @@ unsafe fn tile<V: Lanes, O: Operation<V>, G: Group<V>, const PIXELS: usize, cons
             let ending = operation.ending(group);
             for (index, sums) in sums.iter().enumerate() {
                 let output = window.output.offset((pixel + index) as isize * output_stride);
-                group.store(operation.finish(sums[panel], ending, pixel + index), output);
+                let [sum] = operation.finish([sums[panel]], ending);
+                group.store(sum, output);
             }
         }
     }
