@@ -3,6 +3,7 @@
 //! interpreter.
 
 mod groups;
+mod patches;
 mod residues;
 
 use super::{run_on, with_weights};

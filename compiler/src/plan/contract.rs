@@ -9,10 +9,11 @@ use super::{
     layout::{Halo, Layout},
     lower::{Planner, estimate, finish, order_for_readers, padding_halo, wanted_halos},
     nest::label,
+    patches::{as_they_lie, patches},
     residues::{self, Residues},
     scope::Scope,
     trace::{Trace, through_map, through_views},
-    windows::coordinates,
+    windows::{Coordinate, coordinates},
 };
 use crate::plan::kernel::PlanStep;
 use petgraph::stable_graph::NodeIndex;
@@ -156,6 +157,17 @@ impl Planner<'_> {
         if is_narrow && ((depthwise && !is_of_bytes) || !is_weight || kernel.accesses[a as usize].element != left) {
             return Ok(None);
         }
+        let read = (root, roles.left, kernel.residues.clone());
+        let is_of_floats = [a, b].map(|access| kernel.accesses[access as usize].element) == [ElementType::F32; 2];
+        if is_weight
+            && is_of_floats
+            && kernel.residues.is_empty()
+            && !scope.copies.contains_key(&read)
+            && let Some(coordinates) = patches(&kernel, a, &roles)
+        {
+            self.copy_at(scope, read, coordinates, steps)?;
+            return self.lower_product(scope, group, kernel.residues, steps);
+        }
         // Columns that are one axis of the weights lie side by side in the result too.
         let address = kernel.accesses[b as usize].address.clone();
         roles.columns.sort_by_key(|v| std::cmp::Reverse(estimate(&address.coefficient(*v))));
@@ -202,6 +214,9 @@ impl Planner<'_> {
             && is_window(&kernel, a, outer, inner)
         {
             self.gather(&mut kernel, b, outer, inner);
+        }
+        if is_weight && let Some(contracted) = as_they_lie(&kernel, a, &roles.contracted) {
+            roles.contracted = contracted;
         }
         for list in [&mut roles.rows, &mut roles.columns, &mut roles.contracted] {
             for position in (1..list.len()).rev() {
@@ -353,6 +368,18 @@ impl Planner<'_> {
     ) -> Result<(), PlanError> {
         let (root, slot, residues) = &read;
         let coordinates = coordinates(&residues::part(&scope.function.graph[*root], residues), *slot, inner);
+        self.copy_at(scope, read, coordinates, steps)
+    }
+
+    /// Copies what an operand reads into an array over given coordinates, outermost first; it is read there from now on.
+    fn copy_at(
+        &mut self,
+        scope: &mut Scope,
+        read: (NodeIndex, usize, Residues),
+        coordinates: Vec<Coordinate>,
+        steps: &mut Vec<PlanStep>,
+    ) -> Result<(), PlanError> {
+        let (root, slot, _) = &read;
         let shape: Vec<Size> = coordinates.iter().map(|coordinate| coordinate.size.clone()).collect();
         let order: Vec<usize> = (0..shape.len()).collect();
         let element = scope.function.element_of(scope.function.operands(*root)[*slot]);
@@ -372,7 +399,7 @@ impl Planner<'_> {
 }
 
 /// Channels of an image whose windows are read along with them: so few are no depth for a tile.
-const FEW_CHANNELS: i64 = 16;
+pub const FEW_CHANNELS: i64 = 16;
 
 /// Whether a few channels lie side by side, and after them those of the next position of a window, so that both are one run.
 fn is_window(kernel: &KernelBuilder, access: u32, outer: u32, inner: u32) -> bool {

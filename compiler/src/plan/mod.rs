@@ -34,6 +34,7 @@ mod memory;
 mod nest;
 pub(crate) mod pack;
 mod padding;
+mod patches;
 mod print;
 pub(crate) mod residues;
 mod scaled;

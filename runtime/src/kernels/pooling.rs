@@ -9,7 +9,7 @@ struct Maximum;
 
 impl<V: Lanes> Operation<V> for Maximum {
     const PANELS: usize = 1;
-    const SHARES: bool = true;
+    const SHARES: bool = false;
     type Factor = ();
     type Ending = ();
 
@@ -36,7 +36,7 @@ struct Sum;
 
 impl<V: Lanes> Operation<V> for Sum {
     const PANELS: usize = 1;
-    const SHARES: bool = true;
+    const SHARES: bool = false;
     type Factor = ();
     type Ending = ();
 

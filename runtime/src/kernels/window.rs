@@ -91,7 +91,7 @@ pub(super) unsafe fn run<V: Lanes, O: Operation<V>>(window: &Window, operation: 
     let columns = window.columns as usize;
     let mut runs = Runs::new();
     // SAFETY: the caller vouches for the taps.
-    let shares = O::SHARES && V::REGISTERS < 32 && unsafe { runs.find(window) };
+    let shares = const { sharing::pays::<V, O>() } && unsafe { runs.find(window) };
     let runs = if shares { Some(&runs) } else { None };
     if O::PANELS > 1 || runs.is_some() {
         // SAFETY: the caller vouches for the window.
@@ -163,10 +163,12 @@ unsafe fn slice<V: Lanes, O: Operation<V>, G: Group<V>, const PANELS: usize>(
     (runs, (first, end)): (Option<&Runs>, (usize, usize)),
     groups: [G; PANELS],
 ) {
-    if let Some(runs) = runs {
+    // What is constantly false is not even compiled.
+    if const { sharing::pays::<V, O>() }
+        && let Some(runs) = runs
+    {
         // SAFETY: the caller vouches for the slice.
-        unsafe { sharing::slice::<V, O, G>(window, operation, runs, (first, end), groups[0]) };
-        return;
+        return unsafe { sharing::slice::<V, O, G>(window, operation, runs, (first, end), groups[0]) };
     }
     let tiles = tile_count::<V>(end - first);
     let mut pixel = first;

@@ -17,6 +17,20 @@ unsafe fn power(exponent: __m256i) -> __m256 {
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(exponent, _mm256_set1_epi32(127)))) }
 }
 
+/// Two normal numbers whose product is `2^exponent`, for exponents in `-252..=252`.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn powers(exponent: __m256) -> (__m256, __m256) {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        let whole = _mm256_cvtps_epi32(exponent);
+        let half = _mm256_srai_epi32::<1>(whole);
+        (power(half), power(_mm256_sub_epi32(whole, half)))
+    }
+}
+
 /// [`Lanes::scale`] of half of the lanes.
 ///
 /// # Safety
@@ -25,9 +39,31 @@ unsafe fn power(exponent: __m256i) -> __m256 {
 unsafe fn scale(x: __m256, exponent: __m256) -> __m256 {
     // SAFETY: the caller vouches for the instructions.
     unsafe {
-        let whole = _mm256_cvtps_epi32(exponent);
-        let half = _mm256_srai_epi32::<1>(whole);
-        _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(_mm256_sub_epi32(whole, half)))
+        let (a, b) = powers(exponent);
+        _mm256_mul_ps(_mm256_mul_ps(x, a), b)
+    }
+}
+
+/// [`Lanes::scale_normal`] of half of the lanes.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn scale_normal(x: __m256, exponent: __m256) -> __m256 {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe { _mm256_mul_ps(x, power(_mm256_cvtps_epi32(exponent))) }
+}
+
+/// [`Lanes::scale_term`] of half of the lanes: the powers are multiplied before what is scaled is there.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn scale_term(x: __m256, exponent: __m256) -> __m256 {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        let (a, b) = powers(exponent);
+        _mm256_mul_ps(x, _mm256_mul_ps(a, b))
     }
 }
 
@@ -276,6 +312,14 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn scale(self, exponent: Self) -> Self {
         halves!(scale(self, exponent))
+    }
+    #[inline(always)]
+    fn scale_normal(self, exponent: Self) -> Self {
+        halves!(scale_normal(self, exponent))
+    }
+    #[inline(always)]
+    fn scale_term(self, exponent: Self) -> Self {
+        halves!(scale_term(self, exponent))
     }
     #[inline(always)]
     fn split(self) -> (Self, Self) {

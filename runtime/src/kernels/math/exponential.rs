@@ -64,10 +64,12 @@ pub(crate) fn exp<V: Lanes>(x: V) -> V {
 }
 
 /// `e^x` for a term of a sum with a term of 1, never subnormal: `e^NEGLIGIBLE` for what is below it, but 0 where [`exp`] is.
+/// `x` is at most 88.
 /// The sum does not notice, and CPUs take a hundred times as long over subnormal numbers, the quotients by the sum included.
 #[inline(always)]
 pub(crate) fn exp_of_term<V: Lanes>(x: V) -> V {
-    V::select(x.is_less(V::splat(VANISHING)), V::splat(0.0), exp(V::splat(NEGLIGIBLE).greater(x)))
+    let (m, k) = parts(V::splat(NEGLIGIBLE).greater(x));
+    V::select(x.is_less(V::splat(VANISHING)), V::splat(0.0), m.scale_normal(k))
 }
 
 /// `e^x - 1`, within 2 ulp.
@@ -113,7 +115,9 @@ pub(crate) fn tanh<V: Lanes>(x: V) -> V {
     let square = a.mul(a);
     let series = polynomial(square, [-0.333_332_8, 0.133_314_06, -0.053_736_515, 0.020_628_167, -0.005_692_296_7]);
     let small = series.mul(square).fma(a, a);
-    let large = one.sub(two.div(exp(a.add(a)).add(one)));
+    // From 9.02 on the result rounds to 1.
+    let (m, k) = parts(V::splat(20.0).lesser(a.add(a)));
+    let large = one.sub(two.div(m.scale_normal(k).add(one)));
     V::select(a.is_less(V::splat(0.625)), small, large).or(x.sign())
 }
 
@@ -122,8 +126,8 @@ pub(crate) fn tanh<V: Lanes>(x: V) -> V {
 pub(crate) fn silu<V: Lanes>(x: V) -> V {
     // max(x, 0) - |x| e / (1 + e), which is the product where x is negative and subtracts less than half elsewhere.
     let a = V::splat(-LEAST).lesser(x.abs());
-    let (m, k, e) = decay(a);
-    let tail = a.mul(m).div(V::splat(1.0).add(e)).scale(k);
+    let (m, k) = parts(a.neg());
+    let tail = a.mul(m).div(V::splat(1.0).add(m.scale_term(k))).scale(k);
     x.greater(V::splat(0.0)).sub(tail).or(x.sign())
 }
 
@@ -134,8 +138,8 @@ pub(crate) fn gelu_tanh<V: Lanes>(x: V) -> V {
     // x * sigmoid(2 z), written as for `silu`. At 11 the tail is below the least subnormal.
     let a = V::splat(11.0).lesser(x.abs());
     let doubled = a.mul(a).fma(V::splat(0.071_354_82), V::splat(1.595_769_2)).mul(a);
-    let (m, k, e) = decay(doubled);
-    let tail = a.mul(m).div(V::splat(1.0).add(e)).scale(k);
+    let (m, k) = parts(doubled.neg());
+    let tail = a.mul(m).div(V::splat(1.0).add(m.scale_term(k))).scale(k);
     x.greater(V::splat(0.0)).sub(tail).or(x.sign())
 }
 

@@ -11,6 +11,12 @@ const TAPS: usize = 3;
 /// The most taps, or three of them, that a window may have.
 const MOST: usize = 64;
 
+/// Whether an operation does this where registers are few, but so many that four sums and what three taps bring along fit.
+#[inline(always)]
+pub(super) const fn pays<V: Lanes, O: Operation<V>>() -> bool {
+    O::SHARES && V::REGISTERS == 8
+}
+
 /// A tap, or three side by side.
 #[derive(Clone, Copy)]
 struct Run {
@@ -122,11 +128,10 @@ unsafe fn tiles<V: Lanes, O: Operation<V>, G: Group<V>, const STEP: usize>(
     while pixel < end {
         // SAFETY: the tile's pixels lie in the window.
         unsafe {
-            // No tile has a single pixel or two where that can be: their chains would be too few to keep the CPU busy.
+            // No tile has a single pixel where that can be: its chains are too few to keep the CPU busy.
             pixel += match end - pixel {
-                1 => tile::<V, O, G, STEP, 1>(window, operation, runs, pixel, group),
-                2 => tile::<V, O, G, STEP, 2>(window, operation, runs, pixel, group),
-                3 | 5 | 6 | 9 => tile::<V, O, G, STEP, 3>(window, operation, runs, pixel, group),
+                1 | 2 => tile::<V, O, G, STEP, 1>(window, operation, runs, pixel, group),
+                3 | 6 | 9 => tile::<V, O, G, STEP, 3>(window, operation, runs, pixel, group),
                 _ => tile::<V, O, G, STEP, 4>(window, operation, runs, pixel, group),
             };
         }

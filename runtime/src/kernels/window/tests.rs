@@ -114,7 +114,14 @@ impl Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let taps = prop::collection::vec(prop::option::weighted(0.8, 0usize..8), 0..26);
+    // Anywhere, or in rows side by side of which some are out of range, as windows of images have them.
+    let anywhere = prop::collection::vec(prop::option::weighted(0.8, 0usize..8), 0..26);
+    let row = (prop::bool::weighted(0.8), 0usize..4, 1usize..5, 1usize..3);
+    let row = row.prop_map(|(is_there, first, count, distance)| -> Vec<Option<usize>> {
+        (0..count).map(|tap| Some(first + tap * distance).filter(|pixel| is_there && *pixel < 8)).collect()
+    });
+    let rows = prop::collection::vec(row, 0..8).prop_map(|rows| rows.concat());
+    let taps = prop_oneof![anywhere, rows];
     let channels = prop_oneof![1usize..20, 20usize..150, Just(64), Just(16)];
     (1usize..30, channels, [0usize..4, 0usize..4], 1usize..3, taps, any::<u32>())
         .prop_map(|(columns, channels, gaps, step, taps, seed)| Case::new(columns, channels, gaps, step, taps, seed))
