@@ -3,7 +3,7 @@
 //! Mobile nets widen an image by a pointwise convolution and convolve every channel of it: the wide image is several times
 //! as large as all else, so that writing and reading it takes as long as its arithmetic. In bands it never exists: a tile
 //! computes some channels of the rows that it needs into the worker's scratch memory, and convolves them from there. Rows
-//! where two bands meet are computed for both.
+//! where two bands meet are computed for both only if different workers, or different calls, compute them.
 
 use super::{
     kernel::{Access, Bands, Body, Gemm, Image, Instruction, Kernel, LoopVariable, Plan, PlanStep, RightOperand},

@@ -9,7 +9,7 @@ use super::{
     contract::{FEW_CHANNELS, Roles},
     windows::Coordinate,
 };
-use strang_ir::IndexExpr;
+use strang_ir::{IndexExpr, Size};
 
 /// So many rows fill tiles: weights pass by often enough.
 const MANY_ROWS: i64 = 16;
@@ -23,9 +23,8 @@ const MANY_WEIGHTS: i64 = 1 << 14;
 pub fn patches(kernel: &KernelBuilder, access: u32, roles: &Roles) -> Option<Vec<Coordinate>> {
     let address = &kernel.accesses[access as usize].address;
     let extent = |variable: u32| kernel.size_of(variable).as_constant();
-    let product = |variables: &[u32]| {
-        variables.iter().try_fold(1i64, |product, variable| product.checked_mul(extent(*variable)?))
-    };
+    let product =
+        |variables: &[u32]| variables.iter().map(|variable| kernel.size_of(*variable)).product::<Size>().as_constant();
     let (columns, depth) = (product(&roles.columns)?, product(&roles.contracted)?);
     if !roles.shared.is_empty() || columns < MANY_COLUMNS || columns.saturating_mul(depth) < MANY_WEIGHTS {
         return None;
@@ -58,9 +57,8 @@ pub fn patches(kernel: &KernelBuilder, access: u32, roles: &Roles) -> Option<Vec
         }
     }
     let rows: Vec<u32> = roles.rows.iter().copied().filter(|row| !kernel.size_of(*row).is(1)).collect();
-    let place = |variable: u32| variables.iter().position(|(_, other)| *other == variable);
-    let places: Vec<usize> = rows.iter().filter_map(|row| place(*row)).collect();
-    let (first, last) = (*places.iter().min()?, *places.iter().max()?);
+    let first = variables.iter().position(|(_, variable)| is_row(*variable))?;
+    let last = variables.iter().rposition(|(_, variable)| is_row(*variable))?;
     let are_apart = variables[first..last].iter().any(|(_, variable)| !is_row(*variable));
     let contracted = variables.iter().rev().map(|(_, variable)| *variable).filter(|variable| !is_row(*variable));
     let coordinate = |variable: u32| Coordinate {

@@ -30,7 +30,6 @@ pub struct DepthwiseBlock {
 
 impl<V: Lanes> Operation<V> for DepthwiseBlock {
     const PANELS: usize = 4;
-    const SHARES: bool = true;
     type Factor = V;
     type Ending = (V, V);
 

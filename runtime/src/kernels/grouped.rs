@@ -12,7 +12,6 @@ struct Grouped<'b, const MEMBERS: usize>(&'b DepthwiseBlock);
 
 impl<V: Lanes, const MEMBERS: usize> Operation<V> for Grouped<'_, MEMBERS> {
     const PANELS: usize = 1;
-    const SHARES: bool = false;
     type Factor = [V; MEMBERS];
     type Ending = (V, V);
 

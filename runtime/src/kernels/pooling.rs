@@ -9,7 +9,6 @@ struct Maximum;
 
 impl<V: Lanes> Operation<V> for Maximum {
     const PANELS: usize = 1;
-    const SHARES: bool = false;
     type Factor = ();
     type Ending = ();
 
@@ -36,7 +35,6 @@ struct Sum;
 
 impl<V: Lanes> Operation<V> for Sum {
     const PANELS: usize = 1;
-    const SHARES: bool = false;
     type Factor = ();
     type Ending = ();
 

@@ -40,11 +40,9 @@ pub struct Window {
 /// What is computed in a window.
 pub(super) trait Operation<V: Lanes> {
     /// The most groups of 16 channels a tile may have. Where it is one, all channels of a few pixels come before the next pixels: they
-    /// lie side by side in memory.
+    /// lie side by side in memory. Where it is more, what a tap brings along is little: pixels [share](sharing) what they read if registers
+    /// are few.
     const PANELS: usize;
-    /// Whether pixels of a tile [share](sharing) what they read where there are few registers: what three taps bring along leaves room
-    /// for it.
-    const SHARES: bool;
     /// What a tap brings along for 16 channels.
     type Factor: Copy;
     /// What the epilogue needs to know of 16 channels.
@@ -89,13 +87,12 @@ fn tile_count<V: Lanes>(pixels: usize) -> usize {
 #[inline(always)]
 pub(super) unsafe fn run<V: Lanes, O: Operation<V>>(window: &Window, operation: &O) {
     let columns = window.columns as usize;
-    let mut runs = Runs::new();
-    // SAFETY: the caller vouches for the taps.
-    let shares = const { sharing::pays::<V, O>() } && unsafe { runs.find(window) };
-    let runs = if shares { Some(&runs) } else { None };
-    if O::PANELS > 1 || runs.is_some() {
-        // SAFETY: the caller vouches for the window.
+    if O::PANELS > 1 {
+        let mut runs = Runs::new();
+        // SAFETY: the caller vouches for the window and its taps.
         unsafe {
+            let shares = const { sharing::pays::<V, O>() } && runs.find(window);
+            let runs = if shares { Some(&runs) } else { None };
             pixels::<V, O>(window, operation, runs, (0, columns));
             revise(window, operation, (0, columns));
         }

@@ -190,14 +190,6 @@ impl Lanes for Avx512 {
         Avx512(unsafe { _mm512_scalef_ps(self.0, exponent.0) })
     }
     #[inline(always)]
-    fn scale_normal(self, exponent: Self) -> Self {
-        self.scale(exponent)
-    }
-    #[inline(always)]
-    fn scale_term(self, exponent: Self) -> Self {
-        self.scale(exponent)
-    }
-    #[inline(always)]
     fn split(self) -> (Self, Self) {
         unsafe {
             let mantissa = _mm512_getmant_ps::<_MM_MANT_NORM_P75_1P5, _MM_MANT_SIGN_SRC>(self.0);

@@ -134,9 +134,15 @@ pub(crate) trait Lanes: Copy {
     /// may be too. `self * 2^(exponent / 2)` must be a normal number, or zero, or not finite.
     fn scale(self, exponent: Self) -> Self;
     /// [`Lanes::scale`], where neither `2^exponent` nor the result is less than normal, zero or infinite.
-    fn scale_normal(self, exponent: Self) -> Self;
+    #[inline(always)]
+    fn scale_normal(self, exponent: Self) -> Self {
+        self.scale(exponent)
+    }
     /// [`Lanes::scale`] for a term of a sum that does not notice what is less than normal: it may be off, or zero.
-    fn scale_term(self, exponent: Self) -> Self;
+    #[inline(always)]
+    fn scale_term(self, exponent: Self) -> Self {
+        self.scale(exponent)
+    }
     /// `(m, e)` with `self = m * 2^e` and `m` in `[0.75, 1.5)`, for positive finite lanes; anything in the others.
     fn split(self) -> (Self, Self);
     /// Lane `i` gets lane `i ^ DISTANCE`; the distance is 8, 4, 2 or 1.

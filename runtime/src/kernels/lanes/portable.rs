@@ -32,14 +32,6 @@ fn power(exponent: i32) -> f32 {
     f32::from_bits((exponent.wrapping_add(127) as u32) << 23)
 }
 
-/// A small integer from a float; anything from what is none.
-#[inline(always)]
-fn whole(number: f32) -> i32 {
-    // Adding this constant leaves the integer in the low bits, which a saturating conversion takes longer for.
-    const SHIFT: f32 = 12_582_912.0;
-    (number + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
-}
-
 impl Lanes for Portable {
     /// All bits of a lane or none.
     type Mask = [u32; WIDTH];
@@ -199,19 +191,13 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn scale(self, exponent: Self) -> Self {
+        // Adding this constant leaves a small integer in the low bits, which a saturating conversion takes longer for.
+        const SHIFT: f32 = 12_582_912.0;
         self.zip(exponent, |x, exponent| {
-            let whole = whole(exponent);
+            let whole = (exponent + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32;
             let half = whole >> 1;
             x * power(half) * power(whole.wrapping_sub(half))
         })
-    }
-    #[inline(always)]
-    fn scale_normal(self, exponent: Self) -> Self {
-        self.zip(exponent, |x, exponent| x * power(whole(exponent)))
-    }
-    #[inline(always)]
-    fn scale_term(self, exponent: Self) -> Self {
-        self.scale(exponent)
     }
     #[inline(always)]
     fn split(self) -> (Self, Self) {

@@ -14,11 +14,10 @@ const MOST: usize = 64;
 /// Whether an operation does this where registers are few, but so many that four sums and what three taps bring along fit.
 #[inline(always)]
 pub(super) const fn pays<V: Lanes, O: Operation<V>>() -> bool {
-    O::SHARES && V::REGISTERS == 8
+    O::PANELS > 1 && V::REGISTERS == 8
 }
 
 /// A tap, or three side by side.
-#[derive(Clone, Copy)]
 struct Run {
     first: usize,
     /// What the first output pixel reads by the first of them.
