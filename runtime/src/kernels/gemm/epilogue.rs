@@ -5,7 +5,7 @@
 
 use super::block::{Activation, GemmBlock, ResidualPlace};
 use super::curve::{self, Curve};
-use super::tile::Edge;
+use super::tile::Place;
 use crate::kernels::lanes::{Lanes, WIDTH};
 use crate::kernels::math;
 
@@ -35,9 +35,7 @@ pub(crate) type FinishFunction<V> = unsafe fn(tile: &Unfinished<V>);
 #[inline(always)]
 pub(super) unsafe fn begin<V: Lanes, const ROWS: usize, const PANELS: usize>(
     block: &GemmBlock,
-    row: usize,
-    column: usize,
-    edge: &Edge<V, PANELS>,
+    place: &impl Place<V, PANELS>,
     sums: &mut [[V; PANELS]; ROWS],
 ) {
     // SAFETY: column vectors and residual are valid for the sizes and strides of the block.
@@ -47,18 +45,18 @@ pub(super) unsafe fn begin<V: Lanes, const ROWS: usize, const PANELS: usize>(
             each(sums, |_, x| x.mul(scale));
         }
         if !block.column_scale.is_null() {
-            let scale = edge.load_row(block.column_scale.add(column));
+            let scale = place.columns(block.column_scale);
             each(sums, |p, x| x.mul(scale[p]));
         }
         if block.residual_place == ResidualPlace::BeforeBias as u64 {
-            add_residual(block, row, column, edge, sums);
+            add_residual(block, place, sums);
         }
         if !block.column_bias.is_null() {
-            let bias = edge.load_row(block.column_bias.add(column));
+            let bias = place.columns(block.column_bias);
             each(sums, |p, x| x.add(bias[p]));
         }
         if block.residual_place == ResidualPlace::BeforeActivation as u64 {
-            add_residual(block, row, column, edge, sums);
+            add_residual(block, place, sums);
         }
     }
 }
@@ -76,9 +74,7 @@ pub(super) fn ends_in_registers(block: &GemmBlock) -> bool {
 #[inline(always)]
 pub(super) unsafe fn end<V: Lanes, const ROWS: usize, const PANELS: usize>(
     block: &GemmBlock,
-    row: usize,
-    column: usize,
-    edge: &Edge<V, PANELS>,
+    place: &impl Place<V, PANELS>,
     sums: &mut [[V; PANELS]; ROWS],
 ) {
     const RELU: u64 = Activation::Relu as u64;
@@ -101,7 +97,7 @@ pub(super) unsafe fn end<V: Lanes, const ROWS: usize, const PANELS: usize>(
     }
     if block.residual_place == ResidualPlace::AfterActivation as u64 {
         // SAFETY: the residual is valid for the sizes and strides of the block.
-        unsafe { add_residual(block, row, column, edge, sums) };
+        unsafe { add_residual(block, place, sums) };
     }
 }
 
@@ -112,18 +108,15 @@ pub(super) unsafe fn end<V: Lanes, const ROWS: usize, const PANELS: usize>(
 #[inline(always)]
 unsafe fn add_residual<V: Lanes, const ROWS: usize, const PANELS: usize>(
     block: &GemmBlock,
-    row: usize,
-    column: usize,
-    edge: &Edge<V, PANELS>,
+    place: &impl Place<V, PANELS>,
     sums: &mut [[V; PANELS]; ROWS],
 ) {
     if block.residual.is_null() {
         return;
     }
     for (r, sums) in sums.iter_mut().enumerate() {
-        let offset = (row + r) as isize * block.residual_row_stride as isize + column as isize;
         // SAFETY: the residual has the rows and columns of the block.
-        let residual = unsafe { edge.load_row(block.residual.offset(offset)) };
+        let residual = unsafe { place.row(block.residual, block.residual_row_stride, r) };
         for (sum, residual) in sums.iter_mut().zip(residual) {
             *sum = sum.add(residual);
         }

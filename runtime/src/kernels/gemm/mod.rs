@@ -14,6 +14,8 @@
 mod block;
 pub(crate) mod curve;
 mod epilogue;
+#[cfg(target_arch = "x86_64")]
+mod narrow;
 pub(crate) mod tile;
 
 pub use block::{Activation, FloatSlot, GemmBlock, GemmItem, ResidualPlace};
@@ -22,6 +24,7 @@ pub(crate) use tile::{TileFunction, Tiles, families};
 
 use super::lanes::WIDTH;
 use super::level::per_level;
+use tile::FEW_ROWS;
 
 per_level! {
     /// [`GemmBlock`] says what it computes.
@@ -41,12 +44,14 @@ pub(super) unsafe fn run<T: Tiles>(block: *const GemmBlock) {
     // SAFETY: the caller vouches for the block.
     let block = unsafe { &*block };
     let (rows, columns) = (block.rows as usize, block.columns as usize);
-    let panels = columns.div_ceil(WIDTH);
+    let is_narrow = !T::NARROW.is_empty() && rows > FEW_ROWS && (1..=WIDTH / 2).contains(&(columns % WIDTH));
+    let is_narrow = is_narrow && tile::is_packed(block) && epilogue::ends_in_registers(block);
+    let panels = if is_narrow { columns / WIDTH } else { columns.div_ceil(WIDTH) };
     // As few row tiles as there can be, all of nearly the same height: 64 rows are 13 + 13 + 13 + 13 + 12.
     let tiles = rows.div_ceil(T::TILES.len());
     let mut row = 0;
     for index in 0..tiles {
-        let height = (rows - row).div_ceil(tiles - index);
+        let height = T::height(rows - row, tiles - index);
         let widths = T::TILES[height - 1];
         let mut panel = 0;
         while panel < panels {
@@ -57,6 +62,18 @@ pub(super) unsafe fn run<T: Tiles>(block: *const GemmBlock) {
             panel += 1 << width;
         }
         row += height;
+    }
+    if is_narrow {
+        // The tallest tiles, of nearly the same height again; rows go in pairs, and no row is of two tiles.
+        let tiles = rows.div_ceil(2 * T::NARROW.len());
+        let mut row = 0;
+        for index in 0..tiles {
+            let pairs = (rows - row).div_ceil(tiles - index).div_ceil(2);
+            // SAFETY: the tile lies in the block, or repeats its last row, and the caller vouches for the arrays and for the
+            // level.
+            unsafe { T::NARROW[pairs - 1](block, row, panels * WIDTH) };
+            row += 2 * pairs;
+        }
     }
 }
 

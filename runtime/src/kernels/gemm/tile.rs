@@ -2,6 +2,8 @@
 
 use super::block::GemmBlock;
 use super::epilogue::{self, FinishFunction, Unfinished};
+#[cfg(target_arch = "x86_64")]
+use super::narrow;
 use crate::kernels::lanes::{self, Lanes, WIDTH};
 
 /// Computes the tile whose first row and column are given; columns beyond the block are masked out.
@@ -16,6 +18,15 @@ pub(crate) type TileFunction = unsafe fn(block: &GemmBlock, row: usize, column: 
 pub(crate) trait Tiles {
     type Panel: Lanes;
     const TILES: &'static [&'static [TileFunction]];
+    /// Tiles for what is left of the columns where that is at most half of a panel: entry `[r]` has `2 r + 2` rows. None where a
+    /// panel is one register.
+    const NARROW: &'static [TileFunction] = &[];
+    /// How many of `rows` that are left the next of so many tiles has: they are of nearly the same height.
+    #[inline(always)]
+    fn height(rows: usize, tiles: usize) -> usize {
+        rows.div_ceil(tiles)
+    }
+
     /// Whether the level has registers for masks and loads as fast with one as without: then no tile need be compiled for
     /// whole panels as well.
     const MASKS_ARE_FREE: bool;
@@ -71,6 +82,15 @@ pub(crate) mod families {
         const TILES: &'static [&'static [TileFunction]] = tiles! { avx2:
             1 => 1 2 4, 2 => 1 2, 3 => 1, 4 => 1, 5 => 1, 6 => 1,
         };
+        const NARROW: &'static [TileFunction] =
+            &[narrow::<1>, narrow::<2>, narrow::<3>, narrow::<4>, narrow::<5>, narrow::<6>];
+
+        /// Three rows of a panel are six chains, fewer than multipliers have in flight: seven rows, as images of 7 x 7 pixels have,
+        /// are better five and two than four and three.
+        #[inline(always)]
+        fn height(rows: usize, tiles: usize) -> usize {
+            if rows == 7 { 5 } else { rows.div_ceil(tiles) }
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -112,6 +132,13 @@ pub(crate) mod families {
     }
 
     #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn narrow<const PAIRS: usize>(block: &GemmBlock, row: usize, column: usize) {
+        // SAFETY: the caller keeps the contract of `TileFunction`.
+        unsafe { narrow::tile::<PAIRS>(block, row, column) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     unsafe fn avx512_finish(tile: &Unfinished<lanes::Avx512>) {
         // SAFETY: the caller keeps the contract of `FinishFunction`.
@@ -135,16 +162,14 @@ pub(crate) unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(
     column: usize,
 ) {
     let lanes = (block.columns as usize - column - (PANELS - 1) * WIDTH).min(WIDTH);
-    let edge = Edge::<T::Panel, PANELS> { last: T::Panel::mask(lanes) };
+    let edge = Edge::<T::Panel, PANELS> { row, column, last: T::Panel::mask(lanes) };
     // SAFETY: the caller says that the tile lies in the block and the block's arrays are valid.
     unsafe {
         let mut sums = [[T::Panel::splat(0.0); PANELS]; ROWS];
-        let c = block.c.offset(row as isize * block.c_row_stride as isize + column as isize);
         prefetch::<ROWS, PANELS>(block, row, column);
         if !block.start.is_null() {
-            let start = block.start.offset(row as isize * block.start_row_stride as isize + column as isize);
             for (r, sums) in sums.iter_mut().enumerate() {
-                *sums = edge.load_row(start.offset(r as isize * block.start_row_stride as isize));
+                *sums = edge.row(block.start, block.start_row_stride, r);
             }
         }
         // Packed panels are padded, so that all of them can be loaded whole.
@@ -156,9 +181,10 @@ pub(crate) unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(
         } else {
             accumulate::<T, Masked, ROWS, PANELS>(block, row, column, &edge, &mut sums);
         }
-        epilogue::begin(block, row, column, &edge, &mut sums);
+        epilogue::begin(block, &edge, &mut sums);
         if epilogue::ends_in_registers(block) {
-            epilogue::end(block, row, column, &edge, &mut sums);
+            epilogue::end(block, &edge, &mut sums);
+            let c = block.c.offset(row as isize * block.c_row_stride as isize + column as isize);
             let to = |r: usize| c.wrapping_offset(r as isize * block.c_row_stride as isize);
             if lanes == WIDTH && !T::MASKS_ARE_FREE {
                 for (r, sums) in sums.iter().enumerate() {
@@ -192,6 +218,11 @@ fn prefetch<const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usiz
             }
         }
     }
+}
+
+/// Whether B is packed as floats: then its panels can be loaded whole.
+pub(super) fn is_packed(block: &GemmBlock) -> bool {
+    block.b_depth_stride == WIDTH as i64 && block.b_is_bf16 == 0
 }
 
 /// How panels of B are loaded. Types, since a closure may be compiled apart from its caller, without its instruction set.
@@ -242,7 +273,7 @@ impl Source for Widened {
 }
 
 /// Up to so many rows a product is bound by reading B, which the CPU foresees; asking for every line of it would only cost time.
-const FEW_ROWS: usize = 3;
+pub(super) const FEW_ROWS: usize = 3;
 /// Depths from a product to the panels of B that are asked for meanwhile: those of a block come from memory the first time.
 const AHEAD: isize = 48;
 
@@ -327,16 +358,48 @@ unsafe fn add_products<T: Tiles, S: Source, const ROWS: usize, const PANELS: usi
     }
 }
 
-/// Where the columns of the tile end. Outside the inner loop the last panel is masked always, full or not.
+/// What of the block's arrays belongs to a tile.
+pub(super) trait Place<V: Lanes, const PANELS: usize> {
+    /// The columns of the tile in a vector of all.
+    ///
+    /// # Safety
+    /// They can be read.
+    unsafe fn columns(&self, vector: *const f32) -> [V; PANELS];
+
+    /// What the tile's sums at an index, one for each of its rows of registers, have in an array of all rows and columns.
+    ///
+    /// # Safety
+    /// It can be read.
+    unsafe fn row(&self, array: *const f32, stride: i64, index: usize) -> [V; PANELS];
+}
+
+/// Where a tile is and where its columns end. Outside the inner loop the last panel is masked always, full or not.
 pub(super) struct Edge<V: Lanes, const PANELS: usize> {
+    row: usize,
+    column: usize,
     last: V::Mask,
+}
+
+impl<V: Lanes, const PANELS: usize> Place<V, PANELS> for Edge<V, PANELS> {
+    #[inline(always)]
+    unsafe fn columns(&self, vector: *const f32) -> [V; PANELS] {
+        // SAFETY: the caller vouches for the columns.
+        unsafe { self.load_row(vector.wrapping_add(self.column)) }
+    }
+
+    #[inline(always)]
+    unsafe fn row(&self, array: *const f32, stride: i64, index: usize) -> [V; PANELS] {
+        let offset = (self.row + index) as isize * stride as isize + self.column as isize;
+        // SAFETY: the caller vouches for the row.
+        unsafe { self.load_row(array.wrapping_offset(offset)) }
+    }
 }
 
 impl<V: Lanes, const PANELS: usize> Edge<V, PANELS> {
     /// # Safety
     /// The columns of the tile can be read.
     #[inline(always)]
-    pub(super) unsafe fn load_row(&self, from: *const f32) -> [V; PANELS] {
+    unsafe fn load_row(&self, from: *const f32) -> [V; PANELS] {
         std::array::from_fn(|p| {
             let from = from.wrapping_add(p * WIDTH);
             // SAFETY: the caller vouches for the columns, and the mask keeps to them.
