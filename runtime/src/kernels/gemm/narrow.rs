@@ -108,8 +108,9 @@ unsafe fn accumulate<const PAIRS: usize>(block: &GemmBlock, fold: &Fold, sums: &
             for _ in 0..block.depth {
                 let panel = _mm256_loadu_ps(b);
                 for (pair, [sum]) in sums.iter_mut().enumerate() {
-                    let [first, second] =
-                        fold.rows(pair).map(|row| _mm256_set1_ps(*a.wrapping_offset((row - fold.row) as isize * a_row)));
+                    let [first, second] = fold
+                        .rows(pair)
+                        .map(|row| _mm256_set1_ps(*a.wrapping_offset((row - fold.row) as isize * a_row)));
                     *sum = Avx2::of(first, second).fma(Avx2::of(panel, panel), *sum);
                 }
                 a = a.wrapping_offset(a_depth);

@@ -297,7 +297,12 @@ unsafe fn accumulate<T: Tiles, S: Source, const ROWS: usize, const PANELS: usize
         // address allows.
         unsafe {
             let item = *block.items.add(item);
-            let mut a = item.a.wrapping_offset(row as isize * a_row);
+            let mut rows = [item.a; ROWS];
+            for (r, start) in rows.iter_mut().enumerate() {
+                *start = start.wrapping_offset((row + r) as isize * a_row);
+            }
+            let mut a = rows[0];
+            let mut ahead = 0isize;
             let mut b = item.b.cast::<u8>().wrapping_offset((column / WIDTH) as isize * b_panel);
             for _ in 0..block.depth {
                 if ROWS > FEW_ROWS {
@@ -305,23 +310,33 @@ unsafe fn accumulate<T: Tiles, S: Source, const ROWS: usize, const PANELS: usize
                         lanes::prefetch(b.wrapping_offset(p * b_panel + AHEAD * b_depth).cast());
                     }
                 }
+                let mut factors = [a; ROWS];
+                for (r, factor) in factors.iter_mut().enumerate() {
+                    // Where tiles have few rows, places of several of them stay in registers: else each takes an instruction at
+                    // every depth, for which a core that two threads share has no room.
+                    *factor = match const { T::Panel::REGISTERS == 8 } {
+                        true => rows[r].wrapping_offset(ahead),
+                        false => a.wrapping_offset(r as isize * a_row),
+                    };
+                }
                 for part in 0..T::STEPS {
-                    add_products::<T, S, ROWS, PANELS>((a.wrapping_add(part), a_row), (b, b_panel), part, edge, sums);
+                    add_products::<T, S, ROWS, PANELS>(&factors, (b, b_panel), part, edge, sums);
                 }
                 a = a.wrapping_offset(a_depth);
+                ahead = ahead.wrapping_add(a_depth);
                 b = b.wrapping_offset(b_depth);
             }
         }
     }
 }
 
-/// Adds the products of one depth, A and B given by where they begin and how far apart their rows and panels are.
+/// Adds the products of one depth: A is given by where each row is, B by where the first panel is and how far apart they are.
 ///
 /// # Safety
 /// The rows and the panels can be read.
 #[inline(always)]
 unsafe fn add_products<T: Tiles, S: Source, const ROWS: usize, const PANELS: usize>(
-    (a, a_row): (*const f32, isize),
+    a: &[*const f32; ROWS],
     (b, b_panel): (*const u8, isize),
     part: usize,
     edge: &Edge<T::Panel, PANELS>,
@@ -332,8 +347,8 @@ unsafe fn add_products<T: Tiles, S: Source, const ROWS: usize, const PANELS: usi
         // What there is less of stays in registers while the other passes by.
         if ROWS <= FEW_ROWS {
             let mut factors = [T::Panel::splat(0.); ROWS];
-            for (r, factor) in factors.iter_mut().enumerate() {
-                *factor = T::Panel::splat(*a.wrapping_offset(r as isize * a_row));
+            for (factor, a) in factors.iter_mut().zip(a) {
+                *factor = T::Panel::splat(*a.wrapping_add(part));
             }
             for p in 0..PANELS {
                 let panel = S::load(b.wrapping_offset(p as isize * b_panel), p + 1 == PANELS, edge);
@@ -348,8 +363,8 @@ unsafe fn add_products<T: Tiles, S: Source, const ROWS: usize, const PANELS: usi
                 let loaded = S::load(b.wrapping_offset(p as isize * b_panel), p + 1 == PANELS, edge);
                 *panel = T::part(loaded, part);
             }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let factor = T::Panel::splat(*a.wrapping_offset(r as isize * a_row));
+            for (sums, a) in sums.iter_mut().zip(a) {
+                let factor = T::Panel::splat(*a.wrapping_add(part));
                 for (sum, panel) in sums.iter_mut().zip(panels) {
                     *sum = T::add_product(factor, panel, *sum);
                 }
