@@ -50,10 +50,9 @@ impl Place<Avx2, 1> for Fold {
 
     #[inline(always)]
     unsafe fn row(&self, array: *const f32, stride: i64, index: usize) -> [Avx2; 1] {
+        let [first, second] = self.places(stride, index);
         // SAFETY: the caller vouches for the rows.
-        let [first, second] =
-            self.places(stride, index).map(|place| unsafe { self.load(array.wrapping_offset(place)) });
-        [Avx2::of(first, second)]
+        unsafe { [Avx2::of(self.load(array.wrapping_offset(first)), self.load(array.wrapping_offset(second)))] }
     }
 }
 
@@ -108,9 +107,9 @@ unsafe fn accumulate<const PAIRS: usize>(block: &GemmBlock, fold: &Fold, sums: &
             for _ in 0..block.depth {
                 let panel = _mm256_loadu_ps(b);
                 for (pair, [sum]) in sums.iter_mut().enumerate() {
-                    let [first, second] = fold
-                        .rows(pair)
-                        .map(|row| _mm256_set1_ps(*a.wrapping_offset((row - fold.row) as isize * a_row)));
+                    let [first, second] = fold.rows(pair);
+                    let first = _mm256_set1_ps(*a.wrapping_offset((first - fold.row) as isize * a_row));
+                    let second = _mm256_set1_ps(*a.wrapping_offset((second - fold.row) as isize * a_row));
                     *sum = Avx2::of(first, second).fma(Avx2::of(panel, panel), *sum);
                 }
                 a = a.wrapping_offset(a_depth);

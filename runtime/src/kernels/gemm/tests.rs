@@ -97,6 +97,8 @@ enum LayoutB {
     /// Packed, with numbers that are bf16.
     Bf16,
     RowMajor,
+    /// Columns of a matrix with 16, up to its last: the rows lie as those of a packed panel do, but the last ends with them.
+    LastOfSixteen,
 }
 
 #[derive(Clone, Debug)]
@@ -126,7 +128,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1usize..=40, 1usize..=140, 0usize..=70, 0usize..=5);
     let layouts = (
         prop_oneof![Just(LayoutA::RowMajor), Just(LayoutA::Transposed), Just(LayoutA::Spread)],
-        prop_oneof![Just(LayoutB::Packed), Just(LayoutB::Bf16), Just(LayoutB::RowMajor)],
+        prop_oneof![Just(LayoutB::Packed), Just(LayoutB::Bf16), Just(LayoutB::RowMajor), Just(LayoutB::LastOfSixteen)],
         0usize..20,
     );
     let epilogue = (
@@ -140,7 +142,7 @@ fn cases() -> impl Strategy<Value = Case> {
     (sizes, layouts, epilogue, any::<u64>()).prop_map(
         |((rows, columns, depth, items), (a, b, c_padding), (flags, scale, residual, activation, p0, p1), seed)| Case {
             rows,
-            columns,
+            columns: if let LayoutB::LastOfSixteen = b { (columns - 1) % WIDTH + 1 } else { columns },
             depth,
             items,
             a,
@@ -208,6 +210,7 @@ fn check(case: &Case) {
     let (b_depth_stride, b_panel_stride, b_length) = match case.b {
         LayoutB::Packed | LayoutB::Bf16 => (WIDTH, WIDTH * depth, panels * WIDTH * depth),
         LayoutB::RowMajor => (columns, WIDTH, columns * depth),
+        LayoutB::LastOfSixteen => (WIDTH, WIDTH, (WIDTH * depth).saturating_sub(WIDTH - columns)),
     };
     let mut value = values(case.seed);
     let a: Vec<_> = (0..items).map(|_| Guarded::new(a_length, &mut value)).collect();

@@ -173,7 +173,7 @@ pub(crate) unsafe fn tile<T: Tiles, const ROWS: usize, const PANELS: usize>(
             }
         }
         // Packed panels are padded, so that all of them can be loaded whole.
-        let whole = lanes == WIDTH || block.b_depth_stride == WIDTH as i64;
+        let whole = lanes == WIDTH || is_packed(block);
         if T::WIDENS && block.b_is_bf16 != 0 {
             accumulate::<T, Widened, ROWS, PANELS>(block, row, column, &edge, &mut sums);
         } else if whole && !T::MASKS_ARE_FREE {
@@ -220,9 +220,12 @@ fn prefetch<const ROWS: usize, const PANELS: usize>(block: &GemmBlock, row: usiz
     }
 }
 
-/// Whether B is packed as floats: then its panels can be loaded whole.
+/// Whether B is packed as floats: then its panels can be loaded whole. Panels in place lie side by side; part of a row-major B whose
+/// rows have 16 elements may end before its panel does.
+#[inline(always)]
 pub(super) fn is_packed(block: &GemmBlock) -> bool {
-    block.b_depth_stride == WIDTH as i64 && block.b_is_bf16 == 0
+    let width = WIDTH as i64;
+    block.b_depth_stride == width && block.b_panel_stride != width && block.b_is_bf16 == 0
 }
 
 /// How panels of B are loaded. Types, since a closure may be compiled apart from its caller, without its instruction set.
