@@ -10,6 +10,8 @@ mod depthwise;
 mod direct;
 #[path = "codegen/extremes.rs"]
 mod extremes;
+#[path = "codegen/filter.rs"]
+mod filter;
 #[path = "codegen/gemm.rs"]
 mod gemm;
 #[path = "codegen/harness.rs"]

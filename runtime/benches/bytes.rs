@@ -6,7 +6,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use strang_runtime::kernels::bytes::{ByteBlock, ByteItem, Quantisation, Stored, packed_len};
+use strang_runtime::kernels::bytes::{
+    ByteBlock, ByteFilter, ByteItem, Quantisation, Stored, filter_memory, packed_len,
+};
 use strang_runtime::kernels::gemm::{GemmBlock, GemmItem};
 use strang_runtime::kernels::{KernelTable, Level};
 
@@ -77,6 +79,51 @@ fn of_floats(table: &KernelTable, [rows, columns, depth, items]: [usize; 4], is_
     2e-9 * (rows * columns * depth * items) as f64 / time
 }
 
+/// Gop/s, as of the convolution, of lines with three by three taps: with fewer products, and line by line.
+fn of_lines(table: &KernelTable, [lines, pixels, depth, columns]: [usize; 4]) -> [f64; 2] {
+    let line = (pixels + 2) * depth;
+    let a = vec![3u8; (lines + 2) * line];
+    let each = packed_len(depth, columns);
+    let b = vec![2i8; 9 * each];
+    let mut c = vec![0u8; lines * pixels * columns];
+    // Memory of whole cache lines, aligned to them.
+    let mut memory = vec![0u8; filter_memory(lines, pixels, depth) + 64];
+    let ahead = memory.as_ptr().align_offset(64);
+    let memory = memory[ahead..].as_mut_ptr();
+    let item = |from: usize| {
+        let place = |tap: usize| (from + tap / 3) * line + tap % 3 * depth;
+        (0..9).map(|tap| ByteItem { a: a[place(tap)..].as_ptr(), b: b[tap * each..].as_ptr() }).collect::<Vec<_>>()
+    };
+    let items: Vec<_> = (0..lines).map(item).collect();
+    let mut block = |line: usize| ByteBlock {
+        c: c[line * pixels * columns..].as_mut_ptr(),
+        c_row_stride: columns as i64,
+        rows: pixels as u64,
+        columns: columns as u64,
+        items: items[line].as_ptr(),
+        item_count: 9,
+        a_row_stride: depth as i64,
+        depth: depth as u64,
+        b_panel_stride: (16 * depth) as i64,
+        output: Quantisation { stored: Stored::U8 as u64, ..Quantisation::default() },
+        ..ByteBlock::default()
+    };
+    let blocks: Vec<_> = (0..lines).map(&mut block).collect();
+    let filter = ByteFilter {
+        block: blocks[0],
+        lines: lines as u64,
+        a_line_stride: line as i64,
+        c_line_stride: (pixels * columns) as i64,
+        residual_line_stride: 0,
+        memory,
+    };
+    // SAFETY: the arrays and the memory have the sizes the filter states.
+    let filtered = best(|| unsafe { (table.filter_bytes)(black_box(&filter)) });
+    // SAFETY: as above.
+    let by_lines = best(|| blocks.iter().for_each(|block| unsafe { (table.gemm_bytes)(black_box(block)) }));
+    [filtered, by_lines].map(|time| 2e-9 * (9 * lines * pixels * depth * columns) as f64 / time)
+}
+
 fn main() {
     let level = Level::detect().expect("a level this machine runs");
     let table = KernelTable::for_level(level);
@@ -99,5 +146,11 @@ fn main() {
         let [bf16, floats] = [true, false].map(|is_bf16| of_floats(table, sizes, is_bf16));
         let [sums, stored] = bytes;
         println!("{rows:4} x {columns:3} x {depth:4} x {items}  {sums:7.1} {stored:7.1} {bf16:7.1} {floats:7.1}");
+    }
+    println!("lines x pixels x depth x columns of 3 x 3 taps, Gop/s of bytes: fewer products, line by line");
+    for sizes in [[8, 56, 64, 64], [8, 28, 128, 64], [14, 14, 256, 64], [7, 7, 512, 64], [7, 7, 512, 256]] {
+        let [lines, pixels, depth, columns] = sizes;
+        let [filtered, by_lines] = of_lines(table, sizes);
+        println!("{lines:4} x {pixels:3} x {depth:4} x {columns:3}  {filtered:7.1} {by_lines:7.1}");
     }
 }

@@ -19,6 +19,8 @@ pub struct Target {
     pub fma: bool,
     /// Columns that the tallest tiles of the kernels have.
     pub tile_columns: i64,
+    /// Whether the kernels of bytes filter, which takes less time than all products where bytes are widened to be multiplied.
+    pub filters_bytes: bool,
     /// Blocks of products that were measured on this machine.
     pub schedules: Arc<Schedules>,
 }
@@ -80,9 +82,12 @@ impl Target {
         let isa = Self::isa(&builder, &[("opt_level", "speed")])?;
         let quick = Self::isa(&builder, &[("opt_level", "none"), ("regalloc_algorithm", "single_pass")])?;
         let fma = isa.has_native_fma();
-        let wide = isa.isa_flags().iter().any(|flag| flag.name == "has_avx512f" && flag.as_bool() == Some(true));
+        let has = |name: &str| isa.isa_flags().iter().any(|flag| flag.name == name && flag.as_bool() == Some(true));
+        let wide = has("has_avx512f");
+        // CPUs with vectors of 512 bits multiply bytes as they are, but for the oldest.
+        let filters_bytes = has("has_avx2") && !wide;
         let tile_columns = if wide { 32 } else { 16 };
-        Ok(Target { isa, quick, fma, tile_columns, schedules: Arc::default() })
+        Ok(Target { isa, quick, fma, tile_columns, filters_bytes, schedules: Arc::default() })
     }
 
     fn isa(builder: &isa::Builder, choices: &[(&str, &str)]) -> Result<Arc<dyn TargetIsa>, CodegenError> {

@@ -169,11 +169,11 @@ fn convolutions_in_groups() {
 
 /// What becomes of sums of bytes: nothing, bytes at once, bytes after a residual, floats after what the kernel does not do, and
 /// a function of bytes, which is a table.
-const BYTE_FINISHES: usize = 5;
+pub const BYTE_FINISHES: usize = 5;
 
-/// A convolution of bytes, which is one of floats but for the types of image, weights, residual and result, and the finish.
-fn of_bytes(shape: [i64; 4], window: [i64; 2], kind: usize, symbolic: bool) -> (Kernel, Vec<Vec<u8>>, Bindings) {
-    let (mut kernel, mut memory, bindings) = convolution(shape, window, 0, symbolic);
+/// A finish of sums of bytes, the value that is stored, and its type: access 2 is taken from each column, 3 is its factor, 4 the
+/// residual.
+pub fn finish_of_bytes(kind: usize) -> (Block, u32, ElementType) {
     let mut block = Block::default();
     let sum = block.push(Instruction::Folded(0));
     let (offset, scale) = (block.push(Instruction::Load(2)), block.push(Instruction::Load(3)));
@@ -204,10 +204,17 @@ fn of_bytes(shape: [i64; 4], window: [i64; 2], kind: usize, symbolic: bool) -> (
             code(&mut block, gated)
         }
     };
+    let result = [ElementType::I32, ElementType::U8, ElementType::U8, ElementType::F32, ElementType::U8][kind];
+    (block, value, result)
+}
+
+/// A convolution of bytes, which is one of floats but for the types of image, weights, residual and result, and the finish.
+fn of_bytes(shape: [i64; 4], window: [i64; 2], kind: usize, symbolic: bool) -> (Kernel, Vec<Vec<u8>>, Bindings) {
+    let (mut kernel, mut memory, bindings) = convolution(shape, window, 0, symbolic);
+    let (block, value, result) = finish_of_bytes(kind);
     let Body::Depthwise(depthwise) = &mut kernel.body else { panic!("it is a depthwise convolution") };
     depthwise.finish = block;
     depthwise.stores[0].value = value;
-    let result = [ElementType::I32, ElementType::U8, ElementType::U8, ElementType::F32, ElementType::U8][kind];
     for (access, element) in
         [(0, ElementType::U8), (1, ElementType::I8), (2, ElementType::I32), (4, ElementType::U8), (5, result)]
     {

@@ -9,7 +9,7 @@ use std::fmt;
 use super::attention::{self, AttentionBlock};
 use super::bf16;
 use super::book::{self, BookBlock};
-use super::bytes::{self, ByteBlock, ByteWindow};
+use super::bytes::{self, ByteBlock, ByteFilter, ByteWindow};
 use super::depthwise::{self, DepthwiseBlock};
 use super::fma;
 use super::gemm::{self, GemmBlock};
@@ -278,6 +278,8 @@ kernel_table! {
         depthwise_bytes, DepthwiseBytes: fn(*const ByteWindow) = bytes::depthwise_bytes;
         /// A segment of a row of a convolution in groups of few channels, [`DepthwiseBlock`] `(block, members of a group)`.
         grouped_f32, GroupedF32: fn(*const DepthwiseBlock, u64) = grouped::grouped_f32;
+        /// Lines of a convolution of bytes with three by three taps, [`ByteFilter`].
+        filter_bytes, FilterBytes: fn(*const ByteFilter) = bytes::filter_bytes;
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     FINISHED,
     blocking::{Blocking, CACHED_BYTES, Extents},
+    filter::Filter,
     finishing::{Finishing, field},
     grid,
 };
@@ -44,6 +45,9 @@ struct Memory {
 
 /// Emits a contraction of bytes; says the number of tiles and the kind of kernel.
 pub fn emit(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
+    if let Some(filter) = Filter::new(emitter, gemm) {
+        return (filter.emit(emitter), "gemm i8");
+    }
     let plan = Plan::new(emitter, gemm);
     let taps: Size = gemm.taps.iter().map(|tap| emitter.extent(*tap)).product();
     let memory = Memory {
@@ -119,26 +123,26 @@ impl<'g> Plan<'g> {
         field(emitter, memory.block, offset_of!(ByteBlock, rows), height);
         let scratch = memory.result.unwrap_or(memory.block);
         self.finishing.at_corner(emitter, memory.block, (rows.0, columns.0), scratch);
-        self.items(emitter, memory, rows.0, columns.0);
+        items(emitter, self.gemm, self.b, memory.items, (rows.0, columns.0));
         emitter.call(Function::GemmBytes, &[memory.block]);
         if let Some(result) = memory.result {
             self.finishing.rest(emitter, (result, &Size::from(self.blocking.columns)), rows, columns);
         }
     }
+}
 
-    /// Lists the products of a call, a tap each.
-    fn items(&self, emitter: &mut Emitter<'_>, memory: &Memory, row: Value, column: Value) {
-        let depth = emitter.extent(self.gemm.depth);
-        let padded = depth.ceil_div(&Size::from(DEPTHS as i64)) * Size::from(DEPTHS as i64);
-        // Where the block's columns begin in a packed matrix.
-        let ahead = emitter.times(column, &padded);
-        outer_loops(emitter, &self.gemm.taps, memory.items, &mut |emitter, item| {
-            let a = emitter.address_of(self.gemm.a, &[(self.gemm.rows, row)]);
-            let start = emitter.address_of(self.b, &[]);
-            let b = emitter.builder.ins().iadd(start, ahead);
-            emitter.builder.ins().store(PLAIN, a, item, offset_of!(ByteItem, a) as i32);
-            emitter.builder.ins().store(PLAIN, b, item, offset_of!(ByteItem, b) as i32);
-            emitter.builder.ins().iadd_imm_s(item, size_of::<ByteItem>() as i64)
-        });
-    }
+/// Lists the products of a call, a tap each.
+pub(super) fn items(emitter: &mut Emitter<'_>, gemm: &Gemm, b: u32, list: Value, (row, column): (Value, Value)) {
+    let depth = emitter.extent(gemm.depth);
+    let padded = depth.ceil_div(&Size::from(DEPTHS as i64)) * Size::from(DEPTHS as i64);
+    // Where the block's columns begin in a packed matrix.
+    let ahead = emitter.times(column, &padded);
+    outer_loops(emitter, &gemm.taps, list, &mut |emitter, item| {
+        let a = emitter.address_of(gemm.a, &[(gemm.rows, row)]);
+        let start = emitter.address_of(b, &[]);
+        let b = emitter.builder.ins().iadd(start, ahead);
+        emitter.builder.ins().store(PLAIN, a, item, offset_of!(ByteItem, a) as i32);
+        emitter.builder.ins().store(PLAIN, b, item, offset_of!(ByteItem, b) as i32);
+        emitter.builder.ins().iadd_imm_s(item, size_of::<ByteItem>() as i64)
+    });
 }

@@ -57,6 +57,24 @@ impl<'k> Finishing<'k> {
         self.direct.is_some()
     }
 
+    /// Whether the kernel does everything, for all positions of a variable with no more than C and the residual moving by the
+    /// same from one to the next.
+    pub fn is_by_line(&self, emitter: &Emitter<'_>, variable: u32) -> bool {
+        let columns = [self.told.offset, self.told.summand, self.told.column_scale, self.told.column_bias];
+        let arrays = [self.direct.map(|store| store.access), self.told.residual.map(|(access, _)| access)];
+        let address = |access: u32| &emitter.kernel.accesses[access as usize].address;
+        self.is_whole()
+            && columns.into_iter().flatten().all(|access| !address(access).mentions(variable))
+            && arrays.into_iter().flatten().all(|access| emitter.has_stride(access, variable))
+    }
+
+    /// The distances in C and in the residual of two positions of a variable.
+    pub fn steps(&self, emitter: &Emitter<'_>, variable: u32) -> [Size; 2] {
+        let step = |access: u32| emitter.kernel.accesses[access as usize].address.coefficient(variable);
+        let residual = self.told.residual.map(|(access, _)| access);
+        [self.direct.map(|store| store.access), residual].map(|access| access.map_or(Size::ZERO, step))
+    }
+
     /// Writes the fields that are the same for all calls. Rows of scratch memory have so many columns.
     pub fn fixed_fields(&self, emitter: &mut Emitter<'_>, block: Value, columns: &Size) {
         let kernel = emitter.kernel;

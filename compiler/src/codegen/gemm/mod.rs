@@ -7,6 +7,7 @@
 
 mod blocking;
 mod bytes;
+mod filter;
 pub(super) mod finishing;
 mod requantise;
 

@@ -1,6 +1,7 @@
 //! What each level computes products of bytes with.
 
 use super::block::ByteBlock;
+use super::filter::FilterFunction;
 use super::finish::{self, FinishFunction};
 use super::window::{self, ByteWindow, WindowFunction};
 use super::{lanes, tile};
@@ -21,6 +22,8 @@ pub(crate) struct Family {
     pub(super) sum: SumFunction,
     pub(super) finish: FinishFunction,
     pub(super) window: WindowFunction,
+    /// Where minimal filtering pays.
+    pub(super) filter: Option<FilterFunction>,
 }
 
 /// The functions that this machine runs of a level.
@@ -37,14 +40,14 @@ macro_rules! level {
         mod $family {
             use super::*;
 
-            pub(super) const FAMILY: Family = Family { tallest: $tallest, sum, finish, window };
+            pub(super) const FAMILY: Family = Family { tallest: $tallest, sum, finish, window, filter: FILTER };
 
             const TILES: [&[$kind::TileFunction]; $tallest] = [$(&[$(tile::<$rows, $panels>),*]),*];
 
-            level!(@$kind $products, [$($features)?]);
+            level!(@$kind $sums, $products, [$($features)?]);
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn finish(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *const i32) {
+            unsafe fn finish(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: (*const i32, usize)) {
                 // SAFETY: the caller keeps the contract of `FinishFunction`.
                 unsafe { finish::finish::<$sums>(block, rows, columns, sums) }
             }
@@ -56,7 +59,10 @@ macro_rules! level {
             }
         }
     };
-    (@tile $products:ty, [$($features:literal)?]) => {
+    (@tile $sums:ty, $products:ty, [$($features:literal)?]) => {
+        // Bytes that are multiplied as they are take less time than 16-bit numbers of fewer products.
+        const FILTER: Option<FilterFunction> = None;
+
         $(#[target_feature(enable = $features)])?
         unsafe fn sum(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *mut i32) {
             // SAFETY: the caller keeps the contract of `SumFunction`.
@@ -74,7 +80,8 @@ macro_rules! level {
             unsafe { tile::tile::<$products, ROWS, PANELS>(block, row, column, sums) }
         }
     };
-    (@widened $products:ty, [$($features:literal)?]) => {
+    (@widened $sums:ty, $products:ty, [$($features:literal)?]) => {
+        const FILTER: Option<FilterFunction> = Some(filter);
         const _: () = assert!(TILES.len() <= widened::TALLEST, "widened rows have no room for a taller tile");
 
         $(#[target_feature(enable = $features)])?
@@ -87,6 +94,27 @@ macro_rules! level {
         unsafe fn tile<const ROWS: usize, const WIDE: usize>(chunk: &widened::Chunk<'_>, column: usize, sums: *mut i32) {
             // SAFETY: the caller keeps the contract of `TileFunction`.
             unsafe { widened::tile::<$products, ROWS, WIDE>(chunk, column, sums) }
+        }
+
+        const FILTER_TILES: [filter::TileFunction; filter::TALLEST] =
+            [filter_tile::<1>, filter_tile::<2>, filter_tile::<3>, filter_tile::<4>, filter_tile::<5>, filter_tile::<6>];
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn filter(image: &filter::ByteFilter) {
+            // SAFETY: the caller keeps the contract of `FilterFunction`.
+            unsafe { filter::filter::<$products, $sums>(&FILTER_TILES, finish, image) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn filter_tile<const ROWS: usize>(
+            inputs: *const i16,
+            row_stride: usize,
+            kernel: *const i16,
+            groups: usize,
+            sums: *mut i32,
+        ) {
+            // SAFETY: the caller keeps the contract of `TileFunction`.
+            unsafe { filter::tile::<$products, ROWS>(inputs, row_stride, kernel, groups, sums) }
         }
     };
 }
@@ -106,7 +134,7 @@ pub(crate) use x86::*;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::widened;
+    use super::super::{filter, widened};
     use super::*;
 
     pub(crate) struct Avx2;

@@ -1,6 +1,5 @@
 //! What happens to the sums of a tile: to floats, through scales, bias, residual and activation, and to what is stored.
 
-use super::STRIP;
 use super::block::{ByteBlock, Quantisation, Stored};
 use super::lanes::Sums;
 use crate::kernels::gemm::Activation;
@@ -8,18 +7,24 @@ use crate::kernels::gemm::curve::{self, Curve};
 use crate::kernels::lanes::{Lanes, WIDTH};
 use std::ops::Range;
 
-/// Does what the block says with sums, whose rows are [`STRIP`] apart, and stores them: of so many rows from one on, and so
-/// many columns from one on.
+/// Does what the block says with sums, whose rows are so far apart, and stores them: of so many rows from one on, and so many
+/// columns from one on.
 ///
 /// # Safety
 /// The rows and columns lie in the block, whose arrays are valid; sums of whole panels can be read; the CPU is of the level
 /// the function was compiled for.
-pub(crate) type FinishFunction = unsafe fn(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *const i32);
+pub(crate) type FinishFunction =
+    unsafe fn(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: (*const i32, usize));
 
 /// # Safety
 /// As for [`FinishFunction`].
 #[inline(always)]
-pub(super) unsafe fn finish<S: Sums>(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *const i32) {
+pub(super) unsafe fn finish<S: Sums>(
+    block: &ByteBlock,
+    rows: [usize; 2],
+    columns: [usize; 2],
+    sums: (*const i32, usize),
+) {
     let is_added = block.entries.stored != Stored::F32 as u64;
     // What is looked up before the residual is added is stored in the place of the result.
     let before = ByteBlock {
@@ -227,7 +232,8 @@ struct Strip<'a> {
     block: &'a ByteBlock,
     rows: [usize; 2],
     columns: [usize; 2],
-    sums: *const i32,
+    /// The first sum, and how far rows are apart.
+    sums: (*const i32, usize),
 }
 
 /// Finishes a strip, panels or rows `TOGETHER` where there are registers for them: whether there is a step is asked once for
@@ -321,9 +327,9 @@ impl<S: Sums> Steps<S> {
             };
             let mut sums = [S::splat(0); COUNT];
             for (index, sum) in sums.iter_mut().enumerate() {
-                let at = (row + index / PANELS) * STRIP + (first + index % PANELS) * WIDTH;
+                let at = (row + index / PANELS) * strip.sums.1 + (first + index % PANELS) * WIDTH;
                 // SAFETY: the sums of whole panels can be read.
-                *sum = unsafe { S::load(strip.sums.add(at), WIDTH) };
+                *sum = unsafe { S::load(strip.sums.0.add(at), WIDTH) };
             }
             if let Some(offset) = offset {
                 for (index, sum) in sums.iter_mut().enumerate() {

@@ -9,6 +9,7 @@
 
 mod block;
 pub(crate) mod families;
+mod filter;
 mod finish;
 mod lanes;
 mod pack;
@@ -20,6 +21,7 @@ mod widened;
 mod window;
 
 pub use block::{ByteBlock, ByteItem, Quantisation, Stored};
+pub use filter::{ByteFilter, DEEPEST, FILTER_DEPTHS, filter_memory};
 pub use pack::{pack, packed_len};
 pub use sums::{add_signed, add_unsigned};
 pub use window::ByteWindow;
@@ -27,6 +29,7 @@ pub use window::ByteWindow;
 use super::lanes::WIDTH;
 use super::level::per_level;
 use families::Tiles;
+use filter::convolve as convolve_filter;
 use std::mem::MaybeUninit;
 use window::convolve;
 
@@ -46,6 +49,12 @@ per_level! {
     /// The window, and the arrays it points at with the strides and sizes it gives, can be read and C written; nothing
     /// C covers is read through another pointer.
     pub(crate) mod depthwise_bytes = convolve::<families>(window: *const ByteWindow);
+    /// [`ByteFilter`] says what it computes.
+    ///
+    /// # Safety
+    /// The filter, and the arrays and memory it points at with the strides and sizes it gives, can be read and C and the
+    /// memory written; nothing C covers is read through another pointer.
+    pub(crate) mod filter_bytes = convolve_filter::<families>(filter: *const ByteFilter);
 }
 
 /// Columns of the sums that are kept for the epilogue: with those of the tallest tile they fit in L1.
@@ -75,7 +84,7 @@ unsafe fn run<T: Tiles>(block: *const ByteBlock) {
             // writes and the second reads.
             unsafe {
                 (family.sum)(block, [row, height], [column, width], sums);
-                (family.finish)(block, [row, height], [column, width], sums);
+                (family.finish)(block, [row, height], [column, width], (sums, STRIP));
             }
         }
         row += height;
@@ -94,5 +103,7 @@ fn cover(panels: usize, widths: usize, mut tile: impl FnMut(usize, usize)) {
     }
 }
 
+#[cfg(test)]
+mod filter_tests;
 #[cfg(test)]
 mod tests;

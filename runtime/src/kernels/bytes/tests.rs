@@ -71,7 +71,7 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-fn numbers(seed: u64) -> impl FnMut() -> u32 {
+pub(super) fn numbers(seed: u64) -> impl FnMut() -> u32 {
     let mut state = seed | 1;
     move || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -79,7 +79,7 @@ fn numbers(seed: u64) -> impl FnMut() -> u32 {
     }
 }
 
-fn quantisation(stored: Stored) -> Quantisation {
+pub(super) fn quantisation(stored: Stored) -> Quantisation {
     let zero = if stored == Stored::I8 { -3.0 } else { 117.0 };
     let slots = [1.75, zero, 0.625].map(FloatSlot);
     Quantisation { stored: stored as u64, scale: slots[0], zero: slots[1], step: slots[2] }
@@ -348,6 +348,7 @@ fn windows() {
 #[test]
 fn every_field_has_eight_bytes() {
     assert_eq!(size_of::<ByteWindow>(), size_of::<ByteBlock>() + 5 * 8);
+    assert_eq!(size_of::<ByteFilter>(), size_of::<ByteBlock>() + 5 * 8);
     assert_eq!(size_of::<Quantisation>(), 4 * 8);
     assert_eq!(size_of::<ByteBlock>(), (20 + 16) * 8);
 }

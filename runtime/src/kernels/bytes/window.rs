@@ -65,7 +65,7 @@ pub(super) unsafe fn convolve<T: Tiles>(window: *const ByteWindow) {
             // writes and the second reads.
             unsafe {
                 sum(window, [pixel, height], [channel, width], sums);
-                finish(&window.block, [pixel, height], [channel, width], sums);
+                finish(&window.block, [pixel, height], [channel, width], (sums, STRIP));
             }
         }
         pixel += height;

@@ -23,6 +23,8 @@ pub(crate) trait Sums: Copy {
     /// The nearest integer, ties to even, of floats below `2^31`.
     fn nearest(floats: Self::Floats) -> Self;
     fn add(self, b: Self) -> Self;
+    /// A fourth of sums that are multiples of four.
+    fn quarter(self) -> Self;
     /// The sums plus the products of unsigned and signed bytes.
     fn add_products(self, unsigned: Self, signed: Self) -> Self;
     /// # Safety
@@ -84,9 +86,22 @@ pub(crate) trait Pairs: Copy {
     type Numbers: Copy;
 
     fn zero() -> Self;
+    fn zeros() -> Self::Numbers;
     /// # Safety
     /// Four bytes a column can be read.
     unsafe fn panel(from: *const i8) -> Self::Numbers;
+    /// Unsigned bytes.
+    /// # Safety
+    /// Four a column can be read.
+    unsafe fn unsigned(from: *const u8) -> Self::Numbers;
+    /// # Safety
+    /// Four numbers a column can be read.
+    unsafe fn numbers(from: *const i16) -> Self::Numbers;
+    /// # Safety
+    /// Four numbers a column can be written.
+    unsafe fn store(numbers: Self::Numbers, to: *mut i16);
+    fn plus(a: Self::Numbers, b: Self::Numbers) -> Self::Numbers;
+    fn minus(a: Self::Numbers, b: Self::Numbers) -> Self::Numbers;
     /// # Safety
     /// Four numbers can be read.
     unsafe fn factor(from: *const i16) -> Self::Numbers;
@@ -154,6 +169,10 @@ impl Sums for Portable {
     #[inline(always)]
     fn add(self, b: Self) -> Self {
         Portable(std::array::from_fn(|lane| self.0[lane].wrapping_add(b.0[lane])))
+    }
+    #[inline(always)]
+    fn quarter(self) -> Self {
+        Portable(self.0.map(|sum| sum >> 2))
     }
     #[inline(always)]
     fn add_products(self, unsigned: Self, signed: Self) -> Self {

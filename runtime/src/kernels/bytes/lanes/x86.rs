@@ -58,6 +58,10 @@ impl Sums for Avx2 {
         unsafe { Avx2(_mm256_add_epi32(self.0, b.0), _mm256_add_epi32(self.1, b.1)) }
     }
     #[inline(always)]
+    fn quarter(self) -> Self {
+        unsafe { Avx2(_mm256_srai_epi32::<2>(self.0), _mm256_srai_epi32::<2>(self.1)) }
+    }
+    #[inline(always)]
     fn add_products(self, unsigned: Self, signed: Self) -> Self {
         // Of every lane the lower half counts: the upper one of an unsigned byte is zero.
         unsafe {
@@ -135,8 +139,32 @@ impl Pairs for PairsOfAvx2 {
         PairsOfAvx2(unsafe { _mm256_setzero_si256() })
     }
     #[inline(always)]
+    fn zeros() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
     unsafe fn panel(from: *const i8) -> __m256i {
         unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn unsigned(from: *const u8) -> __m256i {
+        unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn numbers(from: *const i16) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(numbers: __m256i, to: *mut i16) {
+        unsafe { _mm256_storeu_si256(to.cast(), numbers) }
+    }
+    #[inline(always)]
+    fn plus(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi16(a, b) }
+    }
+    #[inline(always)]
+    fn minus(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi16(a, b) }
     }
     #[inline(always)]
     unsafe fn factor(from: *const i16) -> __m256i {
@@ -190,6 +218,10 @@ macro_rules! avx512 {
             #[inline(always)]
             fn add(self, b: Self) -> Self {
                 $name(unsafe { _mm512_add_epi32(self.0, b.0) })
+            }
+            #[inline(always)]
+            fn quarter(self) -> Self {
+                $name(unsafe { _mm512_srai_epi32::<2>(self.0) })
             }
             #[inline(always)]
             fn add_products(self, unsigned: Self, signed: Self) -> Self {
@@ -283,8 +315,32 @@ impl Pairs for PairsOfAvx512 {
         PairsOfAvx512(unsafe { _mm512_setzero_si512() })
     }
     #[inline(always)]
+    fn zeros() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
     unsafe fn panel(from: *const i8) -> __m512i {
         unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn unsigned(from: *const u8) -> __m512i {
+        unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn numbers(from: *const i16) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(numbers: __m512i, to: *mut i16) {
+        unsafe { _mm512_storeu_si512(to.cast(), numbers) }
+    }
+    #[inline(always)]
+    fn plus(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi16(a, b) }
+    }
+    #[inline(always)]
+    fn minus(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_sub_epi16(a, b) }
     }
     #[inline(always)]
     unsafe fn factor(from: *const i16) -> __m512i {
