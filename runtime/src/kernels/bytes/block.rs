@@ -32,6 +32,14 @@ impl Default for Quantisation {
     }
 }
 
+impl Quantisation {
+    /// Bytes of a number that is stored.
+    #[inline(always)]
+    pub(super) fn size(&self) -> isize {
+        if self.stored == Stored::U8 as u64 || self.stored == Stored::I8 as u64 { 1 } else { 4 }
+    }
+}
+
 /// A type that the kernel reads or writes.
 #[repr(u64)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

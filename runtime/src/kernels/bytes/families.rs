@@ -111,7 +111,7 @@ macro_rules! level {
             row_stride: usize,
             kernel: *const i16,
             groups: usize,
-            sums: *mut i32,
+            sums: (*mut i32, bool),
         ) {
             // SAFETY: the caller keeps the contract of `TileFunction`.
             unsafe { filter::tile::<$products, ROWS>(inputs, row_stride, kernel, groups, sums) }

@@ -13,7 +13,7 @@
 //!
 //! Source: Lavin and Gray, 2016, Fast Algorithms for Convolutional Neural Networks.
 
-use super::block::{ByteBlock, ByteItem, Stored};
+use super::block::{ByteBlock, ByteItem};
 use super::families::Tiles;
 use super::finish::FinishFunction;
 use super::lanes::{Pairs, Sums};
@@ -69,12 +69,12 @@ pub(super) const TALLEST: usize = 6;
 pub(super) type FilterFunction = unsafe fn(filter: &ByteFilter);
 
 /// Adds the products of some rows of transformed inputs, which are so far apart, and of the transformed kernel, over so many groups
-/// of four depths, to sums whose rows are a panel apart.
+/// of four depths, to sums whose rows are a panel apart, or puts them there if they are the first.
 ///
 /// # Safety
 /// Inputs and kernel can be read, and the sums read and written; the CPU is of the level the function was compiled for.
 pub(super) type TileFunction =
-    unsafe fn(inputs: *const i16, row_stride: usize, kernel: *const i16, groups: usize, sums: *mut i32);
+    unsafe fn(inputs: *const i16, row_stride: usize, kernel: *const i16, groups: usize, sums: (*mut i32, bool));
 
 /// What the memory of a filter holds, one after the other.
 struct Layout {
@@ -156,10 +156,9 @@ pub(super) unsafe fn convolve<T: Tiles>(filter: *const ByteFilter) {
 impl ByteFilter {
     /// What becomes of a line.
     fn line(&self, line: usize) -> ByteBlock {
-        let bytes = |stored: u64| if stored == Stored::U8 as u64 || stored == Stored::I8 as u64 { 1 } else { 4 };
         let block = &self.block;
-        let c = line as isize * self.c_line_stride as isize * bytes(block.output.stored);
-        let residual = line as isize * self.residual_line_stride as isize * bytes(block.residual_type.stored);
+        let c = line as isize * self.c_line_stride as isize * block.output.size();
+        let residual = line as isize * self.residual_line_stride as isize * block.residual_type.size();
         ByteBlock { c: block.c.wrapping_offset(c), residual: offset(block.residual, residual), ..*block }
     }
 }
@@ -188,7 +187,6 @@ pub(super) unsafe fn filter<P: Pairs, S: Sums>(
     unsafe {
         transform_inputs::<P>(filter, &layout, inputs);
         for column in (0..columns).step_by(WIDTH) {
-            sums.write_bytes(0, PARTS * layout.sums);
             for start in (0..depth).step_by(CHUNK) {
                 let length = (depth - start).min(CHUNK);
                 transform_kernel::<P>(block, column, [start, length], (kernel, layout.kernel));
@@ -202,7 +200,7 @@ pub(super) unsafe fn filter<P: Pairs, S: Sums>(
                                 layout.row,
                                 kernel.add(part * layout.kernel + place * DEPTHS),
                                 length / DEPTHS,
-                                sums.add(part * layout.sums + first * WIDTH + place),
+                                (sums.add(part * layout.sums + first * WIDTH + place), start == 0),
                             );
                         }
                         first += height;
@@ -326,7 +324,7 @@ pub(super) unsafe fn tile<P: Pairs, const ROWS: usize>(
     row_stride: usize,
     mut kernel: *const i16,
     groups: usize,
-    sums: *mut i32,
+    (sums, are_first): (*mut i32, bool),
 ) {
     let mut pairs = [[P::zero(); 2]; ROWS];
     for _ in 0..groups {
@@ -348,7 +346,7 @@ pub(super) unsafe fn tile<P: Pairs, const ROWS: usize>(
     }
     for (r, pairs) in pairs.iter().enumerate() {
         // SAFETY: the sums can be read and written.
-        unsafe { P::add_to(sums.add(r * WIDTH), *pairs) };
+        unsafe { P::add_to(sums.add(r * WIDTH), *pairs, are_first) };
     }
 }
 

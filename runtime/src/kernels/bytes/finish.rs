@@ -236,8 +236,8 @@ struct Strip<'a> {
     sums: (*const i32, usize),
 }
 
-/// Finishes a strip, panels or rows `TOGETHER` where there are registers for them: whether there is a step is asked once for
-/// four sums of 16 lanes, and of four panels the bytes are stored at once.
+/// Finishes a strip, panels or rows `TOGETHER` where the activation leaves registers for them: whether there is a step is asked
+/// once for four sums of 16 lanes, or for two, and of four panels the bytes are stored at once.
 ///
 /// # Safety
 /// As for [`FinishFunction`].
@@ -270,6 +270,12 @@ unsafe fn with<S: Sums, const TOGETHER: bool>(strip: &Strip<'_>, activation: imp
             if panel < whole {
                 steps.rows::<4, 1>(strip, (panel, WIDTH), 0..height / 4 * 4, activation);
                 steps.rows::<1, 1>(strip, (panel, WIDTH), height / 4 * 4..height, activation);
+                panel += 1;
+            }
+        } else if TOGETHER {
+            while panel < whole {
+                steps.rows::<2, 1>(strip, (panel, WIDTH), 0..height / 2 * 2, activation);
+                steps.rows::<1, 1>(strip, (panel, WIDTH), height / 2 * 2..height, activation);
                 panel += 1;
             }
         }

@@ -9,10 +9,12 @@
 use super::block::ByteBlock;
 use super::lanes::Pairs;
 use super::{DEPTHS, STRIP, cover};
-use crate::kernels::lanes::WIDTH;
+use crate::kernels::lanes::{self, WIDTH};
 use core::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 /// Depths of a chunk.
 const CHUNK: usize = 512;
 /// Pieces of a chunk, at most.
@@ -39,9 +41,12 @@ pub(super) struct Chunk<'a> {
     /// The depths of all pieces, each filled up to whole groups; rows are [`ROW`] apart.
     a: *const i16,
     b_panel_stride: isize,
+    /// Whether no sums are there before.
+    is_first: bool,
 }
 
-/// Adds the products of a chunk to the sums of the tile that begins at a column; rows of sums are [`STRIP`] apart.
+/// Adds the products of a chunk to the sums of the tile that begins at a column, or puts those of the first there; rows of sums
+/// are [`STRIP`] apart.
 ///
 /// # Safety
 /// The tile's columns lie in the panels of B and its rows in the chunk; the sums can be read and written; the CPU is of the
@@ -61,16 +66,20 @@ pub(super) unsafe fn sum<P: Pairs>(
     [column, width]: [usize; 2],
     sums: *mut i32,
 ) {
+    prefetch(block, [row, height], [column, width]);
     let widths = tiles[height - 1];
     let mut widened = MaybeUninit::<[i16; TALLEST * ROW]>::uninit();
     let widened = widened.as_mut_ptr().cast::<i16>();
     let mut pieces = [const { MaybeUninit::<Piece>::uninit() }; PIECES];
     let (a_row, b_panel_stride) = (block.a_row_stride as isize, block.b_panel_stride as isize);
+    let narrowest = 2 * P::COLUMNS;
+    // What tiles do not write: all without items, and what fills up the last panel.
+    let written = if block.item_count == 0 { 0 } else { width.next_multiple_of(narrowest) };
     for r in 0..height {
         // SAFETY: whole panels of sums can be written.
-        unsafe { sums.add(r * STRIP).write_bytes(0, width.next_multiple_of(WIDTH)) };
+        unsafe { sums.add(r * STRIP + written).write_bytes(0, width.next_multiple_of(WIDTH) - written) };
     }
-    let (mut item, mut depth) = (0, 0);
+    let (mut item, mut depth, mut is_first) = (0, 0, true);
     while item < block.item_count as usize {
         let (mut count, mut filled) = (0, 0);
         while item < block.item_count as usize && count < PIECES && filled < CHUNK {
@@ -95,13 +104,35 @@ pub(super) unsafe fn sum<P: Pairs>(
         }
         // SAFETY: so many were written.
         let pieces = unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast::<Piece>(), count) };
-        let chunk = Chunk { pieces, a: widened, b_panel_stride };
-        let narrowest = 2 * P::COLUMNS;
+        let chunk = Chunk { pieces, a: widened, b_panel_stride, is_first };
+        is_first = false;
         cover(width.div_ceil(narrowest), widths.len(), |place, wide| {
             let column = place * narrowest;
             // SAFETY: the tile lies in the panels of the block and its sums in the strip, and the caller vouches for the rest.
             unsafe { widths[wide](&chunk, column, sums.add(column)) };
         });
+    }
+}
+
+/// Asks for the lines that the finish of a strip reads and writes: its rows lie too far apart for the CPU to foresee them, and the
+/// sums hide the wait.
+#[inline(always)]
+fn prefetch(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2]) {
+    for row in rows[0]..rows[0] + rows[1] {
+        let place = |stride: i64, size: isize| (row as isize * stride as isize + columns[0] as isize) * size;
+        let size = block.output.size();
+        let to = block.c.wrapping_offset(place(block.c_row_stride, size));
+        for line in (0..columns[1] * size as usize).step_by(LINE) {
+            lanes::prefetch_to_write(to.wrapping_add(line).cast());
+        }
+        if block.residual.is_null() {
+            continue;
+        }
+        let size = block.residual_type.size();
+        let from = block.residual.wrapping_offset(place(block.residual_row_stride, size));
+        for line in (0..columns[1] * size as usize).step_by(LINE) {
+            lanes::prefetch(from.wrapping_add(line).cast());
+        }
     }
 }
 
@@ -186,7 +217,7 @@ pub(super) unsafe fn tile<P: Pairs, const ROWS: usize, const WIDE: usize>(
     for (r, pairs) in pairs.iter().enumerate() {
         for (wide, pairs) in pairs.iter().enumerate() {
             // SAFETY: the sums can be read and written.
-            unsafe { P::add_to(to.add(r * STRIP + 2 * wide * P::COLUMNS), *pairs) };
+            unsafe { P::add_to(to.add(r * STRIP + 2 * wide * P::COLUMNS), *pairs, chunk.is_first) };
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) trait Sums: Copy {
     /// # Safety
     /// `lanes` bytes can be read.
     unsafe fn load_bytes(from: *const u8, lanes: usize, signed: bool) -> Self;
-    /// The low bytes.
+    /// Numbers that signed or unsigned bytes can hold, as such.
     /// # Safety
     /// `lanes` bytes can be written.
     unsafe fn store_bytes(self, to: *mut u8, lanes: usize);
@@ -107,10 +107,10 @@ pub(crate) trait Pairs: Copy {
     unsafe fn factor(from: *const i16) -> Self::Numbers;
     /// The sums plus the products of four depths.
     fn dot(self, factor: Self::Numbers, panel: Self::Numbers) -> Self;
-    /// Adds the sums of twice as many columns to those in memory.
+    /// Adds the sums of twice as many columns to those in memory, or puts them there if they are the first.
     /// # Safety
     /// They can be read and written.
-    unsafe fn add_to(sums: *mut i32, pairs: [Self; 2]);
+    unsafe fn add_to(sums: *mut i32, pairs: [Self; 2], are_first: bool);
 }
 
 /// For any CPU.

@@ -50,8 +50,9 @@ impl Sums for Avx2 {
     }
     #[inline(always)]
     fn nearest(floats: lanes::Avx2) -> Self {
-        let (low, high) = Self::round(floats).halves();
-        unsafe { Avx2(_mm256_cvttps_epi32(low), _mm256_cvttps_epi32(high)) }
+        // As floats are rounded: to the nearest, ties to even.
+        let (low, high) = floats.halves();
+        unsafe { Avx2(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high)) }
     }
     #[inline(always)]
     fn add(self, b: Self) -> Self {
@@ -104,16 +105,11 @@ impl Sums for Avx2 {
     #[inline(always)]
     unsafe fn store_bytes(self, to: *mut u8, lanes: usize) {
         unsafe {
-            // The low byte of every lane to the front of its 128 bits, then the four pieces together.
-            let front = _mm256_setr_epi8(
-                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
-                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-            );
-            let pieces = |x| {
-                let x = _mm256_shuffle_epi8(x, front);
-                _mm_unpacklo_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x))
-            };
-            let bytes = _mm_unpacklo_epi64(pieces(self.0), pieces(self.1));
+            // Packing goes by 128 bits, so that four bytes of each half follow each other in those.
+            let words = _mm256_and_si256(_mm256_packs_epi32(self.0, self.1), _mm256_set1_epi16(0xff));
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
+            let packed = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words, words), order);
+            let bytes = _mm256_castsi256_si128(packed);
             if lanes == 16 {
                 _mm_storeu_si128(to.cast(), bytes);
             } else {
@@ -175,11 +171,14 @@ impl Pairs for PairsOfAvx2 {
         PairsOfAvx2(unsafe { _mm256_add_epi32(self.0, _mm256_madd_epi16(factor, panel)) })
     }
     #[inline(always)]
-    unsafe fn add_to(sums: *mut i32, [low, high]: [Self; 2]) {
+    unsafe fn add_to(sums: *mut i32, [low, high]: [Self; 2], are_first: bool) {
         unsafe {
             // Of every 128 bits, two columns of the first and two of the second.
-            let added = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(low.0, high.0));
-            _mm256_storeu_si256(sums.cast(), _mm256_add_epi32(_mm256_loadu_si256(sums.cast()), added));
+            let mut added = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(low.0, high.0));
+            if !are_first {
+                added = _mm256_add_epi32(_mm256_loadu_si256(sums.cast()), added);
+            }
+            _mm256_storeu_si256(sums.cast(), added);
         }
     }
 }
@@ -351,13 +350,16 @@ impl Pairs for PairsOfAvx512 {
         PairsOfAvx512(unsafe { _mm512_add_epi32(self.0, _mm512_madd_epi16(factor, panel)) })
     }
     #[inline(always)]
-    unsafe fn add_to(sums: *mut i32, [low, high]: [Self; 2]) {
+    unsafe fn add_to(sums: *mut i32, [low, high]: [Self; 2], are_first: bool) {
         unsafe {
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
             let first = _mm512_permutex2var_epi32(low.0, even, high.0);
-            let added = _mm512_add_epi32(first, _mm512_permutex2var_epi32(low.0, odd, high.0));
-            _mm512_storeu_si512(sums.cast(), _mm512_add_epi32(_mm512_loadu_si512(sums.cast()), added));
+            let mut added = _mm512_add_epi32(first, _mm512_permutex2var_epi32(low.0, odd, high.0));
+            if !are_first {
+                added = _mm512_add_epi32(_mm512_loadu_si512(sums.cast()), added);
+            }
+            _mm512_storeu_si512(sums.cast(), added);
         }
     }
 }
