@@ -15,7 +15,7 @@ use crate::{
     },
     plan::kernel::Gemm,
 };
-use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::{InstBuilder, Value};
 use std::mem::{offset_of, size_of};
 use strang_ir::{IndexExpr, Size};
 use strang_runtime::kernels::{
@@ -33,6 +33,8 @@ const FEWEST_TILES: i64 = 12;
 const DEPTHS_OF_TILES: i64 = 8192;
 /// Columns of a block, at most: fewer would transform inputs more often.
 const MOST_COLUMNS: i64 = 128;
+/// The same where generated code goes on from the block, which waits in the second-level cache.
+const MOST_TO_FINISH: i64 = 64;
 
 /// A convolution that is computed with fewer products.
 pub(super) struct Filter<'g> {
@@ -45,6 +47,16 @@ pub(super) struct Filter<'g> {
     band: i64,
     pixels: i64,
     columns: i64,
+}
+
+/// Scratch memory of a worker.
+struct Memory {
+    /// The [`ByteFilter`].
+    filter: Value,
+    /// The list of [`ByteItem`].
+    list: Value,
+    /// The result of a call that generated code finishes.
+    result: Option<Value>,
 }
 
 impl<'g> Filter<'g> {
@@ -78,6 +90,7 @@ impl<'g> Filter<'g> {
         let share = |count: i64, most: i64| ceiling(count, ceiling(count, most.max(1)));
         let across = share(tiles[1], most);
         let down = share(tiles[0], most / across);
+        let most_columns = if finishing.is_whole() { MOST_COLUMNS } else { MOST_TO_FINISH };
         (across * down >= FEWEST_TILES).then_some(Filter {
             gemm,
             b,
@@ -85,7 +98,7 @@ impl<'g> Filter<'g> {
             lines,
             band: 2 * down,
             pixels: 2 * across,
-            columns: share(ceiling(columns, 16), MOST_COLUMNS / 16) * 16,
+            columns: share(ceiling(columns, 16), most_columns / 16) * 16,
         })
     }
 
@@ -97,8 +110,11 @@ impl<'g> Filter<'g> {
         let list = emitter.reserve(&Size::from(TAPS * TAPS * size_of::<ByteItem>() as i64));
         let [band, pixels, deep] = [self.band, self.pixels, depth].map(|size| size as usize);
         let memory = emitter.reserve(&Size::from(filter_memory(band, pixels, deep) as i64));
-        self.finishing.fixed_fields(emitter, filter, &Size::ZERO);
-        let [c, residual] = self.finishing.steps(emitter, self.lines);
+        // A line of what generated code goes on from.
+        let line = self.pixels * self.columns;
+        let result = (!self.finishing.is_whole()).then(|| emitter.reserve(&Size::from(4 * self.band * line)));
+        self.finishing.fixed_fields(emitter, filter, &Size::from(self.columns));
+        let [c, residual] = self.finishing.steps(emitter, self.lines, &Size::from(line));
         let a = &emitter.kernel.accesses[gemm.a as usize].address;
         for (offset, size) in [
             (offset_of!(ByteBlock, item_count), Size::from(TAPS * TAPS)),
@@ -127,15 +143,15 @@ impl<'g> Filter<'g> {
                 range(emitter, *variable, *block, *length)
             });
             let ranges: [(Value, Value); 3] = std::array::from_fn(|_| ranges.next().expect("three are cut"));
-            self.block(emitter, filter, list, ranges);
+            self.block(emitter, &Memory { filter, list, result }, ranges);
             others.iter().for_each(|variable| emitter.unbind(*variable));
         });
         extents.iter().cloned().product()
     }
 
-    /// One call of the kernel.
-    fn block(&self, emitter: &mut Emitter<'_>, filter: Value, list: Value, ranges: [(Value, Value); 3]) {
-        use cranelift_codegen::ir::InstBuilder;
+    /// One call of the kernel, and what is left to do after it.
+    fn block(&self, emitter: &mut Emitter<'_>, memory: &Memory, ranges: [(Value, Value); 3]) {
+        let &Memory { filter, list, result } = memory;
         let offsets = [offset_of!(ByteBlock, columns), offset_of!(ByteFilter, lines), offset_of!(ByteBlock, rows)];
         for (offset, (low, high)) in offsets.into_iter().zip(ranges) {
             let count = emitter.builder.ins().isub(high, low);
@@ -144,10 +160,23 @@ impl<'g> Filter<'g> {
         let [column, line, pixel] = ranges.map(|(low, _)| low);
         emitter.bind(self.lines, line);
         self.finishing.at_column(emitter, filter, column);
-        self.finishing.at_corner(emitter, filter, (pixel, column), filter);
+        self.finishing.at_corner(emitter, filter, (pixel, column), result.unwrap_or(filter));
         items(emitter, self.gemm, self.b, list, (pixel, column));
         emitter.unbind(self.lines);
         emitter.call(Function::FilterBytes, &[filter]);
+        let Some(result) = result else { return };
+        let [columns, lines, pixels] = ranges;
+        let width = Size::from(self.columns);
+        emitter.loop_over(
+            self.lines,
+            (lines.0, lines.1, 1),
+            &[result],
+            |_| {},
+            |emitter, memory| {
+                self.finishing.rest(emitter, (memory[0], &width), pixels, columns);
+                vec![emitter.builder.ins().iadd_imm_s(memory[0], 4 * self.pixels * self.columns)]
+            },
+        );
     }
 }
 

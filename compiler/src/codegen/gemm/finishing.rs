@@ -57,22 +57,21 @@ impl<'k> Finishing<'k> {
         self.direct.is_some()
     }
 
-    /// Whether the kernel does everything, for all positions of a variable with no more than C and the residual moving by the
-    /// same from one to the next.
+    /// Whether what the kernel does is the same for all positions of a variable, but that C and the residual move by the same
+    /// from one to the next.
     pub fn is_by_line(&self, emitter: &Emitter<'_>, variable: u32) -> bool {
         let columns = [self.told.offset, self.told.summand, self.told.column_scale, self.told.column_bias];
         let arrays = [self.direct.map(|store| store.access), self.told.residual.map(|(access, _)| access)];
         let address = |access: u32| &emitter.kernel.accesses[access as usize].address;
-        self.is_whole()
-            && columns.into_iter().flatten().all(|access| !address(access).mentions(variable))
+        columns.into_iter().flatten().all(|access| !address(access).mentions(variable))
             && arrays.into_iter().flatten().all(|access| emitter.has_stride(access, variable))
     }
 
-    /// The distances in C and in the residual of two positions of a variable.
-    pub fn steps(&self, emitter: &Emitter<'_>, variable: u32) -> [Size; 2] {
+    /// The distances in C and in the residual of two positions of a variable; those of scratch memory are given.
+    pub fn steps(&self, emitter: &Emitter<'_>, variable: u32, scratch: &Size) -> [Size; 2] {
         let step = |access: u32| emitter.kernel.accesses[access as usize].address.coefficient(variable);
-        let residual = self.told.residual.map(|(access, _)| access);
-        [self.direct.map(|store| store.access), residual].map(|access| access.map_or(Size::ZERO, step))
+        let c = self.direct.map_or(scratch.clone(), |store| step(store.access));
+        [c, self.told.residual.map_or(Size::ZERO, |(access, _)| step(access))]
     }
 
     /// Writes the fields that are the same for all calls. Rows of scratch memory have so many columns.

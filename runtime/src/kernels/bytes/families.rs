@@ -22,8 +22,8 @@ pub(crate) struct Family {
     pub(super) sum: SumFunction,
     pub(super) finish: FinishFunction,
     pub(super) window: WindowFunction,
-    /// Where minimal filtering pays.
-    pub(super) filter: Option<FilterFunction>,
+    /// Where minimal filtering pays, and of how many depths the inputs are transformed at a time.
+    pub(super) filter: Option<(FilterFunction, usize)>,
 }
 
 /// The functions that this machine runs of a level.
@@ -61,7 +61,7 @@ macro_rules! level {
     };
     (@tile $sums:ty, $products:ty, [$($features:literal)?]) => {
         // Bytes that are multiplied as they are take less time than 16-bit numbers of fewer products.
-        const FILTER: Option<FilterFunction> = None;
+        const FILTER: Option<(FilterFunction, usize)> = None;
 
         $(#[target_feature(enable = $features)])?
         unsafe fn sum(block: &ByteBlock, rows: [usize; 2], columns: [usize; 2], sums: *mut i32) {
@@ -81,7 +81,7 @@ macro_rules! level {
         }
     };
     (@widened $sums:ty, $products:ty, [$($features:literal)?]) => {
-        const FILTER: Option<FilterFunction> = Some(filter);
+        const FILTER: Option<(FilterFunction, usize)> = Some((filter, filter::step::<$products>()));
         const _: () = assert!(TILES.len() <= widened::TALLEST, "widened rows have no room for a taller tile");
 
         $(#[target_feature(enable = $features)])?

@@ -52,8 +52,8 @@ const SIDE: usize = 4;
 const PARTS: usize = SIDE * SIDE;
 /// Depths whose weights are transformed at a time.
 const CHUNK: usize = 256;
-/// What the depth has to be a multiple of.
-pub const FILTER_DEPTHS: usize = 32;
+/// What the depth has to be a multiple of where vectors have 256 bits: as many are transformed at a time.
+pub const FILTER_DEPTHS: usize = 16;
 /// The deepest convolution whose sums have 30 bits: nine taps of `255 * 128`.
 pub const DEEPEST: usize = 1792;
 /// Numbers between rows and between parts, which would else share few sets of the cache.
@@ -61,11 +61,16 @@ const GAP: usize = 32;
 /// Rows of the tallest register tile.
 pub(super) const TALLEST: usize = 6;
 
+/// Depths of which inputs are transformed at a time.
+pub(super) const fn step<P: Pairs>() -> usize {
+    P::COLUMNS * DEPTHS
+}
+
 /// Computes the lines.
 ///
 /// # Safety
-/// As for [`super::filter_bytes`]; the depth is a multiple of [`FILTER_DEPTHS`] and at most [`DEEPEST`]; the CPU is of the
-/// level the function was compiled for.
+/// As for [`super::filter_bytes`]; the depth is a multiple of those that are transformed at a time and at most [`DEEPEST`]; the
+/// CPU is of the level the function was compiled for.
 pub(super) type FilterFunction = unsafe fn(filter: &ByteFilter);
 
 /// Adds the products of some rows of transformed inputs, which are so far apart, and of the transformed kernel, over so many groups
@@ -132,8 +137,8 @@ pub(super) unsafe fn convolve<T: Tiles>(filter: *const ByteFilter) {
     // SAFETY: the caller vouches for the filter.
     let filter = unsafe { &*filter };
     let depth = filter.block.depth as usize;
-    if let Some(function) = T::family().filter
-        && depth.is_multiple_of(FILTER_DEPTHS)
+    if let Some((function, step)) = T::family().filter
+        && depth.is_multiple_of(step)
         && depth <= DEEPEST
     {
         // SAFETY: the caller vouches for the filter, and the depth is one of those.
@@ -251,7 +256,7 @@ unsafe fn transform_inputs<P: Pairs>(filter: &ByteFilter, layout: &Layout, to: *
             }
         }
         let [lines, pixels] = ahead;
-        for depth in (0..block.depth as usize).step_by(P::COLUMNS * DEPTHS) {
+        for depth in (0..block.depth as usize).step_by(step::<P>()) {
             let from = first.wrapping_add(depth);
             let to = to.wrapping_add(tile * layout.row + depth);
             let mut across = [[P::zeros(); SIDE]; SIDE];
@@ -293,7 +298,7 @@ unsafe fn transform_kernel<P: Pairs>(
         // SAFETY: there is an item for each tap.
         *place = unsafe { (*block.items.add(tap)).b.wrapping_offset(ahead) };
     }
-    for place in (0..length * WIDTH).step_by(P::COLUMNS * DEPTHS) {
+    for place in (0..length * WIDTH).step_by(step::<P>()) {
         let to = to.wrapping_add(place);
         let mut across = [[P::zeros(); TAPS]; SIDE];
         for x in 0..TAPS {

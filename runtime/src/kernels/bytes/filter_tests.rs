@@ -115,7 +115,7 @@ proptest! {
     fn filters_equal_their_lines(
         (lines, pixels) in (1usize..=9, 1usize..=13),
         // With what no level filters, and more than is transformed at a time.
-        depth in prop_oneof![Just(32usize), Just(64), Just(288), Just(544), Just(20)],
+        depth in prop_oneof![Just(32usize), Just(48), Just(64), Just(288), Just(544), Just(20)],
         columns in 1usize..=40,
         gap in prop_oneof![Just(0usize), Just(48)],
         (extreme, residual) in any::<(bool, bool)>(),
