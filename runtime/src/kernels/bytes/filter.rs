@@ -188,7 +188,7 @@ pub(super) unsafe fn filter<P: Pairs, S: Sums>(
     let (inputs, kernel, sums) = (inputs.cast::<i16>(), kernel.cast::<i16>(), sums.cast::<i32>());
     let count = layout.count();
     let strips = count.div_ceil(TALLEST);
-    // SAFETY, for all: the memory has room for what the layout says, and the caller vouches for the block.
+    // SAFETY: the memory has room for what the layout says, and the caller vouches for the block.
     unsafe {
         transform_inputs::<P>(filter, &layout, inputs);
         for column in (0..columns).step_by(WIDTH) {
@@ -260,15 +260,14 @@ unsafe fn transform_inputs<P: Pairs>(filter: &ByteFilter, layout: &Layout, to: *
             let from = first.wrapping_add(depth);
             let to = to.wrapping_add(tile * layout.row + depth);
             let mut across = [[P::zeros(); SIDE]; SIDE];
-            for index in 0..SIDE {
+            for (index, pixel) in pixels.into_iter().enumerate() {
                 let mut inputs = [P::zeros(); SIDE];
                 for (input, line) in inputs.iter_mut().zip(lines) {
                     // SAFETY: the inputs of results can be read.
-                    *input = unsafe { P::unsigned(from.wrapping_offset(line + pixels[index])) };
+                    *input = unsafe { P::unsigned(from.wrapping_offset(line + pixel)) };
                 }
-                let parts = of_inputs::<P>(inputs);
-                for part in 0..SIDE {
-                    across[part][index] = parts[part];
+                for (across, numbers) in across.iter_mut().zip(of_inputs::<P>(inputs)) {
+                    across[index] = numbers;
                 }
             }
             for (part, across) in across.into_iter().enumerate() {
@@ -307,9 +306,8 @@ unsafe fn transform_kernel<P: Pairs>(
                 // SAFETY: the panels of every tap can be read.
                 *kernel = unsafe { P::panel(taps[TAPS * y + x].wrapping_add(place)) };
             }
-            let parts = of_kernel::<P>(kernel);
-            for part in 0..SIDE {
-                across[part][x] = parts[part];
+            for (across, numbers) in across.iter_mut().zip(of_kernel::<P>(kernel)) {
+                across[x] = numbers;
             }
         }
         for (part, across) in across.into_iter().enumerate() {
@@ -372,9 +370,8 @@ unsafe fn transform_results<S: Sums>(filter: &ByteFilter, layout: &Layout, sums:
                 // SAFETY: every part has a row of sums for each tile.
                 *product = unsafe { S::load(sums.add(place), WIDTH) };
             }
-            let results = of_products(products);
-            for line in 0..RESULTS {
-                across[line][index] = results[line];
+            for (across, result) in across.iter_mut().zip(of_products(products)) {
+                across[index] = result;
             }
         }
         for (line, across) in across.into_iter().enumerate().take(lines - y) {

@@ -26,7 +26,7 @@ fn with_memory(case: &Case, call: impl FnOnce(*mut u8)) {
     let layout = Layout::from_size_align(filter_memory(case.lines, case.pixels, case.depth), 64).unwrap();
     // SAFETY: the layout is not empty.
     let memory = unsafe { alloc(layout) };
-    // Whatever there was in memory before is not read.
+    // SAFETY: so much was allocated. Whatever there was in it before is not read.
     unsafe { memory.write_bytes(0x5a, layout.size()) };
     call(memory);
     // SAFETY: it was allocated with this layout.
