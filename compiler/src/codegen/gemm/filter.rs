@@ -31,10 +31,15 @@ const FEWEST_COLUMNS: i64 = 32;
 const FEWEST_TILES: i64 = 12;
 /// Depths of the tiles of a block, in all: sixteen transformed inputs of 16 bits each stay in the second-level cache.
 const DEPTHS_OF_TILES: i64 = 8192;
-/// Columns of a block, at most: fewer would transform inputs more often.
-const MOST_COLUMNS: i64 = 128;
-/// The same where generated code goes on from the block, which waits in the second-level cache.
-const MOST_TO_FINISH: i64 = 64;
+/// Columns of a block: fewer transform inputs more often.
+const COLUMNS: i64 = 128;
+/// The same where there are few blocks, or where generated code goes on from what waits in the second-level cache.
+const FEW_COLUMNS: i64 = 64;
+/// Blocks that a convolution is cut into, when that leaves each enough tiles: more cost one worker more transforms than they
+/// save several of waiting.
+const BLOCKS: i64 = 8;
+/// Tiles that a block keeps when more blocks are made of a band.
+const TILES_TO_KEEP: i64 = 24;
 
 /// A convolution that is computed with fewer products.
 pub(super) struct Filter<'g> {
@@ -89,16 +94,26 @@ impl<'g> Filter<'g> {
         let most = (DEPTHS_OF_TILES / depth).max(FEWEST_TILES);
         let share = |count: i64, most: i64| ceiling(count, ceiling(count, most.max(1)));
         let across = share(tiles[1], most);
-        let down = share(tiles[0], most / across);
-        let most_columns = if finishing.is_whole() { MOST_COLUMNS } else { MOST_TO_FINISH };
-        (across * down >= FEWEST_TILES).then_some(Filter {
+        let mut down = share(tiles[0], most / across);
+        if across * down < FEWEST_TILES {
+            return None;
+        }
+        // As many blocks as keep all workers busy to the end.
+        let batch: i64 = gemm.batch.iter().filter(|v| **v != lines).map(|v| estimate(&emitter.extent(*v))).product();
+        let bands = |down: i64| batch * ceiling(tiles[1], across) * ceiling(tiles[0], down);
+        let is_few = bands(down) * ceiling(columns, COLUMNS) < BLOCKS;
+        let width = if is_few || !finishing.is_whole() { FEW_COLUMNS } else { COLUMNS };
+        while down > 1 && bands(down) * ceiling(columns, width) < BLOCKS && across * (down - 1) >= TILES_TO_KEEP {
+            down -= 1;
+        }
+        Some(Filter {
             gemm,
             b,
             finishing,
             lines,
             band: 2 * down,
             pixels: 2 * across,
-            columns: share(ceiling(columns, 16), most_columns / 16) * 16,
+            columns: share(ceiling(columns, 16), width / 16) * 16,
         })
     }
 
@@ -138,11 +153,7 @@ impl<'g> Filter<'g> {
             let position = tile::decode(emitter, &extents, block);
             let (batch, blocks) = position.split_at(others.len());
             others.iter().zip(batch).for_each(|(variable, value)| emitter.bind(*variable, *value));
-            let mut ranges = cuts.iter().zip(blocks).map(|((variable, length), block)| {
-                // Each of these is a range of positions.
-                range(emitter, *variable, *block, *length)
-            });
-            let ranges: [(Value, Value); 3] = std::array::from_fn(|_| ranges.next().expect("three are cut"));
+            let ranges = [0, 1, 2].map(|cut| range(emitter, cuts[cut].0, blocks[cut], cuts[cut].1));
             self.block(emitter, &Memory { filter, list, result }, ranges);
             others.iter().for_each(|variable| emitter.unbind(*variable));
         });
