@@ -81,7 +81,7 @@ macro_rules! level {
         }
     };
     (@widened $sums:ty, $products:ty, [$($features:literal)?]) => {
-        const FILTER: Option<(FilterFunction, usize)> = Some((filter, filter::step::<$products>()));
+        const FILTER: Option<(FilterFunction, usize)> = Some((filter, filtered::step::<$products>()));
         const _: () = assert!(TILES.len() <= widened::TALLEST, "widened rows have no room for a taller tile");
 
         $(#[target_feature(enable = $features)])?
@@ -96,13 +96,13 @@ macro_rules! level {
             unsafe { widened::tile::<$products, ROWS, WIDE>(chunk, column, sums) }
         }
 
-        const FILTER_TILES: [filter::TileFunction; filter::TALLEST] =
+        const FILTER_TILES: [filtered::TileFunction; widened::TALLEST] =
             [filter_tile::<1>, filter_tile::<2>, filter_tile::<3>, filter_tile::<4>, filter_tile::<5>, filter_tile::<6>];
 
         $(#[target_feature(enable = $features)])?
-        unsafe fn filter(image: &filter::ByteFilter) {
+        unsafe fn filter(image: &ByteFilter) {
             // SAFETY: the caller keeps the contract of `FilterFunction`.
-            unsafe { filter::filter::<$products, $sums>(&FILTER_TILES, finish, image) }
+            unsafe { filtered::filter::<$products, $sums>(&FILTER_TILES, finish, image) }
         }
 
         $(#[target_feature(enable = $features)])?
@@ -114,7 +114,7 @@ macro_rules! level {
             sums: (*mut i32, bool),
         ) {
             // SAFETY: the caller keeps the contract of `TileFunction`.
-            unsafe { filter::tile::<$products, ROWS>(inputs, row_stride, kernel, groups, sums) }
+            unsafe { filtered::tile::<$products, ROWS>(inputs, row_stride, kernel, groups, sums) }
         }
     };
 }
@@ -134,7 +134,8 @@ pub(crate) use x86::*;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::{filter, widened};
+    use super::super::filter::ByteFilter;
+    use super::super::{filtered, widened};
     use super::*;
 
     pub(crate) struct Avx2;

@@ -10,6 +10,8 @@
 mod block;
 pub(crate) mod families;
 mod filter;
+#[cfg(target_arch = "x86_64")]
+mod filtered;
 mod finish;
 mod lanes;
 mod pack;

@@ -24,6 +24,7 @@ pub(crate) trait Sums: Copy {
     fn nearest(floats: Self::Floats) -> Self;
     fn add(self, b: Self) -> Self;
     /// A fourth of sums that are multiples of four.
+    #[cfg(target_arch = "x86_64")]
     fn quarter(self) -> Self;
     /// The sums plus the products of unsigned and signed bytes.
     fn add_products(self, unsigned: Self, signed: Self) -> Self;
@@ -170,6 +171,7 @@ impl Sums for Portable {
     fn add(self, b: Self) -> Self {
         Portable(std::array::from_fn(|lane| self.0[lane].wrapping_add(b.0[lane])))
     }
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn quarter(self) -> Self {
         Portable(self.0.map(|sum| sum >> 2))
