@@ -72,7 +72,9 @@ pub(crate) use x86::*;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::matrix;
     use super::*;
+    use crate::kernels::amx;
 
     pub(crate) struct Avx2;
     impl Family for Avx2 {
@@ -89,10 +91,29 @@ mod x86 {
         unsafe fn run(block: &GemmBlock) {
             // SAFETY: the caller vouches for the block and the CPU, which was asked.
             unsafe {
+                if !is_x86_feature_detected!("avx512bf16") {
+                    strips::<Avx512Pairs>(block, avx512::round_rows);
+                } else if amx::is_available() && matrix::suits(block) {
+                    matrix::run::<Bf16Pairs>(block, bf16::round_rows);
+                } else {
+                    strips::<Bf16Pairs>(block, bf16::round_rows);
+                }
+            }
+        }
+    }
+
+    /// What CPUs with AVX-512 and its products of bf16 run that have no tile registers; others, what they run anyway.
+    #[cfg(test)]
+    pub(crate) struct Vectors;
+    #[cfg(test)]
+    impl Family for Vectors {
+        unsafe fn run(block: &GemmBlock) {
+            // SAFETY: the caller vouches for the block and the CPU, which was asked.
+            unsafe {
                 if is_x86_feature_detected!("avx512bf16") {
                     strips::<Bf16Pairs>(block, bf16::round_rows);
                 } else {
-                    strips::<Avx512Pairs>(block, avx512::round_rows);
+                    Avx512::run(block);
                 }
             }
         }

@@ -2,9 +2,12 @@
 //!
 //! Two depths go at a time, side by side in 32 bits: that is what the dot products of AVX-512 BF16 take, with twice the
 //! arithmetic of floats in an instruction. So to the tiles of [`super::gemm`] such a pair is one depth; other CPUs make floats of
-//! it. The rows of A of a tile are rounded once, a part of the depths at a time, into L1, where all columns of the block read them.
+//! it. The rows of A of a strip are rounded once, a part of the depths at a time, into L1, where all columns of the block read them.
+//! Tile registers ([`super::amx`]) take the same pairs, and more rows at a time.
 
 mod families;
+#[cfg(target_arch = "x86_64")]
+mod matrix;
 mod pack;
 mod round;
 
@@ -43,8 +46,8 @@ per_level! {
 const CHUNK: usize = 448;
 /// Distance of two rounded rows in words: a line more, since rows a power of two apart would share few sets of the cache.
 const ROW: usize = CHUNK + WIDTH;
-/// Rows of the tallest tile.
-const TALLEST: usize = 13;
+/// Rows of the tallest strip.
+const TALLEST: usize = 32;
 /// Columns whose sums are kept between two parts of the depths.
 const STRIP: usize = 16 * WIDTH;
 /// Items of a part, at most.
@@ -62,12 +65,13 @@ unsafe fn run<F: Family>(block: *const GemmBlock) {
     unsafe { F::run(&*block) }
 }
 
-/// Cuts the block into strips of rows, and its depths into parts.
+/// Cuts the block into strips of rows, as tall as the tiles.
 ///
 /// # Safety
 /// As for [`gemm_bf16`]; the CPU is of the level that the tiles and the rounding are for.
 #[inline(always)]
 unsafe fn strips<T: Tiles>(block: &GemmBlock, round: round::RoundFunction) {
+    const { assert!(T::TILES.len() <= TALLEST) };
     if block.item_count == 0 || block.depth == 0 {
         // SAFETY: the caller vouches for the block, and neither A nor B is read.
         return unsafe { gemm::run::<T>(&GemmBlock { item_count: 0, ..*block }) };
@@ -82,34 +86,53 @@ unsafe fn strips<T: Tiles>(block: &GemmBlock, round: round::RoundFunction) {
             // SAFETY: the strip lies in the block.
             unsafe {
                 let strip = GemmBlock { rows: height as u64, columns: width as u64, ..block.within(row, column) };
-                parts::<T>(&strip, round, [row, column]);
+                parts(&strip, round, T::STEPS, [row, column], |part| multiply::<T>(&strip, part));
             }
         }
         row += height;
     }
 }
 
-/// A strip of no more rows than the tallest tile has and no more than [`STRIP`] columns, whose place in the items is given.
+/// Some of the depths of a strip, those of A being rounded.
+struct Part<'a> {
+    /// Rounded rows, [`ROW`] words apart, beside the panels they are multiplied by.
+    items: &'a [GemmItem],
+    /// Pairs of depths of each.
+    pairs: usize,
+    /// Where the sums of the strip are kept from part to part; rows are [`STRIP`] apart.
+    sums: *mut f32,
+    is_first: bool,
+    is_last: bool,
+}
+
+/// Cuts the depths of a strip into parts: a strip of at most [`TALLEST`] rows and [`STRIP`] columns, whose place in the items is
+/// given, for rounding into so many words a pair.
 ///
 /// # Safety
 /// As for [`strips`].
 #[inline(always)]
-unsafe fn parts<T: Tiles>(strip: &GemmBlock, round: round::RoundFunction, [row, column]: [usize; 2]) {
+unsafe fn parts(
+    strip: &GemmBlock,
+    round: round::RoundFunction,
+    steps: usize,
+    [row, column]: [usize; 2],
+    mut multiply: impl FnMut(&Part<'_>),
+) {
     let mut rounded = MaybeUninit::<Aligned<[u32; TALLEST * ROW]>>::uninit();
     let mut sums = MaybeUninit::<Aligned<[f32; TALLEST * STRIP]>>::uninit();
     let (rounded, sums) = (rounded.as_mut_ptr().cast::<u32>(), sums.as_mut_ptr().cast::<f32>());
     let mut items = [const { MaybeUninit::<GemmItem>::uninit() }; ITEMS];
-    let (pairs, most) = ((strip.depth as usize).div_ceil(DEPTHS), CHUNK / T::STEPS);
+    let (pairs, most) = ((strip.depth as usize).div_ceil(DEPTHS), CHUNK / steps);
     // Whole items where they fit, of which each has the same depth; else pieces of one.
     let (most_items, piece) = if pairs <= most { ((most / pairs).min(ITEMS), pairs) } else { (1, most) };
-    let (item_count, sum_stride) = (strip.item_count as usize, STRIP as i64);
+    let item_count = strip.item_count as usize;
     for first in (0..item_count).step_by(most_items) {
         let count = most_items.min(item_count - first);
         for pair in (0..pairs).step_by(piece) {
             let length = piece.min(pairs - pair);
             let depths = (length * DEPTHS).min(strip.depth as usize - pair * DEPTHS);
             // SAFETY: items, A and B are valid for the sizes and strides of the strip; what is rounded is no more than there is
-            // room for, and sums are read where an earlier part has written them.
+            // room for.
             unsafe {
                 for (place, target) in items[..count].iter_mut().enumerate() {
                     let item = *strip.items.add(first + place);
@@ -122,28 +145,45 @@ unsafe fn parts<T: Tiles>(strip: &GemmBlock, round: round::RoundFunction, [row, 
                         rows: strip.rows as usize,
                         depths,
                     };
-                    let a = rounded.add(place * length * T::STEPS);
+                    let a = rounded.add(place * length * steps);
                     round(&source, a);
                     let b = item.b.wrapping_offset((column / WIDTH) as isize * strip.b_panel_stride as isize);
                     target.write(GemmItem { a: a.cast(), b: b.wrapping_add(pair * WIDTH) });
                 }
-                let is_first = first == 0 && pair == 0;
-                let is_last = first + count == item_count && pair + length == pairs;
-                let start =
-                    if is_first { (strip.start, strip.start_row_stride) } else { (sums.cast_const(), sum_stride) };
-                let end = if is_last { *strip } else { strip.without_epilogue(sums, sum_stride) };
-                gemm::run::<T>(&GemmBlock {
-                    items: items.as_ptr().cast(),
-                    item_count: count as u64,
-                    a_row_stride: ROW as i64,
-                    a_depth_stride: T::STEPS as i64,
-                    depth: length as u64,
-                    start: start.0,
-                    start_row_stride: start.1,
-                    ..end
+                multiply(&Part {
+                    items: std::slice::from_raw_parts(items.as_ptr().cast(), count),
+                    pairs: length,
+                    sums,
+                    is_first: first == 0 && pair == 0,
+                    is_last: first + count == item_count && pair + length == pairs,
                 });
             }
         }
+    }
+}
+
+/// Multiplies a part of a strip, no taller than the tallest tile.
+///
+/// # Safety
+/// As for [`strips`]; the part is one of the strip.
+#[inline(always)]
+unsafe fn multiply<T: Tiles>(strip: &GemmBlock, part: &Part<'_>) {
+    let sum_stride = STRIP as i64;
+    let (start, start_row_stride) =
+        if part.is_first { (strip.start, strip.start_row_stride) } else { (part.sums.cast_const(), sum_stride) };
+    let end = if part.is_last { *strip } else { strip.without_epilogue(part.sums, sum_stride) };
+    // SAFETY: the caller vouches for the strip; sums are read where an earlier part has written them.
+    unsafe {
+        gemm::run::<T>(&GemmBlock {
+            items: part.items.as_ptr(),
+            item_count: part.items.len() as u64,
+            a_row_stride: ROW as i64,
+            a_depth_stride: T::STEPS as i64,
+            depth: part.pairs as u64,
+            start,
+            start_row_stride,
+            ..end
+        });
     }
 }
 

@@ -22,7 +22,7 @@ struct Case {
 
 fn cases() -> impl Strategy<Value = Case> {
     let depths = prop_oneof![0usize..=70, 440usize..=460, 880usize..=1000, 1790usize..=1800];
-    let sizes = (1usize..=40, prop_oneof![1usize..=80, 250usize..=300], depths, 0usize..=9);
+    let sizes = (1usize..=70, prop_oneof![1usize..=80, 250usize..=300], depths, 0usize..=9);
     let activations = proptest::sample::select(&Activation::ALL[..]);
     (sizes, any::<[bool; 4]>(), activations, any::<u64>()).prop_map(|(sizes, flags, activation, seed)| Case {
         rows: sizes.0,
@@ -53,6 +53,10 @@ fn kernels() -> Vec<(String, Kernel)> {
         kernels.push(("avx512, emulated".into(), |block| {
             // SAFETY: as above.
             unsafe { families::Emulated::run(block) }
+        }));
+        kernels.push(("avx512, without tile registers".into(), |block| {
+            // SAFETY: as above.
+            unsafe { families::Vectors::run(block) }
         }));
     }
     kernels

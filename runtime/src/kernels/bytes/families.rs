@@ -29,6 +29,12 @@ pub(crate) struct Family {
 /// The functions that this machine runs of a level.
 pub(crate) trait Tiles {
     fn family() -> Family;
+
+    /// Whether this machine has registers for whole matrices beside the vectors of the level.
+    #[inline(always)]
+    fn has_tile_registers() -> bool {
+        false
+    }
 }
 
 /// The functions of a level: its tiles, the sums of a strip, and their finish.
@@ -137,6 +143,7 @@ mod x86 {
     use super::super::filter::ByteFilter;
     use super::super::{filtered, widened};
     use super::*;
+    use crate::kernels::amx;
 
     pub(crate) struct Avx2;
     impl Tiles for Avx2 {
@@ -151,6 +158,21 @@ mod x86 {
         #[inline(always)]
         fn family() -> Family {
             if is_x86_feature_detected!("avx512vnni") { vnni::FAMILY } else { avx512::FAMILY }
+        }
+
+        #[inline(always)]
+        fn has_tile_registers() -> bool {
+            amx::is_available()
+        }
+    }
+
+    /// What CPUs with VNNI but without tile registers run; others, what they run anyway.
+    #[cfg(test)]
+    pub(crate) struct Vectors;
+    #[cfg(test)]
+    impl Tiles for Vectors {
+        fn family() -> Family {
+            Avx512::family()
         }
     }
 

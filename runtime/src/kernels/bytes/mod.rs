@@ -14,6 +14,8 @@ mod filter;
 mod filtered;
 mod finish;
 mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod matrix;
 mod pack;
 mod sums;
 mod table;
@@ -73,6 +75,11 @@ unsafe fn run<T: Tiles>(block: *const ByteBlock) {
     // SAFETY: the caller vouches for the block.
     let block = unsafe { &*block };
     let family = T::family();
+    #[cfg(target_arch = "x86_64")]
+    if T::has_tile_registers() && matrix::suits(block) {
+        // SAFETY: the caller vouches for the block, and this CPU has the registers.
+        return unsafe { matrix::run(block, family.finish) };
+    }
     let (rows, columns) = (block.rows as usize, block.columns as usize);
     let mut sums = MaybeUninit::<[i32; TALLEST * STRIP]>::uninit();
     let sums = sums.as_mut_ptr().cast::<i32>();

@@ -28,11 +28,12 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let small = (0usize..=40, 0usize..=3);
+    let small = (0usize..=200, 0usize..=3);
     // More than is widened at a time, by depth and by items.
     let long = prop_oneof![(400usize..=1200, 1usize..=2), (1usize..=9, 100usize..=300)];
     let depths = prop_oneof![4 => small, 1 => long];
-    let sizes = (1usize..=30, 1usize..=70, depths, 0usize..5);
+    let rows = prop_oneof![3 => 1usize..=30, 1 => 31usize..=70];
+    let sizes = (rows, 1usize..=70, depths, 0usize..5);
     let stored = || prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8)];
     let output = prop_oneof![Just(Stored::F32), Just(Stored::U8), Just(Stored::I8), Just(Stored::I32)];
     let finish = (any::<[bool; 2]>(), 0.001f32..0.01, any::<[bool; 4]>(), (stored(), stored()));
@@ -214,6 +215,10 @@ fn check(case: &Case) {
         // SAFETY: as above, and the level is available.
         unsafe { run::<families::Widening>(&block(found.as_mut_ptr())) };
         assert!(found == expected, "without VNNI: {case:?}");
+        found.fill(0xa5);
+        // SAFETY: as above.
+        unsafe { run::<families::Vectors>(&block(found.as_mut_ptr())) };
+        assert!(found == expected, "without tile registers: {case:?}");
     }
 }
 
@@ -228,12 +233,12 @@ proptest! {
 /// Every height and width of tile.
 #[test]
 fn every_tile() {
-    for rows in 1..=29 {
+    for rows in (1..=29).chain([32, 33, 47, 64, 65]) {
         for columns in (1..=140).step_by(if rows < 15 { 5 } else { 31 }) {
             check(&Case {
                 rows,
                 columns,
-                depth: 7,
+                depth: [7, 64, 20, 84][(rows + columns / 5) % 4],
                 items: 2,
                 padding: 1,
                 offset: true,
