@@ -23,14 +23,24 @@ fn best(mut run: impl FnMut()) -> f64 {
     best
 }
 
+/// A part of a vector that begins where a cache line does, as packed weights do.
+fn aligned<T: Clone>(value: T, length: usize, memory: &mut Vec<T>) -> &mut [T] {
+    const LINE: usize = 64;
+    *memory = vec![value; length + LINE / size_of::<T>()];
+    let ahead = memory.as_ptr().align_offset(LINE);
+    &mut memory[ahead..ahead + length]
+}
+
 /// Gop/s of one block of bytes whose results are stored as such.
 fn of_bytes(table: &KernelTable, [rows, columns, depth, items]: [usize; 4], output: Stored) -> f64 {
-    let a = vec![3u8; rows * depth * items];
+    let [mut a, mut b, mut c] = [const { Vec::new() }; 3];
+    let a = aligned(3u8, rows * depth * items, &mut a);
     let each = packed_len(depth, columns);
-    let b = vec![2i8; each * items];
-    let mut c = vec![0u8; 4 * rows * columns];
-    let list: Vec<_> =
-        (0..items).map(|item| ByteItem { a: a[item * depth..].as_ptr(), b: b[item * each..].as_ptr() }).collect();
+    let b = aligned(2, each * items, &mut b);
+    let c = aligned(0, 4 * rows * columns, &mut c);
+    let list: Vec<_> = (0..items)
+        .map(|item| ByteItem { a: a[item * depth..].as_ptr(), b: b[item * each..].as_ptr().cast() })
+        .collect();
     let block = ByteBlock {
         c: c.as_mut_ptr(),
         c_row_stride: columns as i64,
@@ -51,12 +61,13 @@ fn of_bytes(table: &KernelTable, [rows, columns, depth, items]: [usize; 4], outp
 
 /// GFLOP/s of one block of floats, or of bf16.
 fn of_floats(table: &KernelTable, [rows, columns, depth, items]: [usize; 4], is_bf16: bool) -> f64 {
-    let a = vec![0.5f32; rows * depth * items];
+    let [mut a, mut b, mut c] = [const { Vec::new() }; 3];
+    let a = aligned(0.5f32, rows * depth * items, &mut a);
     // Words of 32 bits, one below the other in a panel.
     let deep = if is_bf16 { depth.div_ceil(2) } else { depth };
     let each = columns.next_multiple_of(16) * deep;
-    let b = vec![0.25f32; each * items];
-    let mut c = vec![0f32; rows * columns];
+    let b = aligned(0.25, each * items, &mut b);
+    let c = aligned(0.0, rows * columns, &mut c);
     let list: Vec<_> =
         (0..items).map(|item| GemmItem { a: a[item * depth..].as_ptr(), b: b[item * each..].as_ptr() }).collect();
     let block = GemmBlock {

@@ -6,7 +6,7 @@ use cranelift_codegen::{
     settings::{self, Configurable},
 };
 use std::sync::Arc;
-use strang_runtime::kernels::{Level, level::LEVEL_VARIABLE};
+use strang_runtime::kernels::{Level, bf16, level::LEVEL_VARIABLE};
 
 /// A CPU that code is generated for.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub struct Target {
     pub tile_columns: i64,
     /// Whether the kernels of bytes filter, which takes less time than all products where bytes are widened to be multiplied.
     pub filters_bytes: bool,
+    /// Whether products of bf16 are computed in tile registers.
+    pub has_tile_registers: bool,
     /// Blocks of products that were measured on this machine.
     pub schedules: Arc<Schedules>,
 }
@@ -50,7 +52,8 @@ impl Target {
             Some(Level::Avx2) if cfg!(target_arch = "x86_64") => Self::named("x86-64-v3"),
             _ => {
                 let builder = cranelift_native::builder().map_err(|error| CodegenError::Target(error.to_owned()))?;
-                Self::finish(builder)
+                let has_tile_registers = bf16::has_tile_registers(Level::Avx512);
+                Ok(Target { has_tile_registers, ..Self::finish(builder)? })
             }
         }
     }
@@ -87,7 +90,8 @@ impl Target {
         // CPUs with vectors of 512 bits multiply bytes as they are, but for the oldest.
         let filters_bytes = has("has_avx2") && !wide;
         let tile_columns = if wide { 32 } else { 16 };
-        Ok(Target { isa, quick, fma, tile_columns, filters_bytes, schedules: Arc::default() })
+        let schedules = Arc::default();
+        Ok(Target { isa, quick, fma, tile_columns, filters_bytes, has_tile_registers: false, schedules })
     }
 
     fn isa(builder: &isa::Builder, choices: &[(&str, &str)]) -> Result<Arc<dyn TargetIsa>, CodegenError> {

@@ -102,6 +102,51 @@ impl Blocking {
     }
 }
 
+impl Blocking {
+    /// Chooses for a product of bf16 in tile registers: wide, since rounding the rows of A takes a good part of the time, and as tall as
+    /// columns of B should be read from memory once. Blocks are as many as workers want.
+    pub fn of_registers(extents: &Extents) -> Self {
+        let depth = extents.depth.max(1);
+        let [rows, columns] = [&extents.rows, &extents.columns].map(estimate);
+        let total = (4 * depth).saturating_mul(columns).saturating_mul(rows).saturating_mul(extents.batch.max(1));
+        let target = (total / REGISTER_PIECES).clamp(*REGISTER_WORK.start(), *REGISTER_WORK.end());
+        let width = |pieces: i64| ceiling(ceiling(columns, pieces), 32) * 32;
+        let height = |pieces: i64| match extents.rows.as_constant() {
+            Some(rows) => ceiling(rows.max(1), pieces),
+            None => TALL,
+        };
+        let (mut row_pieces, mut column_pieces) = (ceiling(rows, TALL), ceiling(columns, MOST_REGISTER_COLUMNS));
+        loop {
+            let block = Blocking { rows: height(row_pieces), columns: width(column_pieces) };
+            let work = (4 * depth).saturating_mul(block.rows).saturating_mul(block.columns);
+            if work <= target {
+                return block;
+            }
+            let is_cached = 4 * depth * block.columns <= REGISTER_BYTES;
+            if block.columns > if is_cached { 256 } else { 64 } {
+                column_pieces += 1;
+            } else if block.rows > 64 && extents.rows.as_constant().is_some() {
+                row_pieces += 1;
+            } else if block.columns > 128 {
+                column_pieces += 1;
+            } else {
+                return block;
+            }
+        }
+    }
+}
+
+/// Rows of a block in tile registers, at most: four strips.
+const TALL: i64 = 128;
+/// Columns of such a block, at most.
+const MOST_REGISTER_COLUMNS: i64 = 1024;
+/// Bytes of B that are cached beside rounded rows: half of the second-level cache of CPUs with tile registers.
+const REGISTER_BYTES: i64 = 1 << 20;
+/// Floating-point operations of such a block.
+const REGISTER_WORK: std::ops::RangeInclusive<i64> = (2 << 20)..=(128 << 20);
+/// Blocks that such a product is cut into, when that leaves each enough work.
+const REGISTER_PIECES: i64 = 8;
+
 /// The quotient of positive numbers, rounded up.
 pub(in crate::codegen) fn ceiling(value: i64, divisor: i64) -> i64 {
     (value + divisor - 1) / divisor

@@ -16,7 +16,7 @@ use super::{
     epilogue::{self, Epilogue, Repertoire, TileVariables},
     rows::{folded_values, outer_loops},
     strip::{Job, Sink},
-    tile,
+    tile::{self, estimate},
 };
 use crate::plan::kernel::{CodeScales, Gemm, RightOperand, Store};
 pub use blocking::Blocking;
@@ -33,6 +33,8 @@ use strang_runtime::kernels::{
 
 /// Elements of a block that generated code finishes: small enough for the first-level cache.
 const FINISHED: i64 = 8192;
+/// The same of products in tile registers, whose strips are tall and whose columns share the rounding of rows.
+const FINISHED_IN_REGISTERS: i64 = 4 * FINISHED;
 
 /// How B is read.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +79,8 @@ struct Memory {
     packed: Option<Value>,
     /// The result of a call that generated code finishes.
     result: Option<Value>,
+    /// Rounded rows of A, and the words there are for them.
+    rounded: Option<(Value, i64)>,
 }
 
 /// Emits a contraction; says the number of tiles and the kind of kernel.
@@ -89,7 +93,10 @@ pub fn emit(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
 
 fn emit_floats(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
     let measured = emitter.target.schedules.of(emitter.kernel, gemm);
-    let blocking = measured.unwrap_or_else(|| Blocking::choose(&Extents::new(emitter, gemm)));
+    let blocking = measured.unwrap_or_else(|| {
+        let extents = Extents::new(emitter, gemm);
+        if in_tile_registers(emitter, gemm) { Blocking::of_registers(&extents) } else { Blocking::choose(&extents) }
+    });
     let blocks = Blocks::new(emitter, gemm, blocking);
     let grid = grid(emitter, gemm, blocks.plan.b, blocking, |emitter, rows, columns| {
         blocks.compute(emitter, rows, columns);
@@ -105,6 +112,11 @@ fn emit_floats(emitter: &mut Emitter<'_>, gemm: &Gemm) -> (Size, &'static str) {
         (false, _) => "gemm",
     };
     (grid, kind)
+}
+
+/// Whether a product is one of bf16 in tile registers.
+fn in_tile_registers(emitter: &Emitter<'_>, gemm: &Gemm) -> bool {
+    matches!(gemm.b, RightOperand::Pairs(_)) && emitter.target.has_tile_registers
 }
 
 /// Blocks of a product of floats, one at a time.
@@ -130,6 +142,7 @@ impl<'g> Blocks<'g> {
                 Some(_) => None,
                 None => Some(emitter.reserve(&Size::from(4 * plan.call_rows * plan.blocking.columns))),
             },
+            rounded: plan.memory_bytes(emitter, &taps).map(|bytes| (emitter.reserve(&Size::from(bytes)), bytes / 4)),
         };
         plan.fixed_fields(emitter, &memory, &taps);
         Blocks { plan, memory }
@@ -219,10 +232,20 @@ impl<'g> Plan<'g> {
         };
         let call_rows = match direct {
             Some(_) => blocking.rows,
-            None => (FINISHED / blocking.columns).clamp(1, blocking.rows),
+            None => {
+                let finished = if in_tile_registers(emitter, gemm) { FINISHED_IN_REGISTERS } else { FINISHED };
+                (finished / blocking.columns).clamp(1, blocking.rows)
+            }
         };
         let epilogue = epilogue.unwrap_or_else(|| Epilogue::none(0));
         Plan { gemm, b, right, blocking, epilogue, given, direct, call_rows }
+    }
+
+    /// Bytes for rows of A that are rounded once for all columns of a block.
+    fn memory_bytes(&self, emitter: &Emitter<'_>, taps: &Size) -> Option<i64> {
+        let [rows, depth, taps] = [&Size::from(self.call_rows), &emitter.extent(self.gemm.depth), taps].map(estimate);
+        let sizes = [rows, depth, taps].map(|size| usize::try_from(size).unwrap_or(0));
+        in_tile_registers(emitter, self.gemm).then(|| bf16::memory_for(sizes[0], sizes[1], sizes[2]) as i64)
     }
 
     /// Writes the fields that are the same for all calls.
@@ -274,6 +297,13 @@ impl<'g> Plan<'g> {
             emitter.builder.ins().store(PLAIN, value, memory.block, offset as i32);
         }
         emitter.builder.ins().store(PLAIN, memory.items, memory.block, offset_of!(GemmBlock, items) as i32);
+        let none = emitter.size(&Size::ZERO);
+        let (rounded, words) = memory.rounded.unwrap_or((none, 0));
+        let words = emitter.size(&Size::from(words));
+        for (offset, value) in [(offset_of!(GemmBlock, memory), rounded), (offset_of!(GemmBlock, memory_words), words)]
+        {
+            self.field(emitter, memory, offset, value);
+        }
         if let Right::Coded { by_column, scales, .. } = self.right {
             let (depths, have_zeros) = scales.map_or((0, false), |scales| (scales.depths as i64, scales.have_zeros));
             for (offset, number) in [

@@ -10,7 +10,11 @@ mod families;
 mod matrix;
 mod pack;
 mod round;
+#[cfg(target_arch = "x86_64")]
+mod rounded;
 
+#[cfg(target_arch = "x86_64")]
+pub use matrix::{has_tile_registers, memory_for};
 pub use pack::{pack, packed_len};
 
 use super::gemm::{self, GemmBlock, GemmItem, Tiles};
@@ -29,6 +33,18 @@ pub fn is_native(level: Level) -> bool {
     return level == Level::Avx512 && level.is_available() && is_x86_feature_detected!("avx512bf16");
     #[cfg(not(target_arch = "x86_64"))]
     return false;
+}
+
+/// Other CPUs have none.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn has_tile_registers(_level: Level) -> bool {
+    false
+}
+
+/// Other CPUs need none.
+#[cfg(not(target_arch = "x86_64"))]
+pub const fn memory_for(_rows: usize, _depth: usize, _items: usize) -> usize {
+    0
 }
 
 per_level! {
@@ -86,7 +102,7 @@ unsafe fn strips<T: Tiles>(block: &GemmBlock, round: round::RoundFunction) {
             // SAFETY: the strip lies in the block.
             unsafe {
                 let strip = GemmBlock { rows: height as u64, columns: width as u64, ..block.within(row, column) };
-                parts(&strip, round, T::STEPS, [row, column], |part| multiply::<T>(&strip, part));
+                parts(&strip, round, (T::STEPS, 1), [row, column], |part| multiply::<T>(&strip, part));
             }
         }
         row += height;
@@ -106,7 +122,7 @@ struct Part<'a> {
 }
 
 /// Cuts the depths of a strip into parts: a strip of at most [`TALLEST`] rows and [`STRIP`] columns, whose place in the items is
-/// given, for rounding into so many words a pair.
+/// given, for rounding into so many words a pair; what is rounded of an item begins at a multiple of so many words.
 ///
 /// # Safety
 /// As for [`strips`].
@@ -114,7 +130,7 @@ struct Part<'a> {
 unsafe fn parts(
     strip: &GemmBlock,
     round: round::RoundFunction,
-    steps: usize,
+    (steps, unit): (usize, usize),
     [row, column]: [usize; 2],
     mut multiply: impl FnMut(&Part<'_>),
 ) {
@@ -124,7 +140,8 @@ unsafe fn parts(
     let mut items = [const { MaybeUninit::<GemmItem>::uninit() }; ITEMS];
     let (pairs, most) = ((strip.depth as usize).div_ceil(DEPTHS), CHUNK / steps);
     // Whole items where they fit, of which each has the same depth; else pieces of one.
-    let (most_items, piece) = if pairs <= most { ((most / pairs).min(ITEMS), pairs) } else { (1, most) };
+    let (most_items, piece) =
+        if pairs <= most { ((most / pairs.next_multiple_of(unit)).min(ITEMS), pairs) } else { (1, most) };
     let item_count = strip.item_count as usize;
     for first in (0..item_count).step_by(most_items) {
         let count = most_items.min(item_count - first);
@@ -144,8 +161,9 @@ unsafe fn parts(
                         strides: [strip.a_row_stride as isize, strip.a_depth_stride as isize],
                         rows: strip.rows as usize,
                         depths,
+                        rounded_stride: ROW,
                     };
-                    let a = rounded.add(place * length * steps);
+                    let a = rounded.add(place * (length * steps).next_multiple_of(unit));
                     round(&source, a);
                     let b = item.b.wrapping_offset((column / WIDTH) as isize * strip.b_panel_stride as isize);
                     target.write(GemmItem { a: a.cast(), b: b.wrapping_add(pair * WIDTH) });

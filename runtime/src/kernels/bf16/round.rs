@@ -1,6 +1,6 @@
 //! Rows of f32 rounded to bf16.
 
-use super::{DEPTHS, ROW};
+use super::DEPTHS;
 
 /// Some depths of some rows.
 pub(super) struct Rows {
@@ -10,9 +10,11 @@ pub(super) struct Rows {
     pub(super) strides: [isize; 2],
     pub(super) rows: usize,
     pub(super) depths: usize,
+    /// Distance of two rounded rows in words.
+    pub(super) rounded_stride: usize,
 }
 
-/// Rounds rows to the nearest bf16, ties to even; rows of results are [`ROW`] words apart, and what fills up the last pair of
+/// Rounds rows to the nearest bf16, ties to even; what fills up the last pair of
 /// depths is zero.
 ///
 /// # Safety
@@ -37,7 +39,7 @@ pub(super) unsafe fn as_floats(rows: &Rows, to: *mut u32) {
     let [row_stride, depth_stride] = rows.strides;
     for row in 0..rows.rows {
         let from = rows.from.wrapping_offset(row as isize * row_stride);
-        let to = to.wrapping_add(row * ROW);
+        let to = to.wrapping_add(row * rows.rounded_stride);
         // SAFETY: so many depths of the row can be read, and whole pairs of them written.
         unsafe {
             // The same loop with a stride that is known becomes one of vectors.
@@ -72,7 +74,7 @@ unsafe fn in_pairs_apart(rows: &Rows, to: *mut u32) {
             let number = |depth: usize| nearest(*from.wrapping_offset(depth as isize * depth_stride));
             for depth in (0..rows.depths).step_by(DEPTHS) {
                 let upper = if depth + 1 < rows.depths { number(depth + 1) } else { 0 };
-                *to.add(row * ROW + depth / DEPTHS) = number(depth) >> 16 | upper;
+                *to.add(row * rows.rounded_stride + depth / DEPTHS) = number(depth) >> 16 | upper;
             }
         }
     }
@@ -98,7 +100,7 @@ pub(super) unsafe fn in_pairs(rows: &Rows, to: *mut u32) {
     let pairs = ((1u32 << rest.div_ceil(DEPTHS)) - 1) as __mmask16;
     for row in 0..rows.rows {
         let from = rows.from.wrapping_offset(row as isize * rows.strides[0]);
-        let to = to.wrapping_add(row * ROW);
+        let to = to.wrapping_add(row * rows.rounded_stride);
         // SAFETY: these depths of the row can be read, their halves written; masks keep to the last.
         unsafe {
             let store = |low: __m512, high: __m512| -> __m512i { core::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) };

@@ -16,6 +16,10 @@ struct Case {
     continues: bool,
     bias: bool,
     residual_is_c: bool,
+    /// Items are rows of one array, each a few rows after the one before.
+    overlaps: bool,
+    /// Words for rounded rows.
+    memory: usize,
     activation: Activation,
     seed: u64,
 }
@@ -24,18 +28,23 @@ fn cases() -> impl Strategy<Value = Case> {
     let depths = prop_oneof![0usize..=70, 440usize..=460, 880usize..=1000, 1790usize..=1800];
     let sizes = (1usize..=70, prop_oneof![1usize..=80, 250usize..=300], depths, 0usize..=9);
     let activations = proptest::sample::select(&Activation::ALL[..]);
-    (sizes, any::<[bool; 4]>(), activations, any::<u64>()).prop_map(|(sizes, flags, activation, seed)| Case {
-        rows: sizes.0,
-        columns: sizes.1,
-        depth: sizes.2,
-        items: if sizes.2 > 400 { sizes.3.min(2) } else { sizes.3 },
-        turned: flags[0],
-        continues: flags[1],
-        bias: flags[2],
-        residual_is_c: flags[3],
-        activation,
-        seed,
-    })
+    let memory = prop_oneof![Just(0usize), 1usize..=40_000, Just(1usize << 20)];
+    (sizes, any::<[bool; 5]>(), memory, activations, any::<u64>()).prop_map(
+        |(sizes, flags, memory, activation, seed)| Case {
+            rows: sizes.0,
+            columns: sizes.1,
+            depth: sizes.2,
+            items: if sizes.2 > 400 { sizes.3.min(2) } else { sizes.3 },
+            turned: flags[0],
+            continues: flags[1],
+            bias: flags[2],
+            residual_is_c: flags[3],
+            overlaps: flags[4],
+            memory,
+            activation,
+            seed,
+        },
+    )
 }
 
 type Kernel = unsafe fn(&GemmBlock);
@@ -70,7 +79,17 @@ fn check(case: &Case) {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 40) as f32 / 8_388_608.0 - 1.0
     };
-    let a: Vec<Vec<f32>> = (0..items).map(|_| (0..rows * depth).map(|_| value()).collect()).collect();
+    let mut a: Vec<Vec<f32>> = (0..items).map(|_| (0..rows * depth).map(|_| value()).collect()).collect();
+    let mut lines: Vec<f32> = Vec::new();
+    // The row at which an item begins in lines that all share: some one after the other, some behind a gap, one before.
+    let later = |item: usize| item + item / 3 * 2 + if item == 5 { 0 } else { 2 };
+    if case.overlaps && !case.turned {
+        lines = (0..(rows + 2 * items + 8) * depth).map(|_| value()).collect();
+        for (item, a) in a.iter_mut().enumerate() {
+            a.copy_from_slice(&lines[later(item) * depth..][..rows * depth]);
+        }
+    }
+    let mut memory: Vec<u32> = vec![0x7fc0_7fc0; case.memory + WIDTH];
     let b: Vec<Vec<bf16>> =
         (0..items).map(|_| (0..depth * columns).map(|_| bf16::from_f32(value())).collect()).collect();
     let bias: Vec<f32> = (0..columns).map(|_| value()).collect();
@@ -101,11 +120,15 @@ fn check(case: &Case) {
             }
         }
     }
+    let ahead = memory.as_ptr().align_offset(64);
+    let memory_place = memory[ahead..].as_mut_ptr();
     for (name, kernel) in kernels() {
         let run = |activation: Activation| {
             let mut found = c.clone();
+            let row =
+                |item: usize| if lines.is_empty() { a[item].as_ptr() } else { lines[later(item) * depth..].as_ptr() };
             let list: Vec<GemmItem> =
-                a.iter().zip(&packed).map(|(a, b)| GemmItem { a: a.as_ptr(), b: b.as_ptr().cast() }).collect();
+                packed.iter().enumerate().map(|(item, b)| GemmItem { a: row(item), b: b.as_ptr().cast() }).collect();
             let pointer = found.as_mut_ptr();
             let block = GemmBlock {
                 c: pointer,
@@ -125,6 +148,8 @@ fn check(case: &Case) {
                 residual: if case.residual_is_c { pointer } else { std::ptr::null() },
                 residual_row_stride: columns as i64,
                 activation: activation as u64,
+                memory: if case.memory == 0 { std::ptr::null_mut() } else { memory_place },
+                memory_words: case.memory as u64,
                 ..GemmBlock::default()
             };
             // SAFETY: all arrays have the sizes the block states.

@@ -79,6 +79,11 @@ pub struct GemmBlock {
     pub activation_parameters: [FloatSlot; 2],
     /// Not 0: elements of B are bf16, in whole panels.
     pub b_is_bf16: u64,
+    /// Memory for rows of A as products of bf16 round them, or null: with it they are rounded once for all columns. It begins where a
+    /// cache line does.
+    pub memory: *mut u32,
+    /// How many words of 32 bits it has.
+    pub memory_words: u64,
 }
 
 impl Default for GemmBlock {
@@ -107,6 +112,8 @@ impl Default for GemmBlock {
             activation: Activation::None as u64,
             activation_parameters: Default::default(),
             b_is_bf16: 0,
+            memory: std::ptr::null_mut(),
+            memory_words: 0,
         }
     }
 }

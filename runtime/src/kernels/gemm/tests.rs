@@ -295,6 +295,8 @@ fn check(case: &Case) {
             activation: case.activation as u64,
             activation_parameters: case.parameters.map(FloatSlot),
             b_is_bf16: is_bf16.into(),
+            memory: std::ptr::null_mut(),
+            memory_words: 0,
         };
         // SAFETY: all arrays have the sizes the block states.
         unsafe { (KernelTable::for_level(level).gemm_f32)(&block) };
@@ -339,6 +341,6 @@ fn every_tile() {
 #[test]
 fn every_field_has_eight_bytes() {
     assert_eq!(size_of::<FloatSlot>(), 8);
-    assert_eq!(size_of::<GemmBlock>(), 23 * 8);
+    assert_eq!(size_of::<GemmBlock>(), 25 * 8);
     assert_eq!(core::mem::offset_of!(GemmBlock, activation_parameters), 20 * 8);
 }
