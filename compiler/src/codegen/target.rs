@@ -21,7 +21,7 @@ pub struct Target {
     pub tile_columns: i64,
     /// Whether the kernels of bytes filter, which takes less time than all products where bytes are widened to be multiplied.
     pub filters_bytes: bool,
-    /// Whether products of bf16 are computed in tile registers.
+    /// Whether products of bytes and of bf16 are computed in tile registers.
     pub has_tile_registers: bool,
     /// Blocks of products that were measured on this machine.
     pub schedules: Arc<Schedules>,

@@ -122,7 +122,9 @@ impl Blocking {
             if work <= target {
                 return block;
             }
-            let is_cached = 4 * depth * block.columns <= REGISTER_BYTES;
+            // A few rows pass by often: those of a line of a small image.
+            let share = if block.rows <= 16 { 2 } else { 1 };
+            let is_cached = 4 * depth * block.columns <= REGISTER_BYTES / share;
             if block.columns > if is_cached { 256 } else { 64 } {
                 column_pieces += 1;
             } else if block.rows > 64 && extents.rows.as_constant().is_some() {

@@ -1,5 +1,5 @@
-//! Convolutions of bytes with three by three taps: bands of lines at a time, which [`ByteFilter`] computes with fewer products
-//! and to the same bits.
+//! Convolutions of bytes with three by three taps: bands of lines at a time, which [`ByteFilter`] computes with fewer products,
+//! or as one matrix in tile registers, and to the same bits.
 
 use super::{
     blocking::ceiling,
@@ -67,7 +67,7 @@ struct Memory {
 impl<'g> Filter<'g> {
     /// One of a product that is such a convolution, where the machine takes less time for it.
     pub fn new(emitter: &Emitter<'_>, gemm: &'g Gemm) -> Option<Self> {
-        if !emitter.target.filters_bytes {
+        if !emitter.target.filters_bytes && !emitter.target.has_tile_registers {
             return None;
         }
         let &[down, along] = &gemm.taps[..] else { return None };

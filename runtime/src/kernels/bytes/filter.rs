@@ -11,10 +11,14 @@
 //! kernel a panel of columns at a time, while the block is computed: that costs little beside the products of some tiles,
 //! and weights stay the bytes that they are.
 //!
+//! CPUs with registers for matrices compute lines together instead, since a line of a small image fills no register.
+//!
 //! Source: Lavin and Gray, 2016, Fast Algorithms for Convolutional Neural Networks.
 
 use super::block::{ByteBlock, ByteItem};
 use super::families::Tiles;
+#[cfg(target_arch = "x86_64")]
+use super::matrix;
 use super::run;
 use crate::kernels::lanes::WIDTH;
 
@@ -121,6 +125,11 @@ pub fn filter_memory(lines: usize, pixels: usize, depth: usize) -> usize {
 pub(super) unsafe fn convolve<T: Tiles>(filter: *const ByteFilter) {
     // SAFETY: the caller vouches for the filter.
     let filter = unsafe { &*filter };
+    #[cfg(target_arch = "x86_64")]
+    if T::has_tile_registers() && matrix::joins(filter) {
+        // SAFETY: the caller vouches for the filter, and this CPU has the registers.
+        return unsafe { matrix::run_lines(filter, T::family().finish) };
+    }
     let depth = filter.block.depth as usize;
     if let Some((function, step)) = T::family().filter
         && depth.is_multiple_of(step)

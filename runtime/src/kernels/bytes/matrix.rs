@@ -1,6 +1,7 @@
 //! Products of bytes in tile registers ([`amx`](super::super::amx)).
 
 use super::block::ByteBlock;
+use super::filter::ByteFilter;
 use super::finish::FinishFunction;
 use super::{DEPTHS, STRIP};
 use crate::kernels::amx::{self, Bytes, Item, Product, TALLEST, Tall};
@@ -19,13 +20,68 @@ pub(super) fn suits(block: &ByteBlock) -> bool {
 const LEAST_ROWS: u64 = 4;
 const LEAST_DEPTH: u64 = 16;
 
+/// Whether lines can be computed together: their rows lie evenly in A, as those of an image with its padding do.
+#[inline(always)]
+pub(super) fn joins(filter: &ByteFilter) -> bool {
+    let (line, row) = (filter.a_line_stride, filter.block.a_row_stride);
+    suits(&filter.block) && row > 0 && line % row == 0 && line / row >= filter.block.rows as i64
+}
+
 /// Computes a block.
 ///
 /// # Safety
 /// As for [`gemm_bytes`](super::gemm_bytes), and [`suits`] said yes; `finish` is compiled for this CPU, which has the registers.
 #[inline(always)]
 pub(super) unsafe fn run(block: &ByteBlock, finish: FinishFunction) {
-    let (rows, columns) = (block.rows as usize, block.columns as usize);
+    let rows = block.rows as usize;
+    // SAFETY: the caller vouches for the block and the registers.
+    unsafe {
+        strips(block, [rows, block.columns as usize], |[row, height], columns, sums| {
+            finish(block, [row, height], columns, (sums, STRIP));
+        });
+    }
+}
+
+/// Computes the lines of a convolution as one block, with what lies between two lines of A: its sums go nowhere.
+///
+/// # Safety
+/// As for [`filter_bytes`](super::filter_bytes), and [`joins`] said yes; `finish` is compiled for this CPU, which has the registers.
+#[inline(always)]
+pub(super) unsafe fn run_lines(filter: &ByteFilter, finish: FinishFunction) {
+    let block = &filter.block;
+    if filter.lines == 0 {
+        return;
+    }
+    let (pixels, pitch) = (block.rows as usize, (filter.a_line_stride / block.a_row_stride) as usize);
+    let rows = (filter.lines as usize - 1) * pitch + pixels;
+    // SAFETY: the caller vouches for the lines and the registers.
+    unsafe {
+        strips(block, [rows, block.columns as usize], |[first, height], columns, sums| {
+            let mut row = first;
+            while row < first + height {
+                let (line, pixel) = (row / pitch, row % pitch);
+                if pixel < pixels {
+                    let count = (pixels - pixel).min(first + height - row);
+                    let sums = sums.add((row - first) * STRIP);
+                    finish(&filter.line(line), [pixel, count], columns, (sums, STRIP));
+                }
+                row += pitch - pixel;
+            }
+        });
+    }
+}
+
+/// Computes the sums of so many rows and columns a strip at a time, and hands them on: which rows and columns they are of, and where
+/// the first one is.
+///
+/// # Safety
+/// As for [`run`], of so many rows, that of A being evenly apart.
+#[inline(always)]
+unsafe fn strips(
+    block: &ByteBlock,
+    [rows, columns]: [usize; 2],
+    mut finish: impl FnMut([usize; 2], [usize; 2], *const i32),
+) {
     let tall = Tall::new(rows, block.depth as usize / DEPTHS);
     let mut sums = MaybeUninit::<Aligned<[i32; TALLEST * STRIP]>>::uninit();
     let sums = sums.as_mut_ptr().cast::<i32>();
@@ -51,8 +107,7 @@ pub(super) unsafe fn run(block: &ByteBlock, finish: FinishFunction) {
                 };
                 amx::multiply::<Bytes>(&product, &tall);
                 let height = tall.strip - (row - first);
-                let from = sums.add((row - first) * STRIP).cast_const();
-                finish(block, [row, height], [column, width], (from, STRIP));
+                finish([row, height], [column, width], sums.add((row - first) * STRIP));
             }
         }
         amx::release();
