@@ -4,7 +4,7 @@
 //! finish together and large enough that a call costs nothing beside its arithmetic.
 
 use crate::{
-    codegen::{emit::Emitter, tile::estimate},
+    codegen::{emit::Emitter, strip::STRIP, tile::estimate},
     plan::kernel::{Gemm, RightOperand},
 };
 use strang_ir::Size;
@@ -140,8 +140,8 @@ impl Blocking {
 
 /// Rows of a block in tile registers, at most: four strips.
 const TALL: i64 = 128;
-/// Columns of such a block, at most.
-const MOST_REGISTER_COLUMNS: i64 = 1024;
+/// Columns of such a block, at most: as many as generated code finishes at a time.
+const MOST_REGISTER_COLUMNS: i64 = STRIP;
 /// Bytes of B that are cached beside rounded rows: half of the second-level cache of CPUs with tile registers.
 const REGISTER_BYTES: i64 = 1 << 20;
 /// Floating-point operations of such a block.
@@ -176,5 +176,20 @@ mod tests {
             assert!(blocks >= 6, "{rows} x {columns} x {depth}: {blocks} blocks of {height} x {width}");
         }
         assert_eq!(choose(1, 1, 10, 512), (1, 32), "little work stays together");
+    }
+
+    #[test]
+    fn blocks_of_registers_are_wide_and_share_the_work() {
+        for (batch, rows, columns, depth) in
+            [(1, 128, 768, 768), (1, 128, 3072, 768), (1, 128, 768, 3072), (1, 3136, 256, 64), (7, 7, 512, 4608)]
+        {
+            let (size, words) = ((rows.into(), columns.into()), depth / 2);
+            let (tile_columns, cached_bytes) = (32, CACHED_PAIRS);
+            let extents = Extents { batch, rows: size.0, columns: size.1, depth: words, tile_columns, cached_bytes };
+            let block = Blocking::of_registers(&extents);
+            assert!(block.columns <= STRIP && block.rows <= TALL, "{block:?}");
+            let blocks = batch * ceiling(rows, block.rows) * ceiling(columns, block.columns);
+            assert!(blocks >= 6, "{rows} x {columns} x {depth}: {blocks} blocks of {block:?}");
+        }
     }
 }
