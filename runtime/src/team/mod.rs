@@ -96,8 +96,8 @@ impl Team {
     /// the CPU quota of the process's control group pays for, rounded up, and at least one. The team is smaller where
     /// the system refuses threads; [`size`](Team::size) tells.
     ///
-    /// Workers that wait spin for some 30 microseconds before they sleep; in a team larger than [`default_size`] they
-    /// sleep at once.
+    /// Workers that wait spin for some 30 microseconds, then offer their CPU to others for 20 milliseconds, before they
+    /// sleep; in a team larger than [`default_size`] they sleep at once.
     pub fn new(requested: Option<usize>) -> Team {
         let usable = default_size();
         let size = match requested {
