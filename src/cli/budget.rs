@@ -21,8 +21,8 @@ pub struct BudgetArguments {
     /// held out and must agree
     #[arg(long, value_name = "FILE.npz", requires = "max_error")]
     calibrate: Option<PathBuf>,
-    /// Precision of matrix products with weights: with bf16 these take half the memory and, on CPUs with AVX-512 BF16, about half
-    /// the time; sums and all else stay in f32
+    /// Precision of matrix products with weights: with bf16 these take half the memory and, on CPUs with AVX-512 BF16 or AMX, less
+    /// time; sums and all else stay in f32
     #[arg(long, value_enum, default_value_t = Precision::F32, hide_default_value = true)]
     precision: Precision,
     /// Schedules that `strang compile --tune` measured on this machine
