@@ -3,7 +3,7 @@
 //! Two depths go at a time, side by side in 32 bits: that is what the dot products of AVX-512 BF16 take, with twice the
 //! arithmetic of floats in an instruction. So to the tiles of [`super::gemm`] such a pair is one depth; other CPUs make floats of
 //! it. The rows of A of a strip are rounded once, a part of the depths at a time, into L1, where all columns of the block read them.
-//! Tile registers ([`super::amx`]) take the same pairs, and more rows at a time.
+//! Tile registers (AMX) take the same pairs, and more rows at a time.
 
 mod families;
 #[cfg(target_arch = "x86_64")]
@@ -28,11 +28,15 @@ pub const DEPTHS: usize = 2;
 
 /// Whether this machine has instructions for such products at a level. Others compute them as products of floats, at the speed of
 /// those or less.
+#[cfg(target_arch = "x86_64")]
 pub fn is_native(level: Level) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return level == Level::Avx512 && level.is_available() && is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    level == Level::Avx512 && level.is_available() && is_x86_feature_detected!("avx512bf16")
+}
+
+/// Other CPUs have none.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn is_native(_level: Level) -> bool {
+    false
 }
 
 /// Other CPUs have none.
