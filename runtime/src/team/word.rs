@@ -1,4 +1,5 @@
-//! A number that threads wait on: first spinning, for a bounded time, then asleep in the kernel.
+//! A number that threads wait on: first spinning, then yielding, each for a bounded time, then asleep in
+//! the kernel.
 //!
 //! Everything in the team that waits waits on one of these: parked workers for the next run, workers at a barrier, the
 //! caller for the last worker. Whoever changes the number pays for a wake-up only if somebody sleeps, and wakes all
@@ -24,7 +25,7 @@ impl Patience {
     /// for longer than a kernel that one worker executes alone, or the gap between two calls of a busy caller.
     ///
     /// A virtual machine gives a sleeping CPU away and may take milliseconds to get it back from a busy host. On one where
-    /// it did, models of 4 to 12 ms on two threads took three to five times as long without yielding, and up to twice as
+    /// it did, models of 4 to 12 ms on two threads took two to five times as long without yielding, and up to twice as
     /// long with 5 ms of it instead of 20.
     pub(super) const SPINNING: Patience =
         Patience { spinning: Duration::from_micros(30), yielding: Duration::from_millis(20) };
@@ -37,8 +38,8 @@ impl Patience {
         if self.spinning.is_zero() {
             return ready();
         }
-        let mut start = None;
-        loop {
+        let mut end = None;
+        let end = loop {
             for _ in 0..LOOKS_PER_BATCH {
                 if let Some(answer) = ready() {
                     return Some(answer);
@@ -46,12 +47,10 @@ impl Patience {
                 std::hint::spin_loop();
             }
             let now = Instant::now();
-            let waited = now - *start.get_or_insert(now);
-            if waited >= self.spinning {
-                break;
+            if now >= *end.get_or_insert(now + self.spinning) {
+                break now + self.yielding;
             }
-        }
-        let end = Instant::now() + self.yielding;
+        };
         while Instant::now() < end {
             std::thread::yield_now();
             if let Some(answer) = ready() {
@@ -142,10 +141,10 @@ mod tests {
     #[test]
     fn no_wake_up_is_lost_on_this_platform() {
         count_together::<PlatformSleep>(Patience::NONE, 5_000);
-        count_together::<PlatformSleep>(
-            Patience { spinning: Duration::from_nanos(1), yielding: Duration::ZERO },
-            5_000,
-        );
+        let spinning = Duration::from_nanos(1);
+        for yielding in [0, 1, 1_000_000].map(Duration::from_nanos) {
+            count_together::<PlatformSleep>(Patience { spinning, yielding }, 5_000);
+        }
         count_together::<PlatformSleep>(Patience::SPINNING, 5_000);
     }
 

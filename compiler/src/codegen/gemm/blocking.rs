@@ -187,7 +187,7 @@ mod tests {
             let (tile_columns, cached_bytes) = (32, CACHED_PAIRS);
             let extents = Extents { batch, rows: size.0, columns: size.1, depth: words, tile_columns, cached_bytes };
             let block = Blocking::of_registers(&extents);
-            assert!(block.columns <= STRIP && block.rows <= TALL, "{block:?}");
+            assert!((64..=STRIP).contains(&block.columns) && block.rows <= TALL, "{block:?}");
             let blocks = batch * ceiling(rows, block.rows) * ceiling(columns, block.columns);
             assert!(blocks >= 6, "{rows} x {columns} x {depth}: {blocks} blocks of {block:?}");
         }

@@ -31,6 +31,7 @@ pub(crate) trait Tiles {
     fn family() -> Family;
 
     /// Whether this machine has registers for whole matrices beside the vectors of the level.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn has_tile_registers() -> bool {
         false
